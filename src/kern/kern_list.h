@@ -1,0 +1,121 @@
+/* kern/kern_list.h: THE list of kernels. The prototypes, the dispatch tables, the kernel check and the
+ * kernel bench are expanded from it; nothing else names a kernel twice.
+ *
+ *   X(level, return type, name, (parameters))
+ *
+ * `level` says up to which instruction sets a body of its own exists; the rest falls back to the
+ * nearest lower one:   R  ref                      A  ref, avx2
+ *                      B  ref, avx2, avx512        C  ref, avx2, avx512, avx512vnni
+ *
+ * A kernel is a pure function: no allocation, threads, globals or failure. Its plain C twin
+ * (`name_ref`) defines what is correct. Pointers do not alias unless said; nothing is assumed about
+ * alignment unless said. Widths n that belong to quantised rows are multiples of 32.
+ *
+ * q8 rows: activations in 8 bits. For row t: q [n] int8, d [n/32] f32 scale, s [n/16] f32 sum of d*q
+ * over 16 elements (what a weight's minimum is multiplied with). */
+#ifndef KH_KERN_KERN_LIST_H
+#define KH_KERN_KERN_LIST_H
+
+/* types whose rows unpack to integers; L(level, name) */
+#define KH_QUANT_TYPES(L)                                                                          \
+    L(q4_0)                                                                                        \
+    L(q4_1) L(q5_0) L(q5_1) L(q8_0) L(q2_k) L(q3_k) L(q4_k) L(q5_k) L(q6_k) L(iq4_nl) L(iq4_xs)
+
+#define KH_KERN_LIST(X)                                                                              \
+    /* ---- unpacking: y[i] = the value of element i of a row of n elements */                       \
+    X(R, void, unpack_f32_f16, (float *y, const void *x, size_t n))                                  \
+    X(R, void, unpack_f32_bf16, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q4_0, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q4_1, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q5_0, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q5_1, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q8_0, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q2_k, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q3_k, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q4_k, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q5_k, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_q6_k, (float *y, const void *x, size_t n))                                 \
+    X(R, void, unpack_f32_iq4_nl, (float *y, const void *x, size_t n))                               \
+    X(R, void, unpack_f32_iq4_xs, (float *y, const void *x, size_t n))                               \
+    /* ---- the integer form: value = d[i/16] * q[i] + m[i/16] */                                    \
+    X(R, void, unpack_q8_q4_0, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q4_1, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q5_0, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q5_1, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q8_0, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q2_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q3_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q4_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q5_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_q6_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
+    X(R, void, unpack_q8_iq4_nl, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
+    X(R, void, unpack_q8_iq4_xs, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
+    /* ---- activations to 8 bits: one row */                                                        \
+    X(B, void, quantize_q8, (int8_t * q, float *d, float *s, const float *x, size_t n))              \
+    /* ---- prompt: a panel of 16 weight rows against T q8 rows. See kern/panel.h for the layout. */ \
+    X(R, void, panel_pack,                                                                           \
+      (void *panel, const int8_t *q, const float *d, const float *m, size_t n, int bits))            \
+    X(C, void, panel_gemm,                                                                           \
+      (float *y, size_t ldy, const void *panel, const int8_t *q, const float *d, const float *s,     \
+       size_t T, size_t n, int bits))                                                                \
+    /* ---- decode: y[r] = row r of w (row_bytes apart) times one q8 row, r in [0, rows) */          \
+    X(C, void, gemv_q4_0,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
+    X(C, void, gemv_q4_1,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
+    X(C, void, gemv_q8_0,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
+    X(C, void, gemv_q4_k,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
+    X(C, void, gemv_q6_k,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
+    /* one unpacked row (integer form) times one q8 row, for the types without a native kernel */    \
+    X(C, float, dot_int_q8,                                                                          \
+      (const int8_t *wq, const float *wd, const float *wm, const int8_t *q, const float *d,          \
+       const float *s, size_t n))                                                                    \
+    /* y[r] = row r of w times x, dense types */                                                     \
+    X(B, void, gemv_f32,                                                                             \
+      (float *y, const float *w, size_t ldw, size_t rows, const float *x, size_t n))                 \
+    X(B, void, gemv_f16,                                                                             \
+      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
+    X(B, void, gemv_bf16,                                                                            \
+      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
+    /* ---- elementwise, one row of n */                                                             \
+    X(B, void, add, (float *y, const float *x, size_t n))       /* y += x */                         \
+    X(B, void, scale, (float *y, float a, size_t n))            /* y *= a */                         \
+    X(B, void, softcap, (float *y, float cap, size_t n))        /* y = cap tanh(y / cap) */          \
+    X(B, void, silu_mul, (float *y, const float *up, size_t n)) /* y = silu(y) * up */               \
+    X(B, void, gelu_mul, (float *y, const float *up, size_t n)) /* tanh form of gelu */              \
+    X(B, void, rmsnorm, (float *y, const float *x, const float *gain, float eps, size_t n))          \
+    /* rotates pairs (i, i + n/2) (`rope_half`) or (2i, 2i + 1) (`rope_pairs`) of the first n      \
+     * elements in place by the angles whose cosines and sines are given, [n/2] each */ \
+    X(B, void, rope_half, (float *x, const float *cosine, const float *sine, size_t n))              \
+    X(B, void, rope_pairs, (float *x, const float *cosine, const float *sine, size_t n))             \
+    /* ---- attention: see kern/attn_kern.h for the contracts */                                     \
+    X(B, void, kv_key_f32, (float *panels, const void *page, int type, size_t E, size_t keys))       \
+    X(B, void, kv_value_f32, (float *rows, const void *page, int type, size_t E, size_t keys))       \
+    X(B, void, score_panel,                                                                          \
+      (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const float *panels,         \
+       size_t panel_count, size_t E))                                                                \
+    X(B, size_t, filter_above,                                                                       \
+      (float *values, uint32_t *indices, const float *scores, size_t n, uint32_t first_index,        \
+       float threshold))                                                                             \
+    X(B, size_t, count_at_least, (const float *values, size_t n, float threshold))                   \
+    X(B, float, row_max, (const float *x, size_t n))                                                 \
+    X(B, float, exp_sum, (float *y, const float *x, size_t n, float scale, float shift))             \
+    X(B, void, mix_rows,                                                                             \
+      (float *out, size_t ldo, const float *weights, size_t ldw, size_t R, const float *values,      \
+       size_t keys, size_t E))                                                                       \
+    X(B, void, gather_f32,                                                                           \
+      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    X(B, void, gather_f16,                                                                           \
+      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    X(B, void, gather_q8_0,                                                                          \
+      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))
+
+#endif

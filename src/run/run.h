@@ -1,0 +1,60 @@
+/* run/run.h: what an op sees: the run, the batch and the optional companions. */
+#ifndef KH_RUN_RUN_H
+#define KH_RUN_RUN_H
+
+#include "base/arena.h"
+#include "base/rng.h"
+#include "cpu/pool.h"
+#include "kern/kern.h"
+#include "run/probe.h"
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct kh_kv;
+struct kh_attn_plan;
+struct kh_tape;
+
+/* Consecutive rows of a batch that belong to one sequence and have consecutive positions. */
+typedef struct kh_span {
+    int seq;          /* index into kh_run.kv_self */
+    size_t row, rows; /* rows [row, row + rows) of the batch */
+    int32_t position; /* of the first row */
+} kh_span;
+
+typedef struct kh_batch {
+    size_t n;                /* T: rows */
+    const int32_t *tokens;   /* [T] */
+    const int32_t *position; /* [T] */
+    const kh_span *spans;    /* [span_count], rows ascending, covering all */
+    size_t span_count;
+    const uint32_t *logit_rows; /* [logit_count] rows whose logits are wanted, ascending */
+    size_t logit_count;
+} kh_batch;
+
+enum kh_compute {
+    KH_COMPUTE_DEFAULT, /* the weights' own integer kernels: activations in 8 bits */
+    KH_COMPUTE_F32      /* weights unpacked to f32, products in f32 */
+};
+
+enum kh_phase { KH_PHASE_PREFILL, KH_PHASE_DECODE };
+
+typedef struct kh_run {
+    kh_arena *step; /* activations, rewound per layer */
+    const kh_pool *pool;
+    kh_arena *scratch; /* [pool->threads]: per-worker scratch, sized by the plan */
+    const kh_kern *kern;
+    const kh_batch *batch;
+    enum kh_phase phase;    /* which half of the attention plan applies */
+    struct kh_kv **kv_self; /* per sequence */
+    const struct kh_attn_plan *attn;
+    struct kh_tape *tape;  /* NULL unless training */
+    const kh_probe *probe; /* NULL unless someone looks or edits */
+    kh_rng_key key;        /* dropout */
+    enum kh_compute compute;
+    struct kh_attn_stats *stats; /* NULL unless asked for */
+    atomic_bool *stop;           /* NULL, or read between layers */
+} kh_run;
+
+#endif
