@@ -15,9 +15,6 @@ target_compile_options(kh_flags INTERFACE
 if(KH_WERROR)
     target_compile_options(kh_flags INTERFACE -Werror)
 endif()
-if(KH_FAULTS)
-    target_compile_definitions(kh_flags INTERFACE KH_FAULTS)
-endif()
 
 if(KH_SANITIZE)
     string(REPLACE "," ";" kh_sanitizers "${KH_SANITIZE}")
