@@ -1,69 +1,19 @@
-/* run/probe.h: an observer of the forward pass. Absent, it costs one comparison a point. */
+/* run/probe.h: how the forward pass asks whether someone looks. Absent, a probe costs one comparison a
+ * point. The points and the observer are public: <keyhole/inspect.h>. */
 #ifndef KH_RUN_PROBE_H
 #define KH_RUN_PROBE_H
 
-#include <stddef.h>
-#include <stdint.h>
-
-/* Canonical names of the points, in the order of the walk. Widths: D model, q H*E, kv G*E, z H*E,
- * F feed-forward, V vocabulary. */
-#define KH_POINT_LIST(X)                                                                           \
-    X(EMBEDDINGS, "embeddings")                                                                    \
-    X(RESID_PRE, "resid_pre")                                                                      \
-    X(ATTN_IN, "attn_in")                                                                          \
-    X(Q, "q")                                                                                      \
-    X(K, "k")                                                                                      \
-    X(VALUE, "value")                                                                              \
-    X(Z, "z")                                                                                      \
-    X(ATTN_OUT, "attn_out")                                                                        \
-    X(ATTN_OUT_POST, "attn_out_post")                                                              \
-    X(RESID_MID, "resid_mid")                                                                      \
-    X(MLP_IN, "mlp_in")                                                                            \
-    X(MLP_PRE, "mlp_pre")                                                                          \
-    X(MLP_PRE_LINEAR, "mlp_pre_linear")                                                            \
-    X(MLP_ACT, "mlp_act")                                                                          \
-    X(MLP_OUT, "mlp_out")                                                                          \
-    X(MLP_OUT_POST, "mlp_out_post")                                                                \
-    X(RESID_POST, "resid_post")                                                                    \
-    X(FINAL_NORM, "final_norm")                                                                    \
-    X(LOGITS, "logits")                                                                            \
-    X(ATTN_ROWS, "attn_rows") /* sparse: kh_probe.rows instead of kh_probe.point */
-
-typedef enum kh_point {
-#define KH_POINT_ENUM(name, text) KH_POINT_##name,
-    KH_POINT_LIST(KH_POINT_ENUM)
-#undef KH_POINT_ENUM
-        KH_POINT_COUNT
-} kh_point;
-
-/* "resid_post"; NULL outside the list. */
-const char *kh_point_name(kh_point point);
-
-/* The keys that one query row of one head attended to. */
-typedef struct kh_attn_row {
-    int layer, head;
-    int row;              /* row of the batch */
-    int32_t position;     /* of the query */
-    size_t count;         /* keys */
-    const uint32_t *keys; /* [count], ascending */
-    const float *weights; /* [count], after the softmax; with a tail they sum to less than 1 */
-    float m, u;           /* largest scaled score, and sum of exp(score - m) over the keys */
-} kh_attn_row;
-
-typedef struct kh_probe {
-    void *context;
-    uint64_t points; /* bit 1 << KH_POINT_x: which points are wanted */
-    /* Rows of the batch at a point, `layer` -1 outside the blocks; may be overwritten in place. Called
-     * by the thread that runs the forward pass, never inside a parallel region. */
-    void (*point)(void *context, kh_point point, int layer, float *data /* [rows][width] */,
-                  size_t rows, size_t width);
-    /* One row of attention (KH_POINT_ATTN_ROWS), heads ascending inside a row; same thread. */
-    void (*rows)(void *context, const kh_attn_row *row);
-} kh_probe;
+#include <keyhole/inspect.h>
 
 static inline int kh_probe_wants(const kh_probe *probe, kh_point point)
 {
     return probe && (probe->points >> point & 1);
+}
+
+static inline void kh_probe_at(const kh_probe *probe, kh_point point, int layer, float *data,
+                               size_t rows, size_t width)
+{
+    if (kh_probe_wants(probe, point)) probe->point(probe->context, point, layer, data, rows, width);
 }
 
 #endif

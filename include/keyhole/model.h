@@ -1,0 +1,108 @@
+/* keyhole/model.h: a model file: what it is, its tokenizer, its chat template. Read-only once open; any
+ * number of sessions and threads may share it. */
+#ifndef KEYHOLE_MODEL_H
+#define KEYHOLE_MODEL_H
+
+#include <keyhole/status.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct kh_model kh_model;
+
+/* Opens a GGUF file (of a split model, any part). The file is mapped, not copied. *out is NULL on
+ * failure: not a GGUF file, damaged, an architecture, tokenizer or tensor type that is not supported
+ * (named), or larger than the memory of the machine. */
+KH_API kh_status kh_model_open(kh_model **out, const char *path);
+/* The same without the tensors: metadata and tokenizer only (vocabulary files). */
+KH_API kh_status kh_model_open_vocabulary(kh_model **out, const char *path);
+/* After its sessions; takes NULL. */
+KH_API void kh_model_close(kh_model *model);
+
+typedef struct kh_model_info {
+    const char *path;
+    const char *architecture; /* "llama" */
+    const char *name;         /* general.name, or "" */
+    const char *quantisation; /* the type that most weights have: "Q4_1" */
+    const char *tokenizer;    /* "gpt2", "llama" */
+    const char *pre;          /* pre-tokenizer, or "" */
+    const char *chat_format;  /* recognised format, "" without a template, "unknown" otherwise */
+    const char *identity;     /* 16 hexadecimal digits: the key of everything stored per file */
+    uint64_t file_bytes, parameters;
+    int layers, width, heads, key_heads, head_width, ff_width, vocabulary; /* N D H G E F V */
+    int context;                                                           /* trained length */
+    int window;       /* 0, or the window of the local layers */
+    int local_layers; /* how many layers are local */
+    int add_bos;      /* the file asks for a bos token */
+    int tied;         /* the output head is the token embedding */
+} kh_model_info;
+KH_API const kh_model_info *kh_model_get_info(const kh_model *model);
+
+/* Metadata and tensors, in file order. Strings are the model's. */
+KH_API size_t kh_model_metadata_count(const kh_model *model);
+/* `value` receives text of at most `size` bytes, cut with "..." (arrays as their kind and count). */
+KH_API kh_status kh_model_metadata(const kh_model *model, size_t index, char *key, size_t key_size,
+                                   char *value, size_t value_size);
+typedef struct kh_tensor_info {
+    const char *name, *type;
+    int n_dims;
+    uint64_t dims[4]; /* fastest first, as in the file */
+    uint64_t bytes;
+} kh_tensor_info;
+KH_API size_t kh_model_tensor_count(const kh_model *model);
+KH_API kh_status kh_model_tensor(const kh_model *model, size_t index, kh_tensor_info *out);
+
+/* ---- tokens ---- */
+
+enum {
+    KH_TEXT_SPECIAL = 1, /* markers such as <|im_end|> in the text become, or show, their tokens */
+    KH_TEXT_EDGES = 2    /* bos in front (eos behind), as the file asks for */
+};
+/* *ids [*count]: free with kh_free_ids. Invalid UTF-8 is read as U+FFFD. */
+KH_API kh_status kh_model_tokenize(const kh_model *model, const char *text, size_t size,
+                                   unsigned flags, int32_t **ids, size_t *count);
+/* *text (zero byte behind): free with kh_free_text. */
+KH_API kh_status kh_model_detokenize(const kh_model *model, const int32_t *ids, size_t count,
+                                     unsigned flags, char **text, size_t *size);
+/* The bytes of one token, cut to `size`; returns how many there are. */
+KH_API size_t kh_model_piece(const kh_model *model, int32_t id, char *bytes, size_t size);
+/* Id of bos, or -1. True for tokens that end an answer. */
+KH_API int32_t kh_model_bos(const kh_model *model);
+KH_API int kh_model_ends(const kh_model *model, int32_t id);
+KH_API void kh_free_ids(int32_t *ids);
+KH_API void kh_free_text(char *text);
+
+/* ---- chat ---- */
+
+typedef struct kh_chat_message {
+    const char *role; /* "system", "user", "assistant" */
+    const char *text;
+} kh_chat_message;
+/* Ids of a conversation in the model's format, ready for the assistant to answer. `format` NULL: the
+ * file's own; without one, or when it is not recognised: KH_ERR_UNSUPPORTED and a sentence that names
+ * the formats. What messages say is never read as a marker. */
+KH_API kh_status kh_model_chat(const kh_model *model, const char *format,
+                               const kh_chat_message *messages, size_t count, int32_t **ids,
+                               size_t *id_count);
+/* The known formats: "chatml, gemma, ...". */
+KH_API const char *kh_chat_formats(void);
+
+/* ---- memory ---- */
+
+typedef struct kh_memory_need {
+    uint64_t file;    /* mapped, shared between processes */
+    uint64_t cache;   /* keys and values of a full context */
+    uint64_t compute; /* activations and scratch */
+} kh_memory_need;
+struct kh_session_options;
+/* What a session with these options (NULL: defaults) will need. */
+KH_API kh_status kh_model_memory(const kh_model *model, const struct kh_session_options *options,
+                                 kh_memory_need *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
