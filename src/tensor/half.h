@@ -1,8 +1,8 @@
 /* tensor/half.h: binary16 and bfloat16 to and from binary32, exact, on any processor.
  *
  * Narrowing rounds to nearest, ties to even; values beyond the largest finite one become infinite;
- * subnormals are kept. A NaN stays a NaN of the same sign, made quiet, its payload cut, which is also
- * what the processor's own instructions (F16C) give. */
+ * subnormals are kept. A NaN stays a NaN of the same sign; those of binary16 become quiet and keep the
+ * payload that fits, which is also what the processor's own instructions (F16C) give. */
 #ifndef KH_TENSOR_HALF_H
 #define KH_TENSOR_HALF_H
 
@@ -53,9 +53,7 @@ static inline uint16_t kh_f32_to_f16(float value)
 
 static inline float kh_bf16_to_f32(uint16_t half)
 {
-    uint32_t bits = (uint32_t)half << 16;
-    if ((bits & 0x7fffffffu) > 0x7f800000u) bits |= 0x00400000u;
-    return kh_f32_from_bits(bits);
+    return kh_f32_from_bits((uint32_t)half << 16);
 }
 
 static inline uint16_t kh_f32_to_bf16(float value)
