@@ -1,6 +1,7 @@
 # What is installed, and the Debian package made of it.
 
 include(CMakePackageConfigHelpers)
+set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON) # installing and packing take what is built
 set(kh_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/keyhole)
 
 install(TARGETS keyhole EXPORT keyholeTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

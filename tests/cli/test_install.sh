@@ -75,7 +75,7 @@ if command -v dpkg-deb >/dev/null && command -v dpkg-shlibdeps >/dev/null; then
         keyholeConfig.cmake copyright; do
         has "$content" "$path"
     done
-    has "$(dpkg-deb --field "$deb" Depends)" libjansson4
+    has "$(dpkg-deb --field "$deb" Depends)" libgomp1
 else
     echo "note: dpkg is missing, so the Debian package is not checked"
 fi
