@@ -1,0 +1,27 @@
+/* ops/rowwise.h: what is done row by row: norms, activations, residuals, embedding. Each op runs its
+ * rows in parallel when there are many. None of them can fail. */
+#ifndef KH_OPS_ROWWISE_H
+#define KH_OPS_ROWWISE_H
+
+#include "ops/weight.h"
+#include "run/run.h"
+
+/* y [rows][n] = rmsnorm(x) * gain; gain NULL: 1; y may be x. Heads are rows too (qk-norm). */
+void kh_op_rmsnorm(kh_run *run, float *y, const float *x, const float *gain /* [n] */, float eps,
+                   size_t rows, size_t n);
+/* y [rows][n] += x [rows][n] */
+void kh_op_add(kh_run *run, float *y, const float *x, size_t rows, size_t n);
+/* y [rows][n] += bias [n] */
+void kh_op_bias(kh_run *run, float *y, const float *bias, size_t rows, size_t n);
+
+typedef enum kh_act { KH_ACT_SILU, KH_ACT_GELU_TANH } kh_act;
+/* gate [rows][n] = act(gate) * up [rows][n] */
+void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n, kh_act act);
+/* y = cap * tanh(y / cap) */
+void kh_op_softcap(kh_run *run, float *y, float cap, size_t rows, size_t n);
+
+/* y [T][D] = scale * row tokens[t] of w [V][D]. Ids were checked by the caller. */
+void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,
+                 float scale);
+
+#endif

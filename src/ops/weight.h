@@ -1,0 +1,31 @@
+/* ops/weight.h: a weight is one object with layouts. Today's layouts: the rows of the mapped file
+ * (decode kernels read them as they are), and transient panels in a worker's scratch (prompts). */
+#ifndef KH_OPS_WEIGHT_H
+#define KH_OPS_WEIGHT_H
+
+#include "base/arena.h"
+#include "tensor/types.h"
+
+#include <keyhole/status.h>
+#include <stddef.h>
+
+typedef struct kh_weight {
+    const char *name; /* NULL: absent */
+    kh_type type;
+    size_t rows, cols; /* y [rows] = W x [cols] */
+    size_t row_bytes;
+    const void *data; /* [rows][row_bytes], inside the mapping */
+} kh_weight;
+
+/* A small f32 vector (norm gain, bias), converted at load. data NULL: absent. */
+typedef struct kh_vector {
+    const float *data; /* [n], in the model's arena */
+    size_t n;
+} kh_vector;
+
+/* Checks the tensor's shape (sentence with expected and found). */
+kh_status kh_weight_bind(kh_weight *out, const kh_tensor *tensor, size_t rows, size_t cols);
+/* F32, F16 or BF16 tensors of n elements. */
+kh_status kh_vector_bind(kh_vector *out, kh_arena *arena, const kh_tensor *tensor, size_t n);
+
+#endif
