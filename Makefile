@@ -21,12 +21,12 @@ build:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >$(BUILD).log 2>&1 || \
 	    { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
-	@cmake --build $(BUILD) --parallel $(JOBS)
+	@cmake --build $(BUILD) --parallel $(JOBS) $(TARGET)
 	@ln -sf $(BUILD)/keyhole keyhole
 
 demo:
 	@scripts/setup
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory build TARGET="--target keyhole_cli"
 	@scripts/models
 	@scripts/demo
 
