@@ -10,23 +10,34 @@
  *             f32, f16:  E elements a row
  *             q8_0:      E / 32 blocks of 34 bytes a row, as in a file
  *
+ * kv_f16          y[i] = x[i] as binary16, nearest even.
  * kv_key_f32 / kv_value_f32  whole or partial page (the first `keys` keys, at least 1) to f32 panels
  *                 [4][E][16] / rows [keys][E]; `type` is a kh_type (F32, F16, Q8_0). Panels beyond
  *                 `keys` (rounded up to 16) are left alone; lanes beyond `keys` inside the last panel
- *                 hold whatever the page holds (zeros or old keys, always finite numbers).
+ *                 hold whatever the page holds.
  * score_panel     scores[r * lds + 16 p + i] = sum over e ascending, one fma each starting from 0, of
  *                 q[r * ldq + e] * panels[p][e][i], for r < R, p < panel_count: bit-equal on every
  *                 instruction set (the order is the contract).
- * filter_above    appends, in order, the scores[i] > threshold (NaN never passes) to values and
- *                 first_index + i to indices; returns how many. Both outputs have room for n plus 16.
+ * filter_rows     for each row r < R appends, in order, the scores[r * lds + i] > thresholds[r] (NaN
+ *                 never passes), i < n, to values[r * ldc + counts[r] ...], first_index + i to indices
+ *                 at the same place, and counts them into counts[r]. Each row has room for n more, and
+ *                 for 16 more that may be overwritten.
  * count_at_least  how many values are >= threshold.
- * row_max         the largest; NaN ignored; -INFINITY when n is 0 or all are NaN.
- * exp_sum         y[i] = exp(x[i] * scale - shift) (within 2 ulp-ish of expf; -inf gives 0; y may be
- *                 x), returns their sum in a fixed order: 16 lane sums, then lanes ascending.
- * mix_rows        out[r][0..E) += sum over keys ascending, one fma each, of weights[r * ldw + j] *
- *                 values[j][.], for r < R.
+ * keep_best       drops, in place and in order, all values but those > threshold and the first `ties`
+ *                 of those equal to it; returns how many stay. Room for 16 beyond n as above.
+ * row_max, row_min  the largest and smallest; NaN ignored; -INFINITY / INFINITY when there is none.
+ * exp_sum         y[i] = exp(x[i] * scale - shift) (1 ulp of expf; -inf and NaN give 0; y may be x),
+ *                 returns their sum: 16 lane sums (lane i % 16, i ascending), added as a tree (distance
+ *                 8, 4, 2, 1).
+ * softmax_rows    one step of the online softmax. For each row r < R of n scores: M = max(m[r], scale *
+ *                 largest score), scores become exp(score * scale - M), alpha[r] = exp(m[r] - M) (1
+ *                 where m[r] did not change), u[r] = alpha[r] * u[r] + their sum, m[r] = M. While no
+ *                 score but -inf or NaN was seen, M is -INFINITY, all weights are 0 and u stays 0.
+ * mix_rows        out[r][0..E) = alpha[r] * out[r][.] + sum over keys ascending, one fma each, of
+ *                 weights[r * ldw + j] * values[j][.], for r < R.
  * gather_*        out[0..E) = sum over j ascending, one fma each, of weights[j] * row j, K rows given
- *                 by pointers to elements of the named type. */
+ *                 by pointers to elements of the named type. q8_0: the element is scale * int8, rounded,
+ *                 before the fma. */
 #ifndef KH_KERN_ATTN_KERN_H
 #define KH_KERN_ATTN_KERN_H
 

@@ -97,20 +97,27 @@
     X(B, void, rope_half, (float *x, const float *cosine, const float *sine, size_t n))              \
     X(B, void, rope_pairs, (float *x, const float *cosine, const float *sine, size_t n))             \
     /* ---- attention: see kern/attn_kern.h for the contracts */                                     \
+    X(B, void, kv_f16, (uint16_t * y, const float *x, size_t n))                                     \
     X(B, void, kv_key_f32, (float *panels, const void *page, int type, size_t E, size_t keys))       \
     X(B, void, kv_value_f32, (float *rows, const void *page, int type, size_t E, size_t keys))       \
     X(B, void, score_panel,                                                                          \
       (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const float *panels,         \
        size_t panel_count, size_t E))                                                                \
-    X(B, size_t, filter_above,                                                                       \
-      (float *values, uint32_t *indices, const float *scores, size_t n, uint32_t first_index,        \
-       float threshold))                                                                             \
+    X(B, void, filter_rows,                                                                          \
+      (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
+       size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index))               \
     X(B, size_t, count_at_least, (const float *values, size_t n, float threshold))                   \
+    X(B, size_t, keep_best,                                                                          \
+      (float *values, uint32_t *indices, size_t n, float threshold, size_t ties))                    \
     X(B, float, row_max, (const float *x, size_t n))                                                 \
+    X(B, float, row_min, (const float *x, size_t n))                                                 \
     X(B, float, exp_sum, (float *y, const float *x, size_t n, float scale, float shift))             \
+    X(B, void, softmax_rows,                                                                         \
+      (float *scores, size_t lds, float *m, float *u, float *alpha, size_t R, size_t n,              \
+       float scale))                                                                                 \
     X(B, void, mix_rows,                                                                             \
-      (float *out, size_t ldo, const float *weights, size_t ldw, size_t R, const float *values,      \
-       size_t keys, size_t E))                                                                       \
+      (float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw, size_t R,       \
+       const float *values, size_t keys, size_t E))                                                  \
     X(B, void, gather_f32,                                                                           \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_f16,                                                                           \

@@ -1,0 +1,398 @@
+/* kern/attn_body.h: the attention kernels over sixteen lanes; included by attn_avx2.c and
+ * attn_avx512.c after their vector header. The essay is in attn_avx512.c.
+ *
+ * TILE_ROWS x TILE_COLS accumulators of 16 lanes are what the registers hold beside one row of the
+ * right-hand side and one broadcast. */
+#include "kern/attn_kern.h"
+#include "kern/kern.h"
+#include "tensor/half.h"
+#include "tensor/types.h"
+
+#include <math.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* acc[r][c] = first[r][c] + sum over j ascending of a[r * lda + j] * b[j * step + c * skip + lane]:
+ * both products of attention are this, with the keys (score) or the elements (mix) side by side. */
+INLINE void tile(v16 acc[TILE_ROWS][TILE_COLS], const float *a, size_t lda, size_t rows,
+                 const float *b, size_t step, size_t skip, size_t cols, size_t n)
+{
+    for (size_t j = 0; j < n; j++) {
+        v16 right[TILE_COLS];
+        for (size_t c = 0; c < cols; c++) right[c] = v16_load(b + j * step + c * skip);
+        for (size_t r = 0; r < rows; r++) {
+            v16 left = v16_set1(a[r * lda + j]);
+            for (size_t c = 0; c < cols; c++) acc[r][c] = v16_fma(left, right[c], acc[r][c]);
+        }
+    }
+}
+
+/* The counts become constants, so that the accumulators stay in registers. */
+#define TILE_CASE(r, call)                                                                         \
+    case r:                                                                                        \
+        call(r);                                                                                   \
+        break;
+#define TILE_SWITCH(rows, call)                                                                    \
+    switch (rows) {                                                                                \
+        TILE_CASE(1, call)                                                                         \
+        TILE_CASE(2, call)                                                                         \
+        TILE_CASE(3, call)                                                                         \
+        TILE_CASE(4, call)                                                                         \
+        TILE_CASE(5, call)                                                                         \
+    default: call(6); break;                                                                       \
+    }
+
+INLINE void score_tile(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
+                       const float *panels, size_t cols, size_t E)
+{
+    v16 acc[TILE_ROWS][TILE_COLS];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) acc[r][c] = v16_zero();
+    tile(acc, q, ldq, rows, panels, KH_PANEL, E * KH_PANEL, cols, E);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) v16_store(scores + r * lds + c * KH_PANEL, acc[r][c]);
+}
+
+INLINE void score_block(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
+                        const float *panels, size_t panel_count, size_t E)
+{
+    size_t p = 0;
+    for (; p + TILE_COLS <= panel_count; p += TILE_COLS)
+        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows, panels + p * E * KH_PANEL, TILE_COLS,
+                   E);
+    for (; p < panel_count; p++)
+        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows, panels + p * E * KH_PANEL, 1, E);
+}
+
+void KH_NAME(score_panel)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
+                          const float *panels, size_t panel_count, size_t E)
+{
+    for (size_t r = 0; r < R; r += TILE_ROWS) {
+        size_t rows = R - r < TILE_ROWS ? R - r : TILE_ROWS;
+        float *s = scores + r * lds;
+        const float *x = q + r * ldq;
+#define CALL(n) score_block(s, lds, x, ldq, n, panels, panel_count, E)
+        TILE_SWITCH(rows, CALL)
+#undef CALL
+    }
+}
+
+INLINE void mix_tile(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
+                     size_t rows, const float *values, size_t keys, size_t E, size_t cols)
+{
+    v16 acc[TILE_ROWS][TILE_COLS];
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            acc[r][c] = v16_mul(v16_load(out + r * ldo + c * 16), v16_set1(alpha[r]));
+    tile(acc, weights, ldw, rows, values, E, 16, cols, keys);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++) v16_store(out + r * ldo + c * 16, acc[r][c]);
+}
+
+INLINE void mix_block(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
+                      size_t rows, const float *values, size_t keys, size_t E)
+{
+    size_t e = 0;
+    for (; e + 16 * TILE_COLS <= E; e += 16 * TILE_COLS)
+        mix_tile(out + e, ldo, alpha, weights, ldw, rows, values + e, keys, E, TILE_COLS);
+    for (; e + 16 <= E; e += 16)
+        mix_tile(out + e, ldo, alpha, weights, ldw, rows, values + e, keys, E, 1);
+    for (size_t r = 0; e < E && r < rows; r++) {
+        v16 acc = v16_mul(v16_load_n(out + r * ldo + e, E - e), v16_set1(alpha[r]));
+        for (size_t j = 0; j < keys; j++)
+            acc = v16_fma(v16_set1(weights[r * ldw + j]), v16_load_n(values + j * E + e, E - e),
+                          acc);
+        v16_store_n(out + r * ldo + e, acc, E - e);
+    }
+}
+
+void KH_NAME(mix_rows)(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
+                       size_t R, const float *values, size_t keys, size_t E)
+{
+    for (size_t r = 0; r < R; r += TILE_ROWS) {
+        size_t rows = R - r < TILE_ROWS ? R - r : TILE_ROWS;
+        float *o = out + r * ldo;
+        const float *a = alpha + r, *w = weights + r * ldw;
+#define CALL(n) mix_block(o, ldo, a, w, ldw, n, values, keys, E)
+        TILE_SWITCH(rows, CALL)
+#undef CALL
+    }
+}
+
+/* ---- pages to f32 */
+
+INLINE void widen(float *y, const uint16_t *x, size_t n)
+{
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_from_f16(x + i));
+    for (; i < n; i++) y[i] = kh_f16_to_f32(x[i]);
+}
+
+INLINE v16 q8_half(const kh_block_q8_0 *b, size_t half)
+{
+    return v16_mul(v16_set1(kh_f16_to_f32(b->d)), v16_from_i8(b->qs + 16 * half));
+}
+
+void KH_NAME(kv_key_f32)(float *panels, const void *page, int type, size_t E, size_t keys)
+{
+    size_t n = (keys + KH_PANEL - 1) / KH_PANEL * KH_PANEL * E;
+    if (type == KH_TYPE_F32) {
+        memcpy(panels, page, n * sizeof *panels);
+    } else if (type == KH_TYPE_F16) {
+        widen(panels, page, n);
+    } else {
+        const uint8_t *p = page;
+        for (size_t block = 0; block < n / (32 * KH_PANEL); block++) {
+            v16 d = v16_from_f16((const uint16_t *)(const void *)p);
+            const int8_t *q = (const int8_t *)(p + 2 * KH_PANEL);
+            for (size_t e = 0; e < 32; e++, panels += KH_PANEL)
+                v16_store(panels, v16_mul(d, v16_from_i8(q + e * KH_PANEL)));
+            p += 2 * KH_PANEL + 32 * KH_PANEL;
+        }
+    }
+}
+
+void KH_NAME(kv_value_f32)(float *rows, const void *page, int type, size_t E, size_t keys)
+{
+    size_t n = keys * E;
+    if (type == KH_TYPE_F32) {
+        memcpy(rows, page, n * sizeof *rows);
+    } else if (type == KH_TYPE_F16) {
+        widen(rows, page, n);
+    } else {
+        const kh_block_q8_0 *b = page;
+        for (size_t i = 0; i < n / 32; i++) {
+            v16_store(rows + 32 * i, q8_half(b + i, 0));
+            v16_store(rows + 32 * i + 16, q8_half(b + i, 1));
+        }
+    }
+}
+
+/* ---- selection */
+
+void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
+                          const float *scores, size_t lds, const float *thresholds, size_t R,
+                          size_t n, uint32_t first_index)
+{
+    for (size_t r = 0; r < R; r++) {
+        const float *s = scores + r * lds;
+        v16 threshold = v16_set1(thresholds[r]);
+        size_t at = r * ldc + counts[r], i = 0;
+        for (; i + 64 <= n; i += 64) { /* most pages pass nothing: one branch for the four */
+            uint64_t bits = 0;
+            for (size_t c = 0; c < 4; c++)
+                bits |= (uint64_t)v16_bits_gt(v16_load(s + i + 16 * c), threshold) << 16 * c;
+            if (!bits) continue;
+            for (size_t c = 0; c < 4; c++)
+                if (bits >> 16 * c & 0xffff)
+                    at += compress(values + at, indices + at, v16_load(s + i + 16 * c),
+                                   first_index + (uint32_t)(i + 16 * c),
+                                   (uint32_t)(bits >> 16 * c & 0xffff));
+        }
+        for (; i < n; i += 16) {
+            size_t lanes = n - i < 16 ? n - i : 16;
+            v16 x = v16_load_n(s + i, lanes);
+            uint32_t bits = v16_bits_gt(x, threshold) & ((1u << lanes) - 1);
+            if (bits) at += compress(values + at, indices + at, x, first_index + (uint32_t)i, bits);
+        }
+        counts[r] = (uint32_t)(at - r * ldc);
+    }
+}
+
+size_t KH_NAME(count_at_least)(const float *values, size_t n, float threshold)
+{
+    v16 t = v16_set1(threshold);
+    size_t count = 0, i = 0;
+    for (; i + 64 <= n; i += 64) {
+        uint64_t bits = 0;
+        for (size_t c = 0; c < 4; c++)
+            bits |= (uint64_t)v16_bits_ge(v16_load(values + i + 16 * c), t) << 16 * c;
+        count += (size_t)__builtin_popcountll(bits);
+    }
+    for (; i < n; i += 16) {
+        size_t lanes = n - i < 16 ? n - i : 16;
+        uint32_t bits = v16_bits_ge(v16_load_n(values + i, lanes), t) & ((1u << lanes) - 1);
+        count += (size_t)__builtin_popcount(bits);
+    }
+    return count;
+}
+
+/* The lowest `ties` bits of a mask. */
+INLINE uint32_t lowest(uint32_t bits, size_t ties)
+{
+    if ((size_t)__builtin_popcount(bits) <= ties) return bits;
+    uint32_t keep = 0;
+    for (; ties > 0; ties--) {
+        keep |= bits & -bits;
+        bits &= bits - 1;
+    }
+    return keep;
+}
+
+size_t KH_NAME(keep_best)(float *values, uint32_t *indices, size_t n, float threshold, size_t ties)
+{
+    v16 t = v16_set1(threshold);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i += 16) {
+        size_t lanes = n - i < 16 ? n - i : 16;
+        v16 x = v16_load_n(values + i, lanes);
+        uint32_t inside = (1u << lanes) - 1, above = v16_bits_gt(x, t) & inside;
+        uint32_t equal = v16_bits_ge(x, t) & inside & ~above;
+        if (equal) {
+            equal = lowest(equal, ties);
+            ties -= (size_t)__builtin_popcount(equal);
+        }
+        if (above | equal)
+            kept += compact(values + kept, indices + kept, x, indices + i, lanes, above | equal);
+    }
+    return kept;
+}
+
+float KH_NAME(row_max)(const float *x, size_t n)
+{
+    v16 best = v16_set1(-INFINITY);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) best = v16_max(v16_load(x + i), best);
+    float top = v16_largest(best);
+    for (; i < n; i++) top = x[i] > top ? x[i] : top;
+    return top;
+}
+
+float KH_NAME(row_min)(const float *x, size_t n)
+{
+    v16 best = v16_set1(INFINITY);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) best = v16_min(v16_load(x + i), best);
+    float low = -v16_largest(v16_neg(best));
+    for (; i < n; i++) low = x[i] < low ? x[i] : low;
+    return low;
+}
+
+/* ---- softmax */
+
+INLINE v16 weight_of(v16 x, v16 scale, v16 shift)
+{
+    /* the operands of max stand so that NaN becomes the bound, and the bound 0 */
+    return v16_exp(v16_max(v16_sub(v16_mul(x, scale), shift), v16_set1(-104.5f)));
+}
+
+float KH_NAME(exp_sum)(float *y, const float *x, size_t n, float scale, float shift)
+{
+    v16 a = v16_set1(scale), b = v16_set1(shift), sum = v16_zero();
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 w = weight_of(v16_load(x + i), a, b);
+        v16_store(y + i, w);
+        sum = v16_add(sum, w);
+    }
+    if (i < n) {
+        v16_store_n(y + i, weight_of(v16_load_n(x + i, n - i), a, b), n - i);
+        sum = v16_add(sum, v16_load_n(y + i, n - i));
+    }
+    return v16_sum(sum);
+}
+
+void KH_NAME(softmax_rows)(float *scores, size_t lds, float *m, float *u, float *alpha, size_t R,
+                           size_t n, float scale)
+{
+    for (size_t r = 0; r < R; r++) {
+        float *s = scores + r * lds, old = m[r], top = KH_NAME(row_max)(s, n) * scale;
+        m[r] = top > old ? top : old;
+        alpha[r] = 1.0f;
+        if (m[r] != old) {
+            float change[16];
+            v16_store(change, v16_exp(v16_set1(old - m[r])));
+            alpha[r] = change[0];
+        }
+        u[r] = u[r] * alpha[r] + KH_NAME(exp_sum)(s, s, n, scale, m[r] > -INFINITY ? m[r] : 0.0f);
+    }
+}
+
+/* ---- values of the kept keys */
+
+enum { AHEAD = 8 }; /* rows whose first cache lines are asked for in advance */
+
+#define GATHER(name, LOAD)                                                                         \
+    INLINE void name##_cols(float *out, const float *weights, const void *const *rows, size_t K,   \
+                            size_t e, size_t cols)                                                 \
+    {                                                                                              \
+        v16 acc[4];                                                                                \
+        for (size_t c = 0; c < cols; c++) acc[c] = v16_zero();                                     \
+        for (size_t j = 0; j < K; j++) {                                                           \
+            if (j + AHEAD < K)                                                                     \
+                _mm_prefetch((const char *)LOAD##_at(rows[j + AHEAD], e), _MM_HINT_T0);            \
+            v16 w = v16_set1(weights[j]);                                                          \
+            for (size_t c = 0; c < cols; c++)                                                      \
+                acc[c] = v16_fma(w, LOAD(rows[j], e + 16 * c), acc[c]);                            \
+        }                                                                                          \
+        for (size_t c = 0; c < cols; c++) v16_store(out + e + 16 * c, acc[c]);                     \
+    }                                                                                              \
+    INLINE size_t name##_whole(float *out, const float *weights, const void *const *rows,          \
+                               size_t K, size_t E)                                                 \
+    {                                                                                              \
+        size_t e = 0;                                                                              \
+        for (; e + 64 <= E; e += 64) name##_cols(out, weights, rows, K, e, 4);                     \
+        for (; e + 16 <= E; e += 16) name##_cols(out, weights, rows, K, e, 1);                     \
+        return e;                                                                                  \
+    }
+
+INLINE const void *load_f32_at(const void *row, size_t e)
+{
+    return (const float *)row + e;
+}
+INLINE v16 load_f32(const void *row, size_t e)
+{
+    return v16_load((const float *)row + e);
+}
+INLINE const void *load_f16_at(const void *row, size_t e)
+{
+    return (const uint16_t *)row + e;
+}
+INLINE v16 load_f16(const void *row, size_t e)
+{
+    return v16_from_f16((const uint16_t *)row + e);
+}
+INLINE const void *load_q8_at(const void *row, size_t e)
+{
+    return (const kh_block_q8_0 *)row + e / 32;
+}
+INLINE v16 load_q8(const void *row, size_t e)
+{
+    return q8_half((const kh_block_q8_0 *)row + e / 32, e / 16 % 2);
+}
+
+GATHER(f32, load_f32)
+GATHER(f16, load_f16)
+GATHER(q8, load_q8)
+
+void KH_NAME(gather_f32)(float *out, const float *weights, const void *const *rows, size_t K,
+                         size_t E)
+{
+    size_t e = f32_whole(out, weights, rows, K, E);
+    if (e == E) return;
+    v16 acc = v16_zero();
+    for (size_t j = 0; j < K; j++)
+        acc = v16_fma(v16_set1(weights[j]), v16_load_n((const float *)rows[j] + e, E - e), acc);
+    v16_store_n(out + e, acc, E - e);
+}
+
+void KH_NAME(gather_f16)(float *out, const float *weights, const void *const *rows, size_t K,
+                         size_t E)
+{
+    size_t e = f16_whole(out, weights, rows, K, E);
+    if (e == E) return;
+    v16 acc = v16_zero();
+    for (size_t j = 0; j < K; j++) {
+        float wide[16] = {0};
+        for (size_t i = e; i < E; i++) wide[i - e] = kh_f16_to_f32(((const uint16_t *)rows[j])[i]);
+        acc = v16_fma(v16_set1(weights[j]), v16_load(wide), acc);
+    }
+    v16_store_n(out + e, acc, E - e);
+}
+
+void KH_NAME(gather_q8_0)(float *out, const float *weights, const void *const *rows, size_t K,
+                          size_t E)
+{
+    q8_whole(out, weights, rows, K, E);
+}
