@@ -8,7 +8,7 @@ target_include_directories(kh_flags INTERFACE
     ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src ${PROJECT_BINARY_DIR}/generated)
 # Contraction stays off so that every compiler and instruction set computes the same values;
 # the other two only free the compiler from errno and from floating-point traps.
-target_compile_options(kh_flags INTERFACE
+target_compile_options(kh_flags INTERFACE -g
     -Wall -Wextra -Wshadow -Wundef -Wvla -Wmissing-prototypes -Wstrict-prototypes
     -Wdouble-promotion -Wwrite-strings
     -ffp-contract=off -fno-math-errno -fno-trapping-math)
