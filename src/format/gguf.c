@@ -267,8 +267,9 @@ void kh_gguf_identity(const kh_gguf *file, char out[17])
             h = mix(h, part->map.data + head, data);
             continue;
         }
-        size_t step = (data - SAMPLE) / (SAMPLES - 1);
-        for (size_t i = 0; i < SAMPLES; i++) h = mix(h, part->map.data + head + i * step, SAMPLE);
+        size_t last = data - SAMPLE, gaps = SAMPLES - 1;
+        for (size_t i = 0; i < SAMPLES; i++)
+            h = mix(h, part->map.data + head + last / gaps * i + last % gaps * i / gaps, SAMPLE);
     }
     h = (h ^ h >> 32) * 0xD6E8FEB86659FD93ull;
     h ^= h >> 32;
