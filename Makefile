@@ -18,6 +18,7 @@ help:
 	@echo "make clean       removes the build folders"
 
 build:
+	@command -v cmake >/dev/null || { echo "cmake is missing: scripts/setup installs what the build needs" >&2; exit 1; }
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >$(BUILD).log 2>&1 || \
 	    { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
