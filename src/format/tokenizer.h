@@ -59,6 +59,14 @@ typedef struct kh_tokens {
  * times a logarithm inside a word, whatever the text. */
 kh_status kh_tokenize(const kh_tokenizer *tokenizer, kh_tokens *out, const char *text, size_t size,
                       unsigned flags);
+/* The same for a text with parts that a stranger wrote: a control token that touches one of `guards`
+ * (in order, not overlapping) stays text, whatever the flags say. */
+typedef struct kh_text_range {
+    size_t start, size; /* bytes */
+} kh_text_range;
+kh_status kh_tokenize_guarded(const kh_tokenizer *tokenizer, kh_tokens *out, const char *text,
+                              size_t size, unsigned flags, const kh_text_range *guards,
+                              size_t n_guards);
 kh_status kh_tokens_add(kh_tokens *tokens, int32_t id);
 void kh_tokens_free(kh_tokens *tokens);
 
@@ -68,7 +76,8 @@ void kh_tokens_free(kh_tokens *tokens);
 kh_status kh_token_bytes(const kh_tokenizer *tokenizer, kh_buf *out, int32_t id, unsigned flags,
                          int first);
 
-/* A stream of tokens that becomes text without ever showing half a character. Zero-initialise. */
+/* A stream of tokens that becomes text without ever showing half a character. Zero-initialise; a
+ * stream that goes on where a prompt ended begins with `started` = 1, and keeps its leading space. */
 typedef struct kh_detokenizer {
     kh_buf held; /* bytes of an unfinished character */
     int started;

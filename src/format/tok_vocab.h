@@ -1,0 +1,48 @@
+/* format/tok_vocab.h: the pieces of a vocabulary and how they are found; private to format/tok*. */
+#ifndef KH_FORMAT_TOK_VOCAB_H
+#define KH_FORMAT_TOK_VOCAB_H
+
+#include "format/tokenizer.h"
+
+typedef struct kh_vocab_slot {
+    uint32_t hash;
+    int32_t id; /* -1: empty */
+} kh_vocab_slot;
+
+typedef struct kh_vocab {
+    const kh_slice *pieces; /* [V], inside the file */
+    uint8_t *kinds;         /* [V], kh_token_kind */
+    float *scores;          /* [V]; NULL unless asked for */
+    kh_vocab_slot *slots;   /* [mask + 1] */
+    uint64_t seed;          /* the same for all tables of one vocabulary */
+    size_t longest;         /* bytes of the longest piece */
+    uint32_t mask;
+    int32_t size; /* V */
+} kh_vocab;
+
+/* Reads tokens, token_type and (for `scored` != 0) scores. On failure the caller still frees. */
+kh_status kh_vocab_init(kh_vocab *vocab, const kh_gguf *file, int scored);
+void kh_vocab_free(kh_vocab *vocab);
+/* Id of the exact piece, the last one when several tokens share it; -1 if there is none. */
+int32_t kh_vocab_find(const kh_vocab *vocab, const char *text, size_t size);
+/* Whether text may become this token without being asked to: all but markers and bytes. */
+int kh_vocab_is_text(const kh_vocab *vocab, int32_t id);
+
+/* Sound against vocabularies that were built to collide: the seed is random. */
+uint64_t kh_vocab_hash(const char *text, size_t size, uint64_t seed);
+
+/* Markers and user-defined pieces, found in running text. */
+typedef struct kh_markers {
+    int32_t *ids; /* [count], ordered by the bytes of their pieces */
+    uint32_t count;
+    uint32_t first[257]; /* those that begin with byte b are [first[b], first[b + 1]) */
+} kh_markers;
+
+kh_status kh_markers_init(kh_markers *markers, const kh_vocab *vocab);
+void kh_markers_free(kh_markers *markers);
+/* The longest marker at the start of `text`: its id, or -1. Control markers count only within the
+ * first `open` bytes, user-defined ones within all of `size`. */
+int32_t kh_markers_match(const kh_markers *markers, const kh_vocab *vocab, const char *text,
+                         size_t size, size_t open);
+
+#endif
