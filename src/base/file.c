@@ -28,7 +28,7 @@ struct kh_outfile {
 kh_status kh_map_open(kh_map *map, const char *path)
 {
     *map = (kh_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not wait */
     if (fd < 0)
         KH_FAIL(errno == ENOENT ? KH_ERR_NOT_FOUND : KH_ERR_IO, "%s: %s", path, strerror(errno));
     struct stat info;
