@@ -29,7 +29,6 @@ typedef struct kh_model_info {
     const char *quantisation; /* the type that most weights have: "Q4_1" */
     const char *tokenizer;    /* "gpt2", "llama" */
     const char *pre;          /* pre-tokenizer, or "" */
-    const char *chat_format;  /* recognised format, "" without a template, "unknown" otherwise */
     const char *identity;     /* 16 hexadecimal digits: the key of everything stored per file */
     uint64_t file_bytes, parameters;
     int layers, width, heads, key_heads, head_width, ff_width, vocabulary; /* N D H G E F V */
@@ -87,6 +86,9 @@ typedef struct kh_chat_message {
 KH_API kh_status kh_model_chat(const kh_model *model, const char *format,
                                const kh_chat_message *messages, size_t count, int32_t **ids,
                                size_t *id_count);
+/* The format of the file's own template: its name, "" without a template, "unknown" when it is not
+ * recognised. */
+KH_API const char *kh_model_chat_format(const kh_model *model);
 /* The known formats: "chatml, gemma, ...". */
 KH_API const char *kh_chat_formats(void);
 

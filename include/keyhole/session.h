@@ -76,7 +76,8 @@ KH_API void kh_session_observe(kh_session *session, const kh_probe *probe);
 
 /* A read prompt on disk: identity of the model, setting, tokens, keys and values. Written atomically.
  * Loading into a session of another model, setting or cache type is KH_ERR_FORMAT and changes
- * nothing. After loading, kh_session_tokens tells what was read; logits need one more token. */
+ * nothing; a damaged file leaves an empty session. After loading, kh_session_tokens tells what was
+ * read; logits need one more token (or a rewind by one and a read). */
 KH_API kh_status kh_session_save(const kh_session *session, const char *path);
 KH_API kh_status kh_session_load(kh_session *session, const char *path);
 

@@ -5,13 +5,9 @@
 #include "base/buf.h"
 #include "format/gguf.h"
 
+#include <keyhole/model.h>
 #include <keyhole/status.h>
 #include <stddef.h>
-
-typedef struct kh_message {
-    const char *role; /* "system", "user", "assistant" */
-    const char *text;
-} kh_message;
 
 typedef struct kh_chat_format kh_chat_format; /* static, never freed */
 
@@ -28,14 +24,14 @@ kh_status kh_chat_recognise(const kh_chat_format **out, const kh_gguf *file);
 /* Appends the text of messages [0, n) (with the template's default system message where the
  * template has one and none is given) and, with `open`, the head of the assistant's turn. The text
  * holds special markers: tokenise it with KH_TOKENIZE_SPECIAL. It has no bos marker: the tokenizer
- * adds that. What a user wrote may contain marker text; `special` spans are recorded by
- * kh_chat_render_spans for callers that must not let it pass. */
+ * adds that. What a user wrote may contain marker text: `spans` tells callers that must not let it
+ * pass which parts of the text were written by whom. */
 typedef struct kh_chat_span {
     size_t start, size;
     int from_user; /* the text of a message: tokenise without KH_TOKENIZE_SPECIAL */
 } kh_chat_span;
 kh_status kh_chat_render(const kh_chat_format *format, kh_buf *out, kh_buf *spans,
-                         const kh_message *messages, size_t n, int open);
+                         const kh_chat_message *messages, size_t n, int open);
 /* `spans` (may be NULL) receives an array of kh_chat_span that covers the text in order. */
 
 #endif

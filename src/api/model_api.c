@@ -1,0 +1,262 @@
+/* The public side of a model that needs more than the model layer: metadata and tensors as text,
+ * tokens, chat.
+ *
+ * Chat: the rendered text is tokenised whole, as the reference does, unless something that a user wrote
+ * would be read as a marker of the template. Then the spans are tokenised one by one and only the
+ * template's own text may become markers: nobody ends a turn by typing "<|im_end|>". */
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/fail.h"
+#include "gen/chat.h"
+#include "model/network.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static_assert((int)KH_TEXT_SPECIAL == (int)KH_TOKENIZE_SPECIAL, "one set of flags");
+static_assert((int)KH_TEXT_EDGES == (int)KH_TOKENIZE_EDGES, "one set of flags");
+
+size_t kh_model_metadata_count(const kh_model *model)
+{
+    return kh_gguf_value_count(model->file);
+}
+
+static void scalar_text(kh_buf *out, const kh_gguf_value *v, uint64_t i)
+{
+    uint64_t u = 0;
+    double x = 0;
+    if (kh_gguf_element_u64(v, i, &u) == KH_OK)
+        kh_buf_format(out, "%llu", (unsigned long long)u);
+    else if (kh_gguf_element_f64(v, i, &x) == KH_OK)
+        kh_buf_format(out, "%g", x);
+    else
+        kh_buf_text(out, "?");
+}
+
+static void value_text(kh_buf *out, const kh_gguf_value *v)
+{
+    enum { SHOWN = 4 };
+    if (v->kind == KH_GGUF_STRING) {
+        kh_buf_add(out, v->strings[0].data, v->strings[0].size);
+        return;
+    }
+    if (v->kind != KH_GGUF_ARRAY) {
+        scalar_text(out, v, 0);
+        return;
+    }
+    kh_buf_format(out, "[%llu] ", (unsigned long long)v->count);
+    for (uint64_t i = 0; i < v->count && i < SHOWN; i++) {
+        if (i) kh_buf_text(out, ", ");
+        if (v->strings)
+            kh_buf_add(out, v->strings[i].data, v->strings[i].size);
+        else
+            scalar_text(out, v, i);
+    }
+    if (v->count > SHOWN) kh_buf_text(out, ", ...");
+}
+
+/* Copies text, cut with "..." and never inside a UTF-8 character. */
+static void copy_cut(char *out, size_t size, const char *text, size_t n)
+{
+    if (size == 0) return;
+    size_t keep = n < size ? n : size - 1;
+    if (keep < n) {
+        keep = size > 4 ? size - 4 : 0;
+        while (keep > 0 && ((unsigned char)text[keep] & 0xC0) == 0x80) keep--;
+    }
+    memcpy(out, text, keep);
+    snprintf(out + keep, size - keep, "%s", keep < n ? "..." : "");
+}
+
+kh_status kh_model_metadata(const kh_model *model, size_t index, char *key, size_t key_size,
+                            char *value, size_t value_size)
+{
+    const kh_gguf_value *v = kh_gguf_value_at(model->file, index);
+    if (!v) KH_FAIL(KH_ERR_ARGUMENT, "there is no metadata number %zu", index);
+    kh_buf text = {0};
+    KH_TRY(kh_buf_reserve(&text, 0));
+    value_text(&text, v);
+    copy_cut(key, key_size, v->key.data, v->key.size);
+    copy_cut(value, value_size, text.data, text.size);
+    kh_buf_free(&text);
+    return KH_OK;
+}
+
+size_t kh_model_tensor_count(const kh_model *model)
+{
+    return kh_gguf_tensor_count(model->file);
+}
+
+kh_status kh_model_tensor(const kh_model *model, size_t index, kh_tensor_info *out)
+{
+    if (index >= kh_gguf_tensor_count(model->file))
+        KH_FAIL(KH_ERR_ARGUMENT, "there is no tensor number %zu", index);
+    const kh_tensor *t = kh_gguf_tensor_at(model->file, index);
+    *out = (kh_tensor_info){
+        .name = t->name, .type = kh_type_name(t->type), .n_dims = t->n_dims, .bytes = t->size};
+    memcpy(out->dims, t->dims, sizeof out->dims);
+    return KH_OK;
+}
+
+kh_status kh_model_tokenize(const kh_model *model, const char *text, size_t size, unsigned flags,
+                            int32_t **ids, size_t *count)
+{
+    *ids = NULL;
+    *count = 0;
+    kh_tokens tokens = {0};
+    kh_status status = kh_tokenize(model->tokenizer, &tokens, text, size, flags);
+    if (status != KH_OK) {
+        kh_tokens_free(&tokens);
+        return status;
+    }
+    *ids = tokens.ids;
+    *count = tokens.count;
+    return KH_OK;
+}
+
+kh_status kh_model_detokenize(const kh_model *model, const int32_t *ids, size_t count,
+                              unsigned flags, char **text, size_t *size)
+{
+    *text = NULL;
+    *size = 0;
+    kh_buf out = {0};
+    kh_detokenizer state = {0};
+    kh_status status = kh_buf_reserve(&out, 0);
+    for (size_t i = 0; i < count && status == KH_OK; i++) {
+        if (ids[i] < 0 || ids[i] >= kh_tokenizer_size(model->tokenizer))
+            status = kh_fail(KH_ERR_ARGUMENT, "token %zu: id %d is not between 0 and %d", i, ids[i],
+                             kh_tokenizer_size(model->tokenizer) - 1);
+        else
+            status = kh_detokenize(model->tokenizer, &state, &out, ids[i], flags);
+    }
+    if (status == KH_OK) status = kh_detokenize_end(&state, &out);
+    kh_detokenizer_free(&state);
+    if (status != KH_OK) {
+        kh_buf_free(&out);
+        return status;
+    }
+    *text = out.data;
+    *size = out.size;
+    return KH_OK;
+}
+
+size_t kh_model_piece(const kh_model *model, int32_t id, char *bytes, size_t size)
+{
+    if (id < 0 || id >= kh_tokenizer_size(model->tokenizer)) return 0;
+    kh_buf out = {0};
+    size_t n = 0;
+    if (kh_token_bytes(model->tokenizer, &out, id, KH_TOKENIZE_SPECIAL, 0) == KH_OK) {
+        n = out.size;
+        if (n && size) memcpy(bytes, out.data, n < size ? n : size);
+    }
+    kh_buf_free(&out);
+    return n;
+}
+
+int32_t kh_model_bos(const kh_model *model)
+{
+    return kh_tokenizer_special(model->tokenizer)->bos;
+}
+
+int kh_model_ends(const kh_model *model, int32_t id)
+{
+    return id >= 0 && id < kh_tokenizer_size(model->tokenizer) &&
+           kh_token_ends(model->tokenizer, id);
+}
+
+void kh_free_ids(int32_t *ids)
+{
+    kh_free(ids);
+}
+
+void kh_free_text(char *text)
+{
+    kh_free(text);
+}
+
+const char *kh_chat_formats(void)
+{
+    return kh_chat_names();
+}
+
+const char *kh_model_chat_format(const kh_model *model)
+{
+    const kh_chat_format *format = NULL;
+    if (kh_chat_recognise(&format, model->file) != KH_OK) return "unknown";
+    return format ? kh_chat_name(format) : "";
+}
+
+static kh_status find_format(const kh_chat_format **out, const kh_model *model, const char *name)
+{
+    if (name) {
+        *out = kh_chat_by_name(name);
+        if (!*out)
+            KH_FAIL(KH_ERR_ARGUMENT, "the chat format \"%s\" is not known (%s)", name,
+                    kh_chat_names());
+        return KH_OK;
+    }
+    KH_TRY(kh_chat_recognise(out, model->file));
+    if (!*out)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "the file has no chat template; name one with --chat-template (%s)",
+                kh_chat_names());
+    return KH_OK;
+}
+
+static int holds_marker(const kh_model *model, const kh_tokens *tokens, size_t from)
+{
+    for (size_t i = from; i < tokens->count; i++)
+        if (kh_token_get_kind(model->tokenizer, tokens->ids[i]) == KH_TOKEN_CONTROL) return 1;
+    return 0;
+}
+
+static kh_status tokenize_chat(const kh_model *model, kh_tokens *out, const kh_buf *text,
+                               const kh_chat_span *spans, size_t n)
+{
+    int unsafe = 0;
+    for (size_t i = 0; i < n && !unsafe; i++) {
+        if (!spans[i].from_user) continue;
+        kh_tokens probe = {0};
+        kh_status status = kh_tokenize(model->tokenizer, &probe, text->data + spans[i].start,
+                                       spans[i].size, KH_TOKENIZE_SPECIAL);
+        unsafe = status != KH_OK || holds_marker(model, &probe, 0);
+        kh_tokens_free(&probe);
+        KH_TRY(status);
+    }
+    if (!unsafe)
+        return kh_tokenize(model->tokenizer, out, text->data, text->size,
+                           KH_TOKENIZE_SPECIAL | KH_TOKENIZE_EDGES);
+    for (size_t i = 0; i < n; i++) {
+        unsigned flags = spans[i].from_user ? 0 : KH_TOKENIZE_SPECIAL;
+        if (i == 0) flags |= KH_TOKENIZE_EDGES;
+        KH_TRY(
+            kh_tokenize(model->tokenizer, out, text->data + spans[i].start, spans[i].size, flags));
+    }
+    return KH_OK;
+}
+
+kh_status kh_model_chat(const kh_model *model, const char *format_name,
+                        const kh_chat_message *messages, size_t count, int32_t **ids,
+                        size_t *id_count)
+{
+    *ids = NULL;
+    *id_count = 0;
+    const kh_chat_format *format = NULL;
+    KH_TRY(find_format(&format, model, format_name));
+    kh_buf text = {0}, spans = {0};
+    kh_tokens tokens = {0};
+    kh_status status = kh_chat_render(format, &text, &spans, messages, count, 1);
+    if (status == KH_OK)
+        status = tokenize_chat(model, &tokens, &text, (const kh_chat_span *)(void *)spans.data,
+                               spans.size / sizeof(kh_chat_span));
+    kh_buf_free(&spans);
+    kh_buf_free(&text);
+    if (status != KH_OK) {
+        kh_tokens_free(&tokens);
+        return status;
+    }
+    *ids = tokens.ids;
+    *id_count = tokens.count;
+    return KH_OK;
+}

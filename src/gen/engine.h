@@ -1,0 +1,54 @@
+/* gen/engine.h: what a session and its forks share: threads, kernels, arenas, pages, the plan. */
+#ifndef KH_GEN_ENGINE_H
+#define KH_GEN_ENGINE_H
+
+#include "attn/attn.h"
+#include "kv/kv.h"
+#include "model/network.h"
+#include "run/run.h"
+
+#include <keyhole/session.h>
+
+typedef struct kh_engine {
+    const kh_model *model;
+    int refs;
+    size_t context, batch; /* positions, rows of a forward pass */
+    enum kh_compute compute;
+    kh_pool pool;
+    const kh_kern *kern;
+    kh_arena step, *scratch; /* [threads] */
+    kh_attn_plan *plan;
+    kh_kv_pool *pages;
+    kh_attn_stats stats;
+    /* of the batch in flight */
+    int32_t *tokens, *positions; /* [batch] */
+    uint32_t *logit_rows;        /* [batch] */
+    kh_arena logits;             /* chunk of logits when all rows are asked for */
+    size_t chunk_rows;
+} kh_engine;
+
+struct kh_session {
+    kh_engine *engine;
+    kh_kv *kv;
+    int32_t *tokens; /* [context], the first kh_kv_length(kv) are read */
+    float *logits;   /* [V] after the last token, if has_logits */
+    int has_logits;
+    atomic_bool stop;
+    const kh_probe *probe;
+};
+
+kh_status kh_engine_open(kh_engine **out, const kh_model *model, const kh_session_options *options);
+/* Drops one reference. */
+void kh_engine_close(kh_engine *engine);
+
+/* One forward pass over ids [n] at the end of the session, n <= engine->batch. `sink` NULL: the logits
+ * of the last row go to session->logits when `last` is set; otherwise all rows go to the sink. */
+enum kh_want { KH_WANT_NOTHING, KH_WANT_LAST, KH_WANT_ALL };
+kh_status kh_session_step(kh_session *session, const int32_t *ids, size_t n, enum kh_phase phase,
+                          enum kh_want want, const kh_logit_sink *sink);
+
+/* The setting that "auto" means (gen/auto.c); `source` says where it comes from. */
+kh_status kh_auto_find(const char *identity, char *attn, size_t size, const char **source);
+kh_status kh_auto_store(const char *identity, const char *attn);
+
+#endif

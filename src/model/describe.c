@@ -1,0 +1,172 @@
+/* The numbers of a model, from its metadata.
+ *
+ * Keys are "{architecture}.{name}" (GGUF's naming). Everything that a later loop trusts is bounded
+ * here: counts, widths, group sizes, head widths, window patterns. What most families share is read in
+ * one place; a family's own describe() then adds its exceptions (scales, windows, a second rope base).
+ *
+ * Rope scaling follows the metadata: "linear" and "yarn" by {arch}.rope.scaling.*; the frequency
+ * factors of Llama 3 come as a tensor (rope_freqs.weight), which kh_model_open puts into the spec. */
+#include "base/fail.h"
+#include "model/description.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct reader {
+    const kh_gguf *file;
+    const char *arch;
+    char key[128];
+} reader;
+
+static const char *name(reader *r, const char *field)
+{
+    snprintf(r->key, sizeof r->key, "%s.%s", r->arch, field);
+    return r->key;
+}
+
+static kh_status need_int(reader *r, const char *field, int *out, uint64_t max)
+{
+    uint64_t value = 0;
+    KH_TRY(kh_gguf_u64(r->file, name(r, field), &value, max));
+    if (value == 0) KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found 0", r->key);
+    *out = (int)value;
+    return KH_OK;
+}
+
+static kh_status opt_int(reader *r, const char *field, int *out, uint64_t max)
+{
+    uint64_t value = (uint64_t)*out;
+    KH_TRY(kh_gguf_opt_u64(r->file, name(r, field), &value, max));
+    *out = (int)value;
+    return KH_OK;
+}
+
+static kh_status opt_real(reader *r, const char *field, double *out)
+{
+    KH_TRY(kh_gguf_opt_f64(r->file, name(r, field), out));
+    if (!isfinite(*out)) KH_FAIL(KH_ERR_FORMAT, "%s: a finite number is expected", r->key);
+    return KH_OK;
+}
+
+/* A count that some files give per layer: all layers must agree, since the cache has one shape. */
+static kh_status uniform_int(reader *r, const char *field, int *out, uint64_t max)
+{
+    const kh_gguf_value *value = kh_gguf_find(r->file, name(r, field));
+    if (!value || value->kind != KH_GGUF_ARRAY) return opt_int(r, field, out, max);
+    for (uint64_t i = 0; i < value->count; i++) {
+        uint64_t x = 0;
+        KH_TRY(kh_gguf_element_u64(value, i, &x));
+        if (i > 0 && x != (uint64_t)*out)
+            KH_FAIL(KH_ERR_UNSUPPORTED, "%s: layers of different shapes are not supported", r->key);
+        if (x > max) KH_FAIL(KH_ERR_FORMAT, "%s: %llu is too large", r->key, (unsigned long long)x);
+        *out = (int)x;
+    }
+    return KH_OK;
+}
+
+static kh_status read_shape(reader *r, kh_description *d)
+{
+    KH_TRY(need_int(r, "block_count", &d->N, KH_MAX_LAYERS));
+    KH_TRY(need_int(r, "embedding_length", &d->D, KH_MAX_WIDTH));
+    KH_TRY(need_int(r, "context_length", &d->context, 1 << 30));
+    KH_TRY(uniform_int(r, "feed_forward_length", &d->F, 8 * KH_MAX_WIDTH));
+    KH_TRY(uniform_int(r, "attention.head_count", &d->H, 4096));
+    d->G = d->H;
+    KH_TRY(uniform_int(r, "attention.head_count_kv", &d->G, 4096));
+    if (d->F == 0 || d->H == 0 || d->G == 0 || d->H % d->G != 0)
+        KH_FAIL(KH_ERR_FORMAT,
+                "%s: %d heads, %d key heads and a feed-forward width of %d do not make a model",
+                r->arch, d->H, d->G, d->F);
+    d->E = d->D / d->H;
+    KH_TRY(opt_int(r, "attention.key_length", &d->E, 1024));
+    int value_width = d->E;
+    KH_TRY(opt_int(r, "attention.value_length", &value_width, 1024));
+    if (value_width != d->E)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "%s: keys of width %d with values of width %d are not supported", r->arch, d->E,
+                value_width);
+    if (d->E < 2 || d->E > KH_ROPE_MAX || d->E % 2 != 0)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a head width of %d is not supported (2 to %d, even)",
+                r->arch, d->E, KH_ROPE_MAX);
+    const kh_tensor *embedding = kh_gguf_tensor(r->file, "token_embd.weight");
+    if (!embedding) KH_FAIL(KH_ERR_FORMAT, "the file has no tensor token_embd.weight");
+    if (embedding->dims[1] > KH_MAX_VOCABULARY)
+        KH_FAIL(KH_ERR_FORMAT, "token_embd.weight: a vocabulary of %llu tokens is too large",
+                (unsigned long long)embedding->dims[1]);
+    d->V = (int)embedding->dims[1];
+    return KH_OK;
+}
+
+static kh_status read_scaling(reader *r, kh_description *d, kh_rope_spec *rope)
+{
+    kh_slice type = {"none", 4};
+    KH_TRY(kh_gguf_opt_string(r->file, name(r, "rope.scaling.type"), &type));
+    rope->factor = 1;
+    KH_TRY(opt_real(r, "rope.scaling.factor", &rope->factor));
+    /* files from before rope.scaling.* */
+    if (rope->factor == 1 && kh_gguf_find(r->file, name(r, "rope.scale_linear"))) {
+        KH_TRY(opt_real(r, "rope.scale_linear", &rope->factor));
+        type = (kh_slice){"linear", 6};
+    }
+    if (type.size == 4 && memcmp(type.data, "none", 4) == 0)
+        rope->scaling = KH_ROPE_NONE;
+    else if (type.size == 6 && memcmp(type.data, "linear", 6) == 0)
+        rope->scaling = KH_ROPE_LINEAR;
+    else if (type.size == 4 && memcmp(type.data, "yarn", 4) == 0)
+        rope->scaling = KH_ROPE_YARN;
+    else
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (none, linear, yarn)", r->key,
+                (int)type.size, type.data);
+    rope->original = d->context;
+    rope->ext_factor = -1;
+    KH_TRY(opt_real(r, "rope.scaling.original_context_length", &rope->original));
+    KH_TRY(opt_real(r, "rope.scaling.attn_factor", &rope->attn_factor));
+    KH_TRY(opt_real(r, "rope.scaling.yarn_ext_factor", &rope->ext_factor));
+    KH_TRY(opt_real(r, "rope.scaling.yarn_attn_factor", &rope->attn_factor));
+    KH_TRY(opt_real(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast));
+    KH_TRY(opt_real(r, "rope.scaling.yarn_beta_slow", &rope->beta_slow));
+    if (rope->factor <= 0 || rope->original <= 0)
+        KH_FAIL(KH_ERR_FORMAT, "%s.rope.scaling: factor and length must be positive", r->arch);
+    return KH_OK;
+}
+
+static kh_status read_rope(reader *r, kh_description *d, const kh_family *family)
+{
+    kh_rope_spec *rope = &d->rope[0];
+    int n_rot = d->E;
+    KH_TRY(opt_int(r, "rope.dimension_count", &n_rot, KH_ROPE_MAX));
+    if (n_rot < 2 || n_rot > d->E || n_rot % 2 != 0)
+        KH_FAIL(KH_ERR_FORMAT, "%s: %d of %d elements cannot be rotated", r->key, n_rot, d->E);
+    rope->style = family->rope_style;
+    rope->n_rot = (size_t)n_rot;
+    rope->base = 10000;
+    KH_TRY(opt_real(r, "rope.freq_base", &rope->base));
+    if (rope->base <= 0) KH_FAIL(KH_ERR_FORMAT, "%s: a positive base is expected", r->key);
+    KH_TRY(read_scaling(r, d, rope));
+    d->rope[1] = *rope;
+    return KH_OK;
+}
+
+kh_status kh_describe(kh_description *out, const kh_family *family, const kh_gguf *file)
+{
+    *out = (kh_description){.act = family->act, .embed_scale = 1};
+    reader r = {.file = file, .arch = family->name};
+    KH_TRY(read_shape(&r, out));
+    KH_TRY(read_rope(&r, out, family));
+    double eps = 0, softcap = 0, logit_softcap = 0;
+    KH_TRY(kh_gguf_opt_f64(file, name(&r, "attention.layer_norm_rms_epsilon"), &eps));
+    if (!(eps > 0 && eps < 1))
+        KH_FAIL(KH_ERR_FORMAT, "%s: a small positive number is expected, found %g", r.key, eps);
+    KH_TRY(opt_real(&r, "attn_logit_softcapping", &softcap));
+    KH_TRY(opt_real(&r, "final_logit_softcapping", &logit_softcap));
+    int experts = 0;
+    KH_TRY(opt_int(&r, "expert_count", &experts, 1 << 20));
+    if (experts > 0)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: mixtures of experts are not supported", r.key);
+    out->norm_eps = (float)eps;
+    out->attn_softcap = (float)softcap;
+    out->logit_softcap = (float)logit_softcap;
+    out->attn_scale = 1.0f / sqrtf((float)out->E);
+    return family->describe ? family->describe(out, file) : KH_OK;
+}

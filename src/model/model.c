@@ -1,0 +1,145 @@
+/* Opening a model: the file, its tokenizer, its numbers, its weights.
+ *
+ * Nothing is copied but vectors: opening costs the parsing of the header and of the vocabulary. The
+ * order matters for the sentence a user sees: first whether the file is a GGUF file at all, then
+ * whether its architecture is known, then its numbers, its tensors, and last its tokenizer. */
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "cpu/cpu.h"
+#include "model/network.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void copy_slice(char *out, size_t size, kh_slice text)
+{
+    snprintf(out, size, "%.*s", (int)(text.size < size ? text.size : size - 1), text.data);
+}
+
+/* The type that holds most of the matrix elements: what people call the file's quantisation. */
+static kh_type main_type(const kh_gguf *file)
+{
+    uint64_t elements[KH_TYPE_LIMIT] = {0};
+    kh_type best = KH_TYPE_F32;
+    for (size_t i = 0; i < kh_gguf_tensor_count(file); i++) {
+        const kh_tensor *t = kh_gguf_tensor_at(file, i);
+        if (t->n_dims < 2 || strcmp(t->name, "token_embd.weight") == 0) continue;
+        elements[t->type] += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        if (elements[t->type] > elements[best]) best = t->type;
+    }
+    return best;
+}
+
+static void fill_info(kh_model *m)
+{
+    const kh_description *d = &m->d;
+    const kh_special_ids *special = kh_tokenizer_special(m->tokenizer);
+    kh_slice text = {"", 0};
+    kh_gguf_opt_string(m->file, "general.name", &text);
+    copy_slice(m->name, sizeof m->name, text);
+    kh_gguf_identity(m->file, m->identity);
+    m->info = (kh_model_info){.path = kh_gguf_path(m->file),
+                              .architecture = m->architecture,
+                              .name = m->name,
+                              .quantisation = kh_type_name(main_type(m->file)),
+                              .tokenizer = kh_tokenizer_model(m->tokenizer),
+                              .pre = kh_tokenizer_pre(m->tokenizer),
+                              .identity = m->identity,
+                              .file_bytes = kh_gguf_size(m->file),
+                              .parameters = m->w.parameters,
+                              .layers = d->N,
+                              .width = d->D,
+                              .heads = d->H,
+                              .key_heads = d->G,
+                              .head_width = d->E,
+                              .ff_width = d->F,
+                              .vocabulary = m->family ? d->V : kh_tokenizer_size(m->tokenizer),
+                              .context = d->context,
+                              .window = d->window,
+                              .add_bos = special->add_bos,
+                              .tied = m->w.tied};
+    for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
+}
+
+static size_t vectors_size(const kh_gguf *file, int layers)
+{
+    size_t size = kh_arena_need((size_t)layers * sizeof(kh_block));
+    for (size_t i = 0; i < kh_gguf_tensor_count(file); i++) {
+        const kh_tensor *t = kh_gguf_tensor_at(file, i);
+        if (t->n_dims == 1) size += kh_arena_need(t->dims[0] * sizeof(float));
+    }
+    return size;
+}
+
+static kh_status open_network(kh_model *m)
+{
+    KH_TRY(kh_describe(&m->d, m->family, m->file));
+    if (kh_gguf_size(m->file) > kh_cpu_memory())
+        KH_FAIL(KH_ERR_MEMORY, "the model has %.1f GB, this machine has %.1f GB of memory",
+                (double)kh_gguf_size(m->file) * 1e-9, (double)kh_cpu_memory() * 1e-9);
+    KH_TRY(kh_arena_init(&m->arena, "model", vectors_size(m->file, m->d.N)));
+    KH_TRY(kh_bind(&m->w, &m->arena, m->family, &m->d, m->file));
+    m->d.rope[0].freq_factors = m->w.rope_factors.data;
+    for (int i = 0; i < 2; i++) KH_TRY(kh_rope_init(&m->rope[i], &m->d.rope[i]));
+    return KH_OK;
+}
+
+static kh_status open_parts(kh_model *m, const char *path, int with_network)
+{
+    KH_TRY(kh_gguf_open(&m->file, path));
+    kh_slice arch = {"", 0};
+    KH_TRY(kh_gguf_opt_string(m->file, "general.architecture", &arch));
+    copy_slice(m->architecture, sizeof m->architecture, arch);
+    if (with_network) {
+        m->family = kh_family_find(arch.data, arch.size);
+        if (!m->family)
+            KH_FAIL(KH_ERR_UNSUPPORTED, "the architecture \"%s\" is not supported (known: %s)",
+                    m->architecture, kh_family_names());
+        KH_TRY(open_network(m));
+    }
+    KH_TRY(kh_tokenizer_open(&m->tokenizer, m->file));
+    if (with_network && kh_tokenizer_size(m->tokenizer) > m->d.V)
+        KH_FAIL(KH_ERR_FORMAT, "the tokenizer has %d tokens, the embedding only %d",
+                kh_tokenizer_size(m->tokenizer), m->d.V);
+    fill_info(m);
+    return KH_OK;
+}
+
+static kh_status open_model(kh_model **out, const char *path, int with_network)
+{
+    *out = NULL;
+    kh_model *m = NULL;
+    KH_TRY(kh_new(&m, 1, sizeof *m, "a model"));
+    kh_status status = open_parts(m, path, with_network);
+    if (status != KH_OK) {
+        if (!strstr(kh_last_error(), path)) status = kh_fail_context(status, "%s", path);
+        kh_model_close(m);
+        return status;
+    }
+    *out = m;
+    return KH_OK;
+}
+
+kh_status kh_model_open(kh_model **out, const char *path)
+{
+    return open_model(out, path, 1);
+}
+
+kh_status kh_model_open_vocabulary(kh_model **out, const char *path)
+{
+    return open_model(out, path, 0);
+}
+
+void kh_model_close(kh_model *model)
+{
+    if (!model) return;
+    kh_tokenizer_close(model->tokenizer);
+    kh_arena_free(&model->arena);
+    kh_gguf_close(model->file);
+    kh_free(model);
+}
+
+const kh_model_info *kh_model_get_info(const kh_model *model)
+{
+    return &model->info;
+}
