@@ -18,8 +18,7 @@
 static void quiet(enum ggml_log_level level, const char *text, void *unused)
 {
     (void)unused;
-    if (level == GGML_LOG_LEVEL_ERROR)
-        fputs(text, stderr);
+    if (level == GGML_LOG_LEVEL_ERROR) fputs(text, stderr);
 }
 
 static _Noreturn void die(const char *what, const char *which)
@@ -28,12 +27,21 @@ static _Noreturn void die(const char *what, const char *which)
     exit(1);
 }
 
+/* A number from the command line, at least `least`. */
+static int number(const char *text, int least)
+{
+    char *end;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end != '\0' || value < least || value > 1 << 20)
+        die("not a number in range", text);
+    return (int)value;
+}
+
 /* The ids of a file; the caller frees them. */
 static llama_token *read_ids(const char *path, int *n)
 {
     FILE *f = fopen(path, "rb");
-    if (!f || fseek(f, 0, SEEK_END) != 0)
-        die("cannot read", path);
+    if (!f || fseek(f, 0, SEEK_END) != 0) die("cannot read", path);
     long bytes = ftell(f);
     rewind(f);
     llama_token *ids = malloc((size_t)bytes + 1);
@@ -58,19 +66,17 @@ static struct llama_context *open_context(struct llama_model *model, int n, int 
 
 int main(int argc, char **argv)
 {
-    if (argc != 7)
-        die("usage", "peer_logits MODEL IDS OUT THREADS FLASH BATCH");
-    int n, step = atoi(argv[6]);
+    if (argc != 7) die("usage", "peer_logits MODEL IDS OUT THREADS FLASH BATCH");
+    int n, step = number(argv[6], 1);
     llama_token *ids = read_ids(argv[2], &n); /* [n] */
     llama_log_set(quiet, NULL);
     llama_backend_init();
     struct llama_model *model = llama_model_load_from_file(argv[1], llama_model_default_params());
-    if (!model)
-        die("cannot load", argv[1]);
-    struct llama_context *ctx = open_context(model, n, atoi(argv[4]), atoi(argv[5]), step);
+    if (!model) die("cannot load", argv[1]);
+    struct llama_context *ctx = open_context(model, n, number(argv[4], 1), number(argv[5], 0),
+                                             step);
     FILE *out = fopen(argv[3], "wb");
-    if (!ctx || !out)
-        die("cannot open a context, or", argv[3]);
+    if (!ctx || !out) die("cannot open a context, or", argv[3]);
 
     size_t vocab = (size_t)llama_vocab_n_tokens(llama_model_get_vocab(model));
     struct llama_batch batch = llama_batch_init(step, 0, 1);
@@ -83,14 +89,12 @@ int main(int argc, char **argv)
             batch.seq_id[i][0] = 0;
             batch.logits[i] = 1;
         }
-        if (llama_decode(ctx, batch) != 0)
-            die("cannot decode", argv[2]);
+        if (llama_decode(ctx, batch) != 0) die("cannot decode", argv[2]);
         size_t rows = (size_t)batch.n_tokens;
         if (fwrite(llama_get_logits(ctx), vocab * sizeof(float), rows, out) != rows)
             die("cannot write", argv[3]);
     }
-    if (fclose(out) != 0)
-        die("cannot write", argv[3]);
+    if (fclose(out) != 0) die("cannot write", argv[3]);
     llama_batch_free(batch);
     llama_free(ctx);
     llama_model_free(model);
