@@ -34,3 +34,10 @@ void kh_pool_warm(const kh_pool *pool)
 {
     kh_parallel_for(pool, (size_t)pool->threads, nothing, NULL);
 }
+
+int kh_pool_library_threads(int threads)
+{
+    int before = omp_get_max_threads();
+    omp_set_num_threads(threads);
+    return before;
+}

@@ -19,4 +19,8 @@ void kh_parallel_for(const kh_pool *pool, size_t items, kh_pool_body *body, void
 /* Starts the workers, so that the first parallel_for that is timed does not pay for it. */
 void kh_pool_warm(const kh_pool *pool);
 
+/* How many threads a library built on the same thread library may start for calls from this thread;
+ * returns what it was before. */
+int kh_pool_library_threads(int threads);
+
 #endif

@@ -1,0 +1,259 @@
+/* y = W x on the file's own weights.
+ *
+ * Three paths, chosen by the problem alone:
+ *
+ *   rows    T <= 4 (decoding). Bound by the memory that holds W: native kernels read the file's
+ *           blocks (Q4_0, Q4_1, Q8_0, Q4_K, Q6_K); other types are unpacked row by row.
+ *   panels  T > 4 (prompts). Bound by arithmetic: 16 rows are unpacked to bytes and packed into a
+ *           panel in the worker's scratch, which then meets all T rows. Unpacking is paid once a
+ *           batch, and no second copy of the weights exists.
+ *   f32     run->compute asks for it, or the weights are dense: 64 rows are unpacked to f32 and
+ *           multiplied by oneDNN (T > 4) or by the dense row kernels.
+ *
+ *     x [T][cols] --quantise--> q, d, s (step memory)      once for all weights of a call
+ *     W item      --unpack--->  q [16][cols], d, m --pack--> panel (worker scratch)
+ *
+ * An item is 16, 32 or 64 rows of one weight, whatever the number of threads; items of several weights
+ * (q, k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so
+ * nothing in it can fail. */
+#include "ops/linear.h"
+
+#include "base/fail.h"
+#include "kern/panel.h"
+#include "ops/sgemm.h"
+#include "ops/unpack.h"
+
+#include <string.h>
+
+enum { FEW = 4, ROWS_ITEM = 32, PANEL_ITEM = KH_PANEL_ROWS, F32_ITEM = 64, QUANTIZE_ITEM = 16 };
+
+typedef enum path { PATH_ROWS, PATH_PANELS, PATH_F32 } path;
+
+typedef struct part {
+    const kh_weight *w;
+    float *y; /* [T][w->rows] */
+    kh_unpack unpack;
+    path path;
+    size_t end; /* items of this part and those before it */
+} part;
+
+typedef struct job {
+    const kh_kern *kern;
+    kh_arena *scratch;
+    const float *x; /* [T][cols] */
+    int8_t *q;      /* [T][cols], and its scales */
+    float *d;       /* [T][cols/32] */
+    float *s;       /* [T][cols/16] */
+    size_t T, cols, count;
+    part parts[KH_LINEAR_MANY];
+} job;
+
+static size_t item_rows(path p)
+{
+    return p == PATH_ROWS ? ROWS_ITEM : p == PATH_PANELS ? PANEL_ITEM : F32_ITEM;
+}
+
+static path path_of(const kh_unpack *unpack, enum kh_compute compute, size_t T)
+{
+    if (!unpack->q8 || compute == KH_COMPUTE_F32) return PATH_F32;
+    return T <= FEW ? PATH_ROWS : PATH_PANELS;
+}
+
+static size_t step_need(size_t cols, size_t T)
+{
+    return kh_arena_need(T * cols) + kh_arena_need(T * (cols / 32) * sizeof(float)) +
+           kh_arena_need(T * (cols / 16) * sizeof(float));
+}
+
+/* Scratch of one item; the takes below are in the same sizes. */
+static size_t scratch_need(path p, size_t cols, size_t T)
+{
+    size_t groups = cols / 16 * sizeof(float);
+    switch (p) {
+    case PATH_ROWS: return kh_arena_need(cols) + 2 * kh_arena_need(groups);
+    case PATH_PANELS:
+        return kh_arena_need(PANEL_ITEM * cols) + 2 * kh_arena_need(PANEL_ITEM * groups) +
+               kh_arena_need(kh_panel_bytes(cols)) + kh_arena_need(T * PANEL_ITEM * sizeof(float));
+    case PATH_F32: break;
+    }
+    return kh_arena_need(F32_ITEM * cols * sizeof(float));
+}
+
+void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
+{
+    size_t integer = scratch_need(T <= FEW ? PATH_ROWS : PATH_PANELS, weight->cols, T);
+    size_t dense = scratch_need(PATH_F32, weight->cols, T);
+    *step = step_need(weight->cols, T);
+    *scratch = integer > dense ? integer : dense;
+}
+
+/* ---- items ---- */
+
+typedef void native_gemv(float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q,
+                         const float *d, const float *s, size_t n);
+
+static native_gemv *native_of(const kh_kern *kern, kh_type type)
+{
+    switch (type) {
+    case KH_TYPE_Q4_0: return kern->gemv_q4_0;
+    case KH_TYPE_Q4_1: return kern->gemv_q4_1;
+    case KH_TYPE_Q8_0: return kern->gemv_q8_0;
+    case KH_TYPE_Q4_K: return kern->gemv_q4_k;
+    case KH_TYPE_Q6_K: return kern->gemv_q6_k;
+    default: return NULL;
+    }
+}
+
+static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+{
+    size_t n = j->cols, T = j->T, row_bytes = p->w->row_bytes;
+    const char *at = (const char *)p->w->data + first * row_bytes;
+    native_gemv *native = native_of(j->kern, p->w->type);
+    if (native) {
+        for (size_t t = 0; t < T; t++)
+            native(p->y + t * p->w->rows + first, at, row_bytes, rows, j->q + t * n,
+                   j->d + t * (n / 32), j->s + t * (n / 16), n);
+        return;
+    }
+    int8_t *q = kh_arena_take(scratch, n);
+    float *d = kh_arena_take(scratch, n / 16 * sizeof *d);
+    float *m = kh_arena_take(scratch, n / 16 * sizeof *m);
+    for (size_t r = 0; r < rows; r++) {
+        p->unpack.q8(q, d, m, at + r * row_bytes, n);
+        for (size_t t = 0; t < T; t++)
+            p->y[t * p->w->rows + first + r] = j->kern->dot_int_q8(
+                q, d, m, j->q + t * n, j->d + t * (n / 32), j->s + t * (n / 16), n);
+    }
+}
+
+static void panels_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+{
+    size_t n = j->cols, groups = n / 16;
+    int8_t *q = kh_arena_take(scratch, PANEL_ITEM * n);
+    float *d = kh_arena_take(scratch, PANEL_ITEM * groups * sizeof *d);
+    float *m = kh_arena_take(scratch, PANEL_ITEM * groups * sizeof *m);
+    void *panel = kh_arena_take(scratch, kh_panel_bytes(n));
+    const char *at = (const char *)p->w->data + first * p->w->row_bytes;
+    for (size_t r = 0; r < rows; r++)
+        p->unpack.q8(q + r * n, d + r * groups, m + r * groups, at + r * p->w->row_bytes, n);
+    if (rows < PANEL_ITEM) {
+        memset(q + rows * n, 0, (PANEL_ITEM - rows) * n);
+        memset(d + rows * groups, 0, (PANEL_ITEM - rows) * groups * sizeof *d);
+        memset(m + rows * groups, 0, (PANEL_ITEM - rows) * groups * sizeof *m);
+    }
+    j->kern->panel_pack(panel, q, d, m, n, p->unpack.bits);
+    if (rows == PANEL_ITEM) {
+        j->kern->panel_gemm(p->y + first, p->w->rows, panel, j->q, j->d, j->s, j->T, n,
+                            p->unpack.bits);
+        return;
+    }
+    float *y = kh_arena_take(scratch, j->T * PANEL_ITEM * sizeof *y);
+    j->kern->panel_gemm(y, PANEL_ITEM, panel, j->q, j->d, j->s, j->T, n, p->unpack.bits);
+    for (size_t t = 0; t < j->T; t++)
+        memcpy(p->y + t * p->w->rows + first, y + t * PANEL_ITEM, rows * sizeof *y);
+}
+
+static void f32_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+{
+    size_t n = j->cols, ldy = p->w->rows;
+    const char *at = (const char *)p->w->data + first * p->w->row_bytes;
+    const float *w = (const float *)(const void *)at;
+    if (p->unpack.f32) {
+        float *wide = kh_arena_take(scratch, F32_ITEM * n * sizeof *wide);
+        for (size_t r = 0; r < rows; r++) p->unpack.f32(wide + r * n, at + r * p->w->row_bytes, n);
+        w = wide;
+    }
+    float *y = p->y + first;
+    if (j->T > FEW && kh_sgemm_nt(y, ldy, j->x, w, j->T, rows, n) == 0) return;
+    for (size_t t = 0; t < j->T; t++) j->kern->gemv_f32(y + t * ldy, w, n, rows, j->x + t * n, n);
+}
+
+static void run_item(void *context, size_t item, int worker)
+{
+    const job *j = context;
+    const part *p = j->parts;
+    size_t start = 0;
+    while (item >= p->end) start = p++->end;
+    size_t first = (item - start) * item_rows(p->path), rows = p->w->rows - first;
+    if (rows > item_rows(p->path)) rows = item_rows(p->path);
+    kh_arena *scratch = j->scratch + worker;
+    kh_arena_mark mark = kh_arena_save(scratch);
+    if (p->path == PATH_ROWS)
+        rows_item(j, p, first, rows, scratch);
+    else if (p->path == PATH_PANELS)
+        panels_item(j, p, first, rows, scratch);
+    else
+        f32_item(j, p, first, rows, scratch);
+    kh_arena_rewind(scratch, mark);
+}
+
+/* ---- the call ---- */
+
+static void quantize_item(void *context, size_t item, int worker)
+{
+    const job *j = context;
+    size_t n = j->cols, end = (item + 1) * QUANTIZE_ITEM;
+    (void)worker;
+    for (size_t t = item * QUANTIZE_ITEM; t < end && t < j->T; t++)
+        j->kern->quantize_q8(j->q + t * n, j->d + t * (n / 32), j->s + t * (n / 16), j->x + t * n,
+                             n);
+}
+
+static kh_status quantize(kh_run *run, job *j)
+{
+    KH_TRY(kh_arena_new(run->step, &j->q, j->T, j->cols));
+    KH_TRY(kh_arena_new(run->step, &j->d, j->T, j->cols / 32 * sizeof *j->d));
+    KH_TRY(kh_arena_new(run->step, &j->s, j->T, j->cols / 16 * sizeof *j->s));
+    kh_parallel_for(run->pool, (j->T + QUANTIZE_ITEM - 1) / QUANTIZE_ITEM, quantize_item, j);
+    return KH_OK;
+}
+
+static kh_status check_scratch(const kh_run *run, const job *j)
+{
+    size_t need = 0;
+    for (size_t i = 0; i < j->count; i++) {
+        size_t one = scratch_need(j->parts[i].path, j->cols, j->T);
+        need = one > need ? one : need;
+    }
+    for (int i = 0; i < run->pool->threads; i++) {
+        size_t left = run->scratch[i].size - run->scratch[i].used;
+        if (left < need)
+            KH_FAIL(KH_ERR_MEMORY, "the product with %s needs %zu bytes of scratch, %zu are left",
+                    j->parts[0].w->name, need, left);
+    }
+    return KH_OK;
+}
+
+kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const float *x, size_t T,
+                            const kh_weight *const *w)
+{
+    if (count == 0 || T == 0) return KH_OK;
+    if (count > KH_LINEAR_MANY)
+        KH_FAIL(KH_ERR_ARGUMENT, "a product takes at most %d weights at once, found %zu",
+                KH_LINEAR_MANY, count);
+    job j = {.kern = run->kern, .scratch = run->scratch, .x = x, .T = T, .cols = w[0]->cols};
+    size_t items = 0;
+    int integer = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (w[i]->cols != j.cols)
+            KH_FAIL(KH_ERR_ARGUMENT, "weights of one product: %s has %zu columns, %s %zu",
+                    w[0]->name, j.cols, w[i]->name, w[i]->cols);
+        part *p = &j.parts[j.count++];
+        *p = (part){.w = w[i], .y = y[i], .unpack = kh_unpack_of(run->kern, w[i]->type)};
+        p->path = path_of(&p->unpack, run->compute, T);
+        integer |= p->path != PATH_F32;
+        items += (w[i]->rows + item_rows(p->path) - 1) / item_rows(p->path);
+        p->end = items;
+    }
+    KH_TRY(check_scratch(run, &j));
+    kh_arena_mark mark = kh_arena_save(run->step);
+    kh_status status = integer ? quantize(run, &j) : KH_OK;
+    if (status == KH_OK) kh_parallel_for(run->pool, items, run_item, &j);
+    kh_arena_rewind(run->step, mark);
+    return status;
+}
+
+kh_status kh_op_linear(kh_run *run, float *y, const float *x, size_t T, const kh_weight *w)
+{
+    return kh_op_linear_many(run, 1, &y, x, T, &w);
+}

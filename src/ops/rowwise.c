@@ -1,0 +1,129 @@
+/* Ops on rows: each is a kernel over one row and a parallel loop over blocks of rows.
+ *
+ * A block holds about 16,384 elements (a fixed function of the row's width): 10 us of work and more,
+ * against less than one for handing it out; a decoding step's single row never leaves the caller. */
+#include "ops/rowwise.h"
+
+#include "ops/unpack.h"
+
+#include <string.h>
+
+enum { BLOCK_ELEMENTS = 16384 };
+
+typedef struct rows_job rows_job;
+struct rows_job {
+    void (*row)(const rows_job *job, size_t r);
+    const kh_kern *kern;
+    float *y;
+    const float *x; /* NULL where the op has one operand */
+    size_t rows, n, block;
+    float number; /* eps, cap or scale */
+    kh_act act;
+    const kh_weight *w;
+    const int32_t *tokens;
+    kh_unpack unpack;
+};
+
+static void block_item(void *context, size_t item, int worker)
+{
+    const rows_job *j = context;
+    (void)worker;
+    size_t end = (item + 1) * j->block;
+    for (size_t r = item * j->block; r < end && r < j->rows; r++) j->row(j, r);
+}
+
+static void run_rows(kh_run *run, rows_job *j)
+{
+    if (j->rows == 0 || j->n == 0) return;
+    j->kern = run->kern;
+    j->block = j->n < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / j->n : 1;
+    kh_parallel_for(run->pool, (j->rows + j->block - 1) / j->block, block_item, j);
+}
+
+/* The gain is of the op, x of the row. */
+typedef struct norm_job {
+    rows_job rows;
+    const float *gain; /* [n] or NULL */
+} norm_job;
+
+static void norm_row(const rows_job *j, size_t r)
+{
+    const norm_job *norm = (const norm_job *)(const void *)j;
+    j->kern->rmsnorm(j->y + r * j->n, j->x + r * j->n, norm->gain, j->number, j->n);
+}
+
+void kh_op_rmsnorm(kh_run *run, float *y, const float *x, const float *gain, float eps, size_t rows,
+                   size_t n)
+{
+    norm_job j = {{.row = norm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain};
+    run_rows(run, &j.rows);
+}
+
+static void add_row(const rows_job *j, size_t r)
+{
+    j->kern->add(j->y + r * j->n, j->x + r * j->n, j->n);
+}
+
+void kh_op_add(kh_run *run, float *y, const float *x, size_t rows, size_t n)
+{
+    run_rows(run, &(rows_job){.row = add_row, .y = y, .x = x, .rows = rows, .n = n});
+}
+
+static void bias_row(const rows_job *j, size_t r)
+{
+    j->kern->add(j->y + r * j->n, j->x, j->n);
+}
+
+void kh_op_bias(kh_run *run, float *y, const float *bias, size_t rows, size_t n)
+{
+    run_rows(run, &(rows_job){.row = bias_row, .y = y, .x = bias, .rows = rows, .n = n});
+}
+
+static void glu_row(const rows_job *j, size_t r)
+{
+    if (j->act == KH_ACT_SILU)
+        j->kern->silu_mul(j->y + r * j->n, j->x + r * j->n, j->n);
+    else
+        j->kern->gelu_mul(j->y + r * j->n, j->x + r * j->n, j->n);
+}
+
+void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n, kh_act act)
+{
+    run_rows(run,
+             &(rows_job){.row = glu_row, .y = gate, .x = up, .rows = rows, .n = n, .act = act});
+}
+
+static void softcap_row(const rows_job *j, size_t r)
+{
+    j->kern->softcap(j->y + r * j->n, j->number, j->n);
+}
+
+void kh_op_softcap(kh_run *run, float *y, float cap, size_t rows, size_t n)
+{
+    run_rows(run, &(rows_job){.row = softcap_row, .y = y, .number = cap, .rows = rows, .n = n});
+}
+
+static void embed_row(const rows_job *j, size_t r)
+{
+    const kh_weight *w = j->w;
+    const char *from = (const char *)w->data + (size_t)j->tokens[r] * w->row_bytes;
+    float *y = j->y + r * j->n;
+    if (j->unpack.f32)
+        j->unpack.f32(y, from, j->n);
+    else
+        memcpy(y, from, j->n * sizeof *y);
+    if (j->number != 1.0f) j->kern->scale(y, j->number, j->n);
+}
+
+void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,
+                 float scale)
+{
+    run_rows(run, &(rows_job){.row = embed_row,
+                              .y = y,
+                              .number = scale,
+                              .rows = T,
+                              .n = w->cols,
+                              .w = w,
+                              .tokens = tokens,
+                              .unpack = kh_unpack_of(run->kern, w->type)});
+}
