@@ -116,7 +116,8 @@ class Spm:
         norm.name, norm.add_dummy_prefix = "identity", space_prefix
         norm.remove_extra_whitespaces, norm.escape_whitespaces = False, True
         self.sp = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
-        self.control = sorted((t for t, k in zip(tokens, types) if k == TokenType.CONTROL), key=len, reverse=True)
+        matched = (TokenType.CONTROL, TokenType.UNKNOWN)
+        self.control = sorted((t for t, k in zip(tokens, types) if k in matched), key=len, reverse=True)
         self.ids = {t: i for i, t in enumerate(tokens)}
 
     def encode(self, text, special):
