@@ -68,7 +68,7 @@ static void cuts_long_sentences(void **state)
 
 static void *other_thread(void *seen)
 {
-    strcpy(seen, kh_last_error());
+    snprintf(seen, 1024, "%s", kh_last_error());
     kh_fail(KH_ERR_IO, "of the other thread");
     return NULL;
 }

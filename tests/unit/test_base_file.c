@@ -43,7 +43,7 @@ static void store(const char *path, const void *bytes, size_t n)
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/test_base_file_XXXXXX");
+    snprintf(folder, sizeof folder, "/tmp/test_base_file_XXXXXX");
     return mkdtemp(folder) ? 0 : -1;
 }
 

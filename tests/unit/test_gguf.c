@@ -196,7 +196,7 @@ static char folder[64];
 static int make_folder(void **state)
 {
     (void)state;
-    strcpy(folder, "/tmp/test_gguf_XXXXXX");
+    snprintf(folder, sizeof folder, "/tmp/test_gguf_XXXXXX");
     return mkdtemp(folder) ? 0 : -1;
 }
 
