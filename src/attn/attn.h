@@ -57,12 +57,19 @@ typedef struct kh_attn_stats {
     int want_mass;    /* set by the caller: kept_mass needs every exponential */
 } kh_attn_stats;
 
+/* Which keys a row may see at all. */
+enum kh_attn_order {
+    KH_ATTN_CAUSAL,  /* those at its own position and before */
+    KH_ATTN_ALL_KEYS /* all of the sequence; no window, no `recent` */
+};
+
 typedef struct kh_attn_layer {
     int layer;
     int H, G, E;   /* heads, key heads (H % G == 0), head width (keys and values) */
     float scale;   /* on q.k before the softmax */
     float softcap; /* 0: none */
     int window;    /* 0: all earlier keys; else the last `window` keys, the row's own included */
+    enum kh_attn_order order;
 } kh_attn_layer;
 
 /* Bytes that one layer needs in run->step and in each worker's scratch for batches of at most T rows
@@ -75,5 +82,10 @@ void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh
 kh_status kh_attn_forward(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
                           const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
                           const float *v /* [T][G][E] */);
+
+/* The second half alone: keys and values are in the sequences already (all positions that a row sees,
+ * whether or not they count into the length yet). */
+kh_status kh_attn_attend(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
+                         const float *q /* [T][H][E] */);
 
 #endif

@@ -40,6 +40,7 @@ size_t kh_kv_pool_peak(const kh_kv_pool *pool); /* most pages ever in use */
 /* An empty sequence of at most `capacity` positions. Nothing after this allocates heap memory. */
 kh_status kh_kv_open(kh_kv **out, kh_kv_pool *pool, size_t capacity);
 void kh_kv_close(kh_kv *kv); /* gives the pages back; takes NULL */
+const kh_kv_shape *kh_kv_shape_of(const kh_kv *kv);
 size_t kh_kv_length(const kh_kv *kv);
 size_t kh_kv_capacity(const kh_kv *kv);
 

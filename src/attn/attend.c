@@ -1,0 +1,481 @@
+/* Attention of one layer: tasks, items, and the merging of what chunks found.
+ *
+ *     span of a batch -> (key head, run of heads with one setting) -> tile of tokens = task
+ *     task            -> one item, or one item for every KH_CHUNK keys when the span has few tokens
+ *
+ * One item per task is the prompt's case: there are enough tiles for all threads, and an item writes
+ * its rows of z itself. A decoding step has one token a sequence, so the keys are cut instead, partial
+ * results go to the step arena, and a second loop merges them in chunk order. Where the cuts are
+ * depends on positions alone, so threads never change a bit.
+ *
+ * Items are handed out late tokens first: under a causal mask they see the most keys.
+ *
+ * Rows that see no more than k keys keep all of them; such tokens become tasks of `full`, which is the
+ * same result without selection. (Not with min-p, which may still drop some.)
+ *
+ * Memory: tasks, items and partial results in run->step, one tile in each worker's scratch; both are
+ * planned by kh_attn_need and checked before threads start, so nothing fails inside a loop. */
+#include "attn/attend.h"
+
+#include "base/fail.h"
+
+#include <string.h>
+
+enum { FEW_ROWS = 256 /* tokens of a batch whose keys may be cut */, PARALLEL_WRITE = 1 << 14 };
+
+static const kh_attn_setting all_keys = {.method = &kh_attn_full};
+
+size_t kh_attn_tile_tokens(int heads, size_t ld)
+{
+    size_t rows = KH_TILE_ROWS;
+    while (rows > 6 && rows * ld > 1 << 17) rows /= 2; /* lists of at most 1 MiB */
+    size_t tokens = rows / (size_t)heads;
+    return tokens > 0 ? tokens : 1;
+}
+
+static size_t list_room(const kh_attn_setting *s, size_t S)
+{
+    return s->method->room ? (s->method->room(s, S) + 15) / 16 * 16 : 16;
+}
+
+static size_t most_chunks(size_t S)
+{
+    return S / KH_CHUNK + 2;
+}
+
+static size_t part_bytes(size_t parts, size_t E, size_t keep)
+{
+    return kh_arena_need(parts * E * sizeof(float)) +
+           2 * kh_arena_need(parts * keep * sizeof(float)) +
+           5 * kh_arena_need(parts * sizeof(float));
+}
+
+void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh_kv_shape *shape,
+                  size_t T, size_t S, size_t *step, size_t *scratch)
+{
+    (void)shape;
+    size_t ld = 16, keep = 0, H = (size_t)layer->H, E = (size_t)layer->E;
+    for (int phase = KH_PHASE_PREFILL; phase <= KH_PHASE_DECODE; phase++)
+        for (int head = 0; head < layer->H; head++) {
+            const kh_attn_setting *s = kh_attn_plan_at(plan, (enum kh_phase)phase, layer->layer,
+                                                       head);
+            size_t room = list_room(s, S), k = s->k < KH_CHUNK ? (size_t)s->k : KH_CHUNK;
+            if (room > ld) ld = room;
+            if (k > keep) keep = k;
+        }
+    size_t parts = (T < FEW_ROWS ? T : FEW_ROWS) * H * most_chunks(S);
+    *step = kh_arena_need(T * H * sizeof(kh_attn_task)) +
+            kh_arena_need((T * H + parts) * sizeof(kh_attn_item)) + part_bytes(parts, E, keep);
+    *step += kh_arena_need(S * sizeof(float)) + kh_arena_need(S * sizeof(uint32_t));
+    kh_tile tile;
+    *scratch = kh_tile_place(&tile, NULL, KH_TILE_ROWS, E, ld);
+}
+
+/* ---- cutting the work */
+
+/* Heads of group g from `head` on that share the setting of the first. */
+static int run_of_heads(const kh_attn_work *work, int head, int end)
+{
+    const kh_run *run = work->run;
+    const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, work->layer->layer, head);
+    int n = 1;
+    while (head + n < end && n < KH_TILE_ROWS &&
+           kh_attn_plan_at(run->attn, run->phase, work->layer->layer, head + n) == s)
+        n++;
+    return n;
+}
+
+/* How many of a span's first tokens see no more keys than the setting keeps. */
+static size_t tokens_of_full(const kh_attn_layer *layer, const kh_attn_setting *s,
+                             const kh_attn_task *whole)
+{
+    if (s->method != &kh_attn_topk || s->min_p > 0) return 0;
+    size_t k = (size_t)s->k;
+    if (layer->order == KH_ATTN_ALL_KEYS) return whole->length <= k ? whole->tokens : 0;
+    if (layer->window > 0 && (size_t)layer->window <= k) return whole->tokens;
+    if (whole->position >= k) return 0;
+    return k - whole->position < whole->tokens ? k - whole->position : whole->tokens;
+}
+
+/* The tile that is `back` tiles from the end of tokens [0, n), of which the first `full` are cut
+ * separately; its tokens are [*first, *first + *count). 0 when there is none. */
+static int tile_from_end(size_t n, size_t full, size_t size, size_t back, size_t *first,
+                         size_t *count)
+{
+    size_t late = (n - full + size - 1) / size, early = (full + size - 1) / size;
+    if (back >= late + early) return 0;
+    size_t base = back < late ? full : 0, end = back < late ? n : full;
+    *first = base + (back < late ? late - 1 - back : late + early - 1 - back) * size;
+    *count = end - *first < size ? end - *first : size;
+    return 1;
+}
+
+static void add_task(kh_attn_work *work, kh_attn_task task, size_t span_rows, size_t *few)
+{
+    const kh_attn_layer *layer = work->layer;
+    size_t end = layer->order == KH_ATTN_ALL_KEYS ? task.length : task.position + task.tokens;
+    size_t begin = 0, window = (size_t)layer->window;
+    if (layer->order == KH_ATTN_CAUSAL && window > 0 && task.position + 1 > window)
+        begin = task.position + 1 - window;
+    task.chunk = begin / KH_CHUNK;
+    task.chunks = 1;
+    if (span_rows <= KH_CHUNK_TOKENS &&
+        *few + task.tokens * (size_t)task.heads <= FEW_ROWS * (size_t)layer->H)
+        task.chunks = (end - 1) / KH_CHUNK - task.chunk + 1;
+    if (task.chunks > 1) {
+        *few += task.tokens * (size_t)task.heads;
+        task.part = work->part_count;
+        work->part_count += task.tokens * (size_t)task.heads * task.chunks;
+    }
+    for (size_t c = 0; c < task.chunks; c++)
+        work->items[work->item_count++] = (kh_attn_item){(uint32_t)work->task_count, (uint32_t)c};
+    work->tasks[work->task_count++] = task;
+}
+
+/* Adds the tile `back` from the end of every stream of one span; returns how many there were. */
+static size_t add_round(kh_attn_work *work, const kh_span *span, size_t back, size_t *few)
+{
+    const kh_run *run = work->run;
+    const kh_attn_layer *layer = work->layer;
+    int group = layer->H / layer->G;
+    size_t added = 0;
+    for (int g = 0; g < layer->G; g++)
+        for (int head = g * group, n; head < (g + 1) * group; head += n) {
+            n = run_of_heads(work, head, (g + 1) * group);
+            const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, layer->layer, head);
+            kh_attn_task task = {.kv = run->kv_self[span->seq],
+                                 .setting = s,
+                                 .g = g,
+                                 .head = head,
+                                 .heads = n,
+                                 .tokens = span->rows,
+                                 .position = (size_t)span->position};
+            task.length = kh_kv_length(task.kv);
+            size_t full = tokens_of_full(layer, s, &task), first, count;
+            size_t size = kh_attn_tile_tokens(n, list_room(s, task.position + task.tokens));
+            if (!tile_from_end(span->rows, full, size, back, &first, &count)) continue;
+            if (first < full) task.setting = &all_keys;
+            task.row = span->row + first;
+            task.tokens = count;
+            task.position += first;
+            add_task(work, task, span->rows, few);
+            added++;
+        }
+    return added;
+}
+
+static void cut(kh_attn_work *work)
+{
+    const kh_batch *batch = work->run->batch;
+    size_t few = 0, added = 1;
+    for (size_t back = 0; added > 0; back++) {
+        added = 0;
+        for (size_t i = 0; i < batch->span_count; i++)
+            added += add_round(work, &batch->spans[i], back, &few);
+    }
+}
+
+static kh_status take_parts(kh_attn_work *work)
+{
+    kh_arena *step = work->run->step;
+    kh_attn_parts *p = &work->parts;
+    size_t n = work->part_count, E = (size_t)work->layer->E;
+    if (n == 0) return KH_OK;
+    KH_TRY(kh_arena_new(step, &p->m, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->u, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->m_all, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->u_all, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->w, n * E, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->counts, n, sizeof(uint32_t)));
+    KH_TRY(kh_arena_new(step, &p->values, n * p->keep, sizeof(float)));
+    return kh_arena_new(step, &p->indices, n * p->keep, sizeof(uint32_t));
+}
+
+/* ---- tiles */
+
+void kh_attn_open_tile(const kh_attn_work *work, const kh_attn_task *task, size_t c, int worker,
+                       kh_tile *t)
+{
+    size_t R = task->tokens * (size_t)task->heads, E = (size_t)work->layer->E;
+    const kh_attn_stats *stats = work->run->stats;
+    *t = (kh_tile){.kern = work->run->kern,
+                   .kv = task->kv,
+                   .layer = work->layer,
+                   .setting = task->setting,
+                   .g = task->g,
+                   .head = task->head,
+                   .heads = task->heads,
+                   .row = task->row,
+                   .tokens = task->tokens,
+                   .position = task->position,
+                   .length = task->length,
+                   .R = R,
+                   .chunk = {0, UINT32_MAX}};
+    t->want_all = task->setting->tail_mean ||
+                  (stats && stats->want_mass && task->setting->method != &kh_attn_full);
+    if (task->chunks > 1) {
+        t->chunk.begin = (uint32_t)((task->chunk + c) * KH_CHUNK);
+        t->chunk.end = t->chunk.begin + KH_CHUNK;
+    }
+    size_t bytes = kh_tile_place(t, NULL, R, E, work->ld);
+    kh_tile_place(t, kh_arena_take(&work->run->scratch[worker], bytes), R, E, work->ld);
+    kh_tile_load(t, work->q);
+}
+
+static float *z_row(const kh_attn_work *work, const kh_tile *t, size_t r)
+{
+    size_t heads = (size_t)t->heads, H = (size_t)work->layer->H;
+    size_t row = (t->row + r / heads) * H + (size_t)t->head + r % heads;
+    return work->z + row * (size_t)work->layer->E;
+}
+
+static void count_row(const kh_attn_work *work, kh_attn_task *task, const kh_tile *t, size_t r,
+                      size_t kept)
+{
+    if (!work->run->stats) return;
+    kh_range visible = kh_tile_visible(t, r);
+    task->stats.rows += 1;
+    task->stats.keys_kept += (double)kept;
+    task->stats.keys_seen += (double)(visible.end - visible.begin);
+    task->stats.kept_mass += (double)kh_tile_kept_mass(t, r);
+}
+
+/* z of a row from its m, u and unnormalised values. */
+static void finish_ranges(const kh_attn_work *work, kh_attn_task *task, const kh_tile *t, size_t r)
+{
+    size_t E = (size_t)work->layer->E;
+    float *z = z_row(work, t, r), share = t->u[r] > 0 ? 1.0f / t->u[r] : 0.0f;
+    for (size_t e = 0; e < E; e++) z[e] = share > 0 ? t->out[r * E + e] * share : 0.0f;
+    const kh_range *range = t->keys.ranges + 2 * r;
+    count_row(work, task, t, r, (range[0].end - range[0].begin) + (range[1].end - range[1].begin));
+}
+
+static void finish_indices(const kh_attn_work *work, kh_attn_task *task, kh_tile *t, size_t r,
+                           float *values, uint32_t *indices, size_t n)
+{
+    n = kh_scorer_weights(t, r, values, indices, n);
+    kh_scorer_gather(t, r, values, indices, n, z_row(work, t, r));
+    count_row(work, task, t, r, n);
+}
+
+static void store_part(const kh_attn_work *work, const kh_attn_task *task, size_t c,
+                       const kh_tile *t)
+{
+    const kh_attn_parts *p = &work->parts;
+    size_t E = (size_t)work->layer->E;
+    for (size_t r = 0; r < t->R; r++) {
+        size_t at = task->part + r * task->chunks + c, n = 0;
+        if (t->setting->method->kind == KH_KEYS_RANGES) {
+            p->m[at] = t->m[r];
+            p->u[at] = t->u[r];
+            memcpy(p->w + at * E, t->out + r * E, E * sizeof *p->w);
+        } else {
+            n = t->keys.counts[r];
+            memcpy(p->values + at * p->keep, t->keys.values + r * t->keys.ld, n * sizeof(float));
+            memcpy(p->indices + at * p->keep, t->keys.indices + r * t->keys.ld,
+                   n * sizeof(uint32_t));
+        }
+        p->counts[at] = (uint32_t)n;
+        p->m_all[at] = t->want_all ? t->m_all[r] : 0;
+        p->u_all[at] = t->want_all ? t->u_all[r] : 0;
+    }
+}
+
+static void run_item(void *context, size_t index, int worker)
+{
+    kh_attn_work *work = context;
+    kh_attn_item item = work->items[index];
+    kh_attn_task *task = &work->tasks[item.task];
+    kh_arena *scratch = &work->run->scratch[worker];
+    kh_arena_mark mark = kh_arena_save(scratch);
+    int ranges = task->setting->method->kind == KH_KEYS_RANGES;
+    kh_tile t;
+    kh_attn_open_tile(work, task, item.chunk, worker, &t);
+    task->setting->method->select(&t);
+    if (ranges) kh_scorer_ranges(&t);
+    if (task->chunks > 1) {
+        store_part(work, task, item.chunk, &t);
+    } else {
+        kh_tile_means(&t);
+        for (size_t r = 0; r < t.R; r++) {
+            if (ranges)
+                finish_ranges(work, task, &t, r);
+            else
+                finish_indices(work, task, &t, r, t.keys.values + r * t.keys.ld,
+                               t.keys.indices + r * t.keys.ld, t.keys.counts[r]);
+        }
+    }
+    kh_arena_rewind(scratch, mark);
+}
+
+/* ---- merging chunks */
+
+static void merge_all(const kh_attn_work *work, const kh_attn_task *task, kh_tile *t, size_t r)
+{
+    const kh_attn_parts *p = &work->parts;
+    size_t at = task->part + r * task->chunks;
+    t->m_all[r] = p->m_all[at];
+    t->u_all[r] = p->u_all[at];
+    for (size_t c = 1; c < task->chunks; c++)
+        kh_merge_partials(t->m_all + r, t->u_all + r, NULL, p->m_all[at + c], p->u_all[at + c],
+                          NULL, 0);
+}
+
+static void merge_ranges(const kh_attn_work *work, const kh_attn_task *task, kh_tile *t, size_t r)
+{
+    const kh_attn_parts *p = &work->parts;
+    size_t at = task->part + r * task->chunks, E = (size_t)work->layer->E;
+    t->m[r] = p->m[at];
+    t->u[r] = p->u[at];
+    memcpy(t->out + r * E, p->w + at * E, E * sizeof *p->w);
+    for (size_t c = 1; c < task->chunks; c++)
+        kh_merge_partials(t->m + r, t->u + r, t->out + r * E, p->m[at + c], p->u[at + c],
+                          p->w + (at + c) * E, E);
+}
+
+/* Candidates of the chunks, in order, into the tile's own list of row 0; reduced whenever the next
+ * chunk's would not fit, and at the end. Ties keep going to the lower index, because earlier chunks
+ * come first. */
+static size_t merge_candidates(const kh_attn_work *work, const kh_attn_task *task, const kh_tile *t,
+                               size_t r)
+{
+    const kh_attn_parts *p = &work->parts;
+    float *values = t->keys.values;
+    uint32_t *indices = t->keys.indices;
+    size_t at = task->part + r * task->chunks, n = 0;
+    for (size_t c = 0; c < task->chunks; c++, at++) {
+        size_t more = p->counts[at];
+        if (n + more + 16 > t->keys.ld) n = t->setting->method->reduce(t, r, values, indices, n);
+        memcpy(values + n, p->values + at * p->keep, more * sizeof *values);
+        memcpy(indices + n, p->indices + at * p->keep, more * sizeof *indices);
+        n += more;
+    }
+    return t->setting->method->reduce(t, r, values, indices, n);
+}
+
+static void merge_task(void *context, size_t index, int worker)
+{
+    kh_attn_work *work = context;
+    kh_attn_task *task = &work->tasks[index];
+    if (task->chunks == 1) return;
+    kh_arena *scratch = &work->run->scratch[worker];
+    kh_arena_mark mark = kh_arena_save(scratch);
+    kh_attn_task whole = *task;
+    whole.chunks = 1;
+    kh_tile t;
+    kh_attn_open_tile(work, &whole, 0, worker, &t);
+    kh_tile_means(&t);
+    if (task->setting->method->kind == KH_KEYS_RANGES) task->setting->method->select(&t);
+    for (size_t r = 0; r < t.R; r++) {
+        if (t.want_all) merge_all(work, task, &t, r);
+        if (task->setting->method->kind == KH_KEYS_RANGES) {
+            merge_ranges(work, task, &t, r);
+            finish_ranges(work, task, &t, r);
+        } else {
+            size_t n = merge_candidates(work, task, &t, r);
+            finish_indices(work, task, &t, r, t.keys.values, t.keys.indices, n);
+        }
+    }
+    kh_arena_rewind(scratch, mark);
+}
+
+/* ---- the op */
+
+static kh_status check(const kh_run *run, const kh_attn_layer *layer, size_t scratch)
+{
+    for (size_t i = 0; i < run->batch->span_count; i++) {
+        const kh_kv_shape *s = kh_kv_shape_of(run->kv_self[run->batch->spans[i].seq]);
+        if (s->k_width != layer->E || s->v_width != layer->E || s->groups != layer->G ||
+            layer->layer >= s->layers || layer->H % layer->G != 0)
+            KH_FAIL(KH_ERR_STATE,
+                    "attention of layer %d with %d heads, %d key heads of width %d does not fit a "
+                    "cache of %d layers, %d key heads of widths %d and %d",
+                    layer->layer, layer->H, layer->G, layer->E, s->layers, s->groups, s->k_width,
+                    s->v_width);
+    }
+    for (int w = 0; w < run->pool->threads; w++)
+        if (run->scratch[w].size - run->scratch[w].used < scratch)
+            KH_FAIL(KH_ERR_MEMORY, "attention needs %zu bytes of scratch a thread, %zu are left",
+                    scratch, run->scratch[w].size - run->scratch[w].used);
+    return KH_OK;
+}
+
+static kh_status attend(kh_attn_work *work)
+{
+    kh_run *run = work->run;
+    const kh_batch *batch = run->batch;
+    size_t rows = batch->n * (size_t)work->layer->H, S = 0, few = 0;
+    for (size_t i = 0; i < batch->span_count; i++) {
+        const kh_span *span = &batch->spans[i];
+        size_t end = (size_t)span->position + span->rows;
+        if (work->layer->order == KH_ATTN_ALL_KEYS) end = kh_kv_length(run->kv_self[span->seq]);
+        if (end > S) S = end;
+        if (span->rows <= KH_CHUNK_TOKENS) few += span->rows;
+    }
+    work->ld = 16;
+    for (int head = 0; head < work->layer->H; head++) {
+        const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, work->layer->layer, head);
+        size_t room = list_room(s, S), k = s->k < KH_CHUNK ? (size_t)s->k : KH_CHUNK;
+        if (room > work->ld) work->ld = room;
+        if (k > work->parts.keep) work->parts.keep = k;
+    }
+    kh_tile tile;
+    KH_TRY(check(run, work->layer,
+                 kh_tile_place(&tile, NULL, KH_TILE_ROWS, (size_t)work->layer->E, work->ld)));
+    if (few > FEW_ROWS) few = FEW_ROWS;
+    size_t items = rows + few * (size_t)work->layer->H * most_chunks(S);
+    KH_TRY(kh_arena_new(run->step, &work->tasks, rows, sizeof *work->tasks));
+    KH_TRY(kh_arena_new(run->step, &work->items, items, sizeof *work->items));
+    cut(work);
+    KH_TRY(take_parts(work));
+    kh_parallel_for(run->pool, work->item_count, run_item, work);
+    if (work->part_count > 0) kh_parallel_for(run->pool, work->task_count, merge_task, work);
+    for (size_t i = 0; run->stats && i < work->task_count; i++) {
+        run->stats->rows += work->tasks[i].stats.rows;
+        run->stats->keys_kept += work->tasks[i].stats.keys_kept;
+        run->stats->keys_seen += work->tasks[i].stats.keys_seen;
+        run->stats->kept_mass += work->tasks[i].stats.kept_mass;
+    }
+    if (kh_probe_wants(run->probe, KH_POINT_ATTN_ROWS)) KH_TRY(kh_attn_deliver_rows(work));
+    return KH_OK;
+}
+
+kh_status kh_attn_attend(kh_run *run, const kh_attn_layer *layer, float *z, const float *q)
+{
+    kh_arena_mark mark = kh_arena_save(run->step);
+    kh_attn_work work = {.run = run, .layer = layer, .q = q, .z = z};
+    kh_status status = attend(&work);
+    kh_arena_rewind(run->step, mark);
+    return status;
+}
+
+typedef struct writing {
+    kh_run *run;
+    const kh_attn_layer *layer;
+    const float *k, *v;
+} writing;
+
+static void write_group(void *context, size_t g, int worker)
+{
+    (void)worker;
+    const writing *w = context;
+    size_t E = (size_t)w->layer->E, ld = (size_t)w->layer->G * E;
+    for (size_t i = 0; i < w->run->batch->span_count; i++) {
+        const kh_span *span = &w->run->batch->spans[i];
+        size_t at = span->row * ld + g * E;
+        kh_kv_write(w->run->kv_self[span->seq], w->run->kern, w->layer->layer, (int)g, span->rows,
+                    w->k + at, ld, w->v + at, ld);
+    }
+}
+
+kh_status kh_attn_forward(kh_run *run, const kh_attn_layer *layer, float *z, const float *q,
+                          const float *k, const float *v)
+{
+    static const kh_pool one = {.threads = 1};
+    size_t groups = (size_t)layer->G;
+    writing w = {run, layer, k, v};
+    KH_TRY(check(run, layer, 0));
+    int large = run->batch->n * groups * (size_t)layer->E >= PARALLEL_WRITE;
+    kh_parallel_for(large ? run->pool : &one, groups, write_group, &w);
+    return kh_attn_attend(run, layer, z, q);
+}

@@ -1,0 +1,329 @@
+/* The shared scorer: executes what a method selected.
+ *
+ * Ranges: the online softmax. A page of 64 keys is unpacked once for all rows of the tile, scored
+ * (score_panel), turned into weights against the row's running maximum (softmax_rows), and its values
+ * are mixed in (mix_rows):
+ *
+ *     scores [R][64]  12 KiB at most      m, u [R]      out [R][E]      panels, values: one page each
+ *
+ * No memory grows with the length. Only pages that some row sees in part (the diagonal, the edges of a
+ * window) are handled row by row. A page never depends on which rows share the tile, so a row's bits
+ * do not depend on how a prompt was cut into batches.
+ *
+ * Indices: scores are known; scale, cap, softmax over the kept ones, and a gather of value rows
+ * straight from the pages in their storage type.
+ *
+ * Scores that are NaN or -inf have no weight; a row without any weight gives 0. Scale is positive and
+ * the soft cap is monotone, which is why methods select on raw scores.
+ *
+ * Partial results of disjoint sets of keys merge by kh_merge_partials: online softmax (Milakov and
+ * Gimelshein 2018) over chunks instead of keys. */
+#include "attn/scorer.h"
+
+#include "base/arena.h"
+#include "kern/attn_kern.h"
+
+#include <math.h>
+#include <string.h>
+
+static size_t place(void *out, char *base, size_t at, size_t bytes)
+{
+    char *memory = base ? base + at : NULL;
+    memcpy(out, &memory, sizeof memory);
+    return at + kh_arena_need(bytes);
+}
+
+size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld)
+{
+    size_t at = 0, row = R * sizeof(float);
+    at = place(&t->q, base, at, E * row);
+    at = place(&t->scores, base, at, KH_PAGE * row);
+    at = place(&t->spare, base, at, KH_PAGE * row);
+    at = place(&t->panels, base, at, KH_PAGE * E * sizeof(float));
+    at = place(&t->values, base, at, KH_PAGE * E * sizeof(float));
+    at = place(&t->out, base, at, E * row);
+    at = place(&t->m, base, at, row);
+    at = place(&t->u, base, at, row);
+    at = place(&t->m_all, base, at, row);
+    at = place(&t->u_all, base, at, row);
+    at = place(&t->alpha, base, at, row);
+    at = place(&t->thresholds, base, at, row);
+    at = place(&t->heads_kept, base, at, R * sizeof(uint32_t));
+    at = place(&t->mean, base, at, E * row);
+    at = place(&t->rows, base, at, ld * sizeof(void *));
+    at = place(&t->keys.ranges, base, at, R * 2 * sizeof(kh_range));
+    at = place(&t->keys.values, base, at, ld * row);
+    at = place(&t->keys.indices, base, at, ld * R * sizeof(uint32_t));
+    at = place(&t->keys.counts, base, at, R * sizeof(uint32_t));
+    t->keys.ld = ld;
+    return at;
+}
+
+void kh_tile_load(kh_tile *t, const float *q)
+{
+    size_t E = (size_t)t->layer->E, heads = (size_t)t->heads;
+    for (size_t token = 0; token < t->tokens; token++)
+        memcpy(t->q + token * heads * E,
+               q + ((t->row + token) * (size_t)t->layer->H + (size_t)t->head) * E,
+               heads * E * sizeof *q);
+}
+
+kh_range kh_tile_visible(const kh_tile *t, size_t r)
+{
+    if (t->layer->order == KH_ATTN_ALL_KEYS) return (kh_range){0, (uint32_t)t->length};
+    size_t end = kh_tile_position(t, r) + 1, window = (size_t)t->layer->window;
+    size_t begin = window != 0 && end > window ? end - window : 0;
+    return (kh_range){(uint32_t)begin, (uint32_t)end};
+}
+
+static kh_range both(kh_range a, kh_range b)
+{
+    kh_range c = {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+    if (c.end < c.begin) c.end = c.begin;
+    return c;
+}
+
+kh_range kh_tile_seen(const kh_tile *t, size_t r)
+{
+    return both(kh_tile_visible(t, r), t->chunk);
+}
+
+kh_range kh_tile_span(const kh_tile *t)
+{
+    kh_range first = kh_tile_visible(t, 0), last = kh_tile_visible(t, t->R - 1);
+    return both((kh_range){first.begin, last.end}, t->chunk);
+}
+
+uint32_t kh_tile_recent(const kh_tile *t, size_t r)
+{
+    kh_range v = kh_tile_visible(t, r);
+    uint32_t recent = (uint32_t)t->setting->recent;
+    return v.end - v.begin > recent ? v.end - recent : v.begin;
+}
+
+size_t kh_tile_score(const kh_tile *t, size_t p, size_t end)
+{
+    size_t E = (size_t)t->layer->E, n = end - p * KH_PAGE < KH_PAGE ? end - p * KH_PAGE : KH_PAGE;
+    const void *page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
+    const float *panels = page;
+    kh_type type = kh_kv_shape_of(t->kv)->k_type;
+    if (type != KH_TYPE_F32) {
+        t->kern->kv_key_f32(t->panels, page, (int)type, E, n);
+        panels = t->panels;
+    }
+    t->kern->score_panel(t->scores, KH_PAGE, t->q, E, t->R, panels, (n + KH_PANEL - 1) / KH_PANEL,
+                         E);
+    return n;
+}
+
+/* Raw scores of a page become what the softmax sees but for the scale that is returned. */
+static float cap_scores(const kh_tile *t, float *scores, size_t n)
+{
+    float cap = t->layer->softcap;
+    if (cap == 0) return t->layer->scale;
+    for (size_t r = 0; r < t->R; r++) {
+        t->kern->scale(scores + r * KH_PAGE, t->layer->scale, n);
+        t->kern->softcap(scores + r * KH_PAGE, cap, n);
+    }
+    return 1.0f;
+}
+
+void kh_tile_start_all(const kh_tile *t)
+{
+    for (size_t r = 0; r < t->R; r++) {
+        t->m_all[r] = -INFINITY;
+        t->u_all[r] = 0;
+    }
+}
+
+void kh_tile_add_all(const kh_tile *t, size_t p, size_t n)
+{
+    memcpy(t->spare, t->scores, t->R * KH_PAGE * sizeof *t->spare);
+    float scale = cap_scores(t, t->spare, n), alpha;
+    kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)(p * KH_PAGE + n)};
+    for (size_t r = 0; r < t->R; r++) {
+        kh_range in = both(page, kh_tile_seen(t, r));
+        if (in.begin < in.end)
+            t->kern->softmax_rows(t->spare + r * KH_PAGE + (in.begin - page.begin), KH_PAGE,
+                                  t->m_all + r, t->u_all + r, &alpha, 1, in.end - in.begin, scale);
+    }
+}
+
+/* Weights of a page for one row that keeps only a part of it. */
+static void weigh_part(const kh_tile *t, size_t r, kh_range page, float scale)
+{
+    float *s = t->scores + r * KH_PAGE;
+    kh_range a = both(page, t->keys.ranges[2 * r]), b = both(page, t->keys.ranges[2 * r + 1]);
+    if (a.begin == a.end) a = b;
+    if (b.begin == b.end) b = a;
+    size_t n = page.end - page.begin, begin = a.begin - page.begin, end = b.end - page.begin;
+    if (a.begin == a.end) begin = end = 0;
+    for (uint32_t j = a.end; j < b.begin; j++) s[j - page.begin] = -INFINITY;
+    t->alpha[r] = 1.0f;
+    if (begin < end)
+        t->kern->softmax_rows(s + begin, KH_PAGE, t->m + r, t->u + r, t->alpha + r, 1, end - begin,
+                              scale);
+    for (size_t i = 0; i < begin; i++) s[i] = 0;
+    for (size_t i = end; i < n; i++) s[i] = 0;
+}
+
+enum { NONE, SOME, WHOLE };
+
+/* What the rows keep of a page. */
+static int coverage(const kh_tile *t, kh_range page)
+{
+    size_t some = 0, whole = 0;
+    for (size_t r = 0; r < t->R; r++) {
+        kh_range a = both(page, t->keys.ranges[2 * r]), b = both(page, t->keys.ranges[2 * r + 1]);
+        size_t longest = a.end - a.begin > b.end - b.begin ? a.end - a.begin : b.end - b.begin;
+        some += longest > 0;
+        whole += longest == page.end - page.begin;
+    }
+    return whole == t->R ? WHOLE : some ? SOME : NONE;
+}
+
+static void mix_page(const kh_tile *t, size_t p, size_t n)
+{
+    size_t E = (size_t)t->layer->E;
+    const void *page = kh_kv_values(t->kv, t->layer->layer, t->g, p);
+    const float *values = page;
+    kh_type type = kh_kv_shape_of(t->kv)->v_type;
+    if (type != KH_TYPE_F32) {
+        t->kern->kv_value_f32(t->values, page, (int)type, E, n);
+        values = t->values;
+    }
+    t->kern->mix_rows(t->out, E, t->alpha, t->scores, KH_PAGE, t->R, values, n, E);
+}
+
+void kh_scorer_ranges(kh_tile *t)
+{
+    kh_range span = kh_tile_span(t);
+    memset(t->out, 0, t->R * (size_t)t->layer->E * sizeof *t->out);
+    for (size_t r = 0; r < t->R; r++) {
+        t->m[r] = -INFINITY;
+        t->u[r] = 0;
+    }
+    if (t->want_all) kh_tile_start_all(t);
+    for (size_t p = span.begin / KH_PAGE; p * KH_PAGE < span.end; p++) {
+        size_t end = (p + 1) * KH_PAGE < span.end ? (p + 1) * KH_PAGE : span.end;
+        kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)end};
+        int kept = coverage(t, page);
+        if (kept == NONE && !t->want_all) continue;
+        size_t n = kh_tile_score(t, p, end);
+        if (t->want_all) kh_tile_add_all(t, p, n);
+        if (kept == NONE) continue;
+        float scale = cap_scores(t, t->scores, n);
+        if (kept == WHOLE)
+            t->kern->softmax_rows(t->scores, KH_PAGE, t->m, t->u, t->alpha, t->R, n, scale);
+        else
+            for (size_t r = 0; r < t->R; r++) weigh_part(t, r, page, scale);
+        mix_page(t, p, n);
+    }
+}
+
+/* Drops the keys whose weight is below min_p times the largest; pinned ones stay. */
+static size_t drop_small(const kh_tile *t, size_t r, float *scores, uint32_t *indices, size_t n,
+                         float m)
+{
+    float least = m + logf(t->setting->min_p);
+    uint32_t sinks = (uint32_t)t->setting->sinks, recent = kh_tile_recent(t, r);
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        int pinned = indices[i] < sinks || indices[i] >= recent;
+        if (!pinned && scores[i] < least) continue;
+        scores[kept] = scores[i];
+        indices[kept++] = indices[i];
+    }
+    return kept;
+}
+
+size_t kh_scorer_weights(kh_tile *t, size_t r, float *values, uint32_t *indices, size_t n)
+{
+    t->kern->scale(values, t->layer->scale, n);
+    if (t->layer->softcap != 0) t->kern->softcap(values, t->layer->softcap, n);
+    t->m[r] = t->kern->row_max(values, n);
+    t->u[r] = 0;
+    if (n == 0) return 0;
+    if (t->setting->min_p > 0) n = drop_small(t, r, values, indices, n, t->m[r]);
+    t->u[r] = t->kern->exp_sum(values, values, n, 1.0f, t->m[r]);
+    float share = 1.0f / t->u[r];
+    if (t->setting->tail_mean) share = expf(t->m[r] - t->m_all[r]) / t->u_all[r];
+    t->kern->scale(values, share, n);
+    return n;
+}
+
+void kh_scorer_gather(kh_tile *t, size_t r, const float *weights, const uint32_t *indices, size_t n,
+                      float *z)
+{
+    const kh_kv_shape *shape = kh_kv_shape_of(t->kv);
+    size_t E = (size_t)t->layer->E, bytes = kh_type_row_bytes(shape->v_type, E);
+    size_t last = SIZE_MAX;
+    const char *page = NULL;
+    for (size_t i = 0; i < n; i++) {
+        size_t p = indices[i] / KH_PAGE;
+        if (p != last) page = kh_kv_values(t->kv, t->layer->layer, t->g, last = p);
+        t->rows[i] = page + indices[i] % KH_PAGE * bytes;
+    }
+    switch (shape->v_type) {
+    case KH_TYPE_F32: t->kern->gather_f32(z, weights, t->rows, n, E); break;
+    case KH_TYPE_F16: t->kern->gather_f16(z, weights, t->rows, n, E); break;
+    default: t->kern->gather_q8_0(z, weights, t->rows, n, E); break;
+    }
+    if (!t->setting->tail_mean || n == 0) return;
+    float dropped = 1.0f - kh_tile_kept_mass(t, r);
+    const float *mean = t->mean + r / (size_t)t->heads * E;
+    for (size_t e = 0; e < E; e++) z[e] += dropped * mean[e];
+}
+
+float kh_tile_kept_mass(const kh_tile *t, size_t r)
+{
+    if (!t->want_all || !(t->u_all[r] > 0)) return 1.0f;
+    float mass = t->u[r] * expf(t->m[r] - t->m_all[r]) / t->u_all[r];
+    return mass < 1.0f ? mass : 1.0f;
+}
+
+/* A sum of all values before `end`, moved to a later (or first) position `to`: from the sum that the
+ * page stores, row after row, so that its bits depend on `to` alone. */
+static void move_sum(const kh_tile *t, float *sum, size_t *end, size_t to)
+{
+    size_t E = (size_t)t->layer->E, page = to > 0 ? (to - 1) / KH_PAGE : 0;
+    kh_type type = kh_kv_shape_of(t->kv)->v_type;
+    if (to == 0) memset(sum, 0, E * sizeof *sum);
+    if (*end <= page * KH_PAGE && to > 0) {
+        memcpy(sum, kh_kv_value_sum(t->kv, t->layer->layer, t->g, page), E * sizeof *sum);
+        *end = page * KH_PAGE;
+    }
+    for (; *end < to; ++*end) {
+        const void *row = kh_kv_value_row(t->kv, t->layer->layer, t->g, *end);
+        const float *values = row;
+        if (type != KH_TYPE_F32) {
+            t->kern->kv_value_f32(t->values, row, (int)type, E, 1);
+            values = t->values;
+        }
+        for (size_t e = 0; e < E; e++) sum[e] += values[e];
+    }
+}
+
+void kh_tile_means(kh_tile *t)
+{
+    if (!t->setting->tail_mean) return;
+    size_t E = (size_t)t->layer->E, upper_end = 0, lower_end = 0;
+    float *upper = t->panels, *lower = t->panels + E;
+    for (size_t token = 0; token < t->tokens; token++) {
+        kh_range v = kh_tile_visible(t, token * (size_t)t->heads);
+        move_sum(t, upper, &upper_end, v.end);
+        move_sum(t, lower, &lower_end, v.begin);
+        float share = 1.0f / (float)(v.end - v.begin);
+        for (size_t e = 0; e < E; e++) t->mean[token * E + e] = (upper[e] - lower[e]) * share;
+    }
+}
+
+void kh_merge_partials(float *m, float *u, float *w, float m2, float u2, const float *w2, size_t E)
+{
+    if (!(u2 > 0)) return;
+    float top = *m > m2 ? *m : m2;
+    float a = *u > 0 ? expf(*m - top) : 0.0f, b = expf(m2 - top);
+    *m = top;
+    *u = *u * a + u2 * b;
+    for (size_t e = 0; w && e < E; e++) w[e] = w[e] * a + w2[e] * b;
+}

@@ -1,0 +1,85 @@
+/* attn/scorer.h: tiles of query rows, and what is done with the keys that a method chose.
+ *
+ * Row r of a tile is token r / heads and head r % heads: all heads of a group that share a setting are
+ * packed together, so a page of keys is unpacked and scored once for all of them. */
+#ifndef KH_ATTN_SCORER_H
+#define KH_ATTN_SCORER_H
+
+#include "attn/method.h"
+
+enum {
+    KH_TILE_ROWS = 48,  /* at most: scores of a page (12 KiB) stay in the first-level cache */
+    KH_CHUNK = 1024,    /* keys that one work item sees where there are few query rows */
+    KH_CHUNK_TOKENS = 4 /* what "few" is */
+};
+
+/* One (tile, chunk) and its memory. */
+typedef struct kh_tile {
+    const kh_kern *kern;
+    const kh_kv *kv;
+    const kh_attn_layer *layer;
+    const kh_attn_setting *setting;
+    int g;                     /* key head */
+    int head, heads;           /* query heads [head, head + heads) */
+    size_t row, tokens;        /* rows [row, row + tokens) of the batch */
+    size_t position;           /* of the first token */
+    size_t length;             /* keys that exist, for KH_ATTN_ALL_KEYS */
+    size_t R;                  /* tokens * heads, at most KH_TILE_ROWS */
+    kh_range chunk;            /* keys that this item may look at */
+    int want_all;              /* m_all and u_all are wanted */
+    float *q;                  /* [R][E] */
+    float *scores;             /* [R][64] */
+    float *spare;              /* [R][64] */
+    float *panels;             /* [4][E][16] */
+    float *values;             /* [64][E] */
+    float *out;                /* [R][E] unnormalised sum of weights times values */
+    float *m, *u;              /* [R] largest scaled score and sum of exp(score - m), kept keys */
+    float *m_all, *u_all;      /* [R] the same of all visible keys */
+    float *alpha, *thresholds; /* [R] */
+    uint32_t *heads_kept;      /* [R] sinks at the front of a row's list */
+    const void **rows;         /* [ld] value rows of one query row */
+    float *mean;               /* [tokens][E] mean of all visible values */
+    kh_keys keys;
+} kh_tile;
+
+/* Lays a tile's memory out from `base` (NULL: measures); R rows of width E, lists of ld entries. */
+size_t kh_tile_place(kh_tile *tile, char *base, size_t R, size_t E, size_t ld);
+/* Copies the tile's rows of q [T][H][E]. */
+void kh_tile_load(kh_tile *tile, const float *q);
+
+/* Keys that row r sees, whole and inside the tile's chunk; and the union of the latter over all rows. */
+kh_range kh_tile_visible(const kh_tile *tile, size_t r);
+kh_range kh_tile_seen(const kh_tile *tile, size_t r);
+kh_range kh_tile_span(const kh_tile *tile);
+/* Where the pinned keys at the end of row r begin (`recent`); the end of what it sees without any. */
+uint32_t kh_tile_recent(const kh_tile *tile, size_t r);
+static inline size_t kh_tile_position(const kh_tile *tile, size_t r)
+{
+    return tile->position + r / (size_t)tile->heads;
+}
+
+/* scores[r][0..n) = q.k of page p's first n keys, those below `end`; returns n. */
+size_t kh_tile_score(const kh_tile *tile, size_t p, size_t end);
+/* Starts, and adds a scored page of n keys to, m_all and u_all. */
+void kh_tile_start_all(const kh_tile *tile);
+void kh_tile_add_all(const kh_tile *tile, size_t p, size_t n);
+
+/* RANGES: m, u and out from the pages. */
+void kh_scorer_ranges(kh_tile *tile);
+/* INDICES: the weights of one row's kept keys (replacing their scores), the row's m and u; keys below
+ * min-p leave the list. Returns how many stay. */
+size_t kh_scorer_weights(kh_tile *tile, size_t r, float *values, uint32_t *indices, size_t n);
+/* z [E] = weighted sum of the value rows, plus the dropped mass times the mean with tail=mean. */
+void kh_scorer_gather(kh_tile *tile, size_t r, const float *weights, const uint32_t *indices,
+                      size_t n, float *z);
+/* mean [tokens][E] of the visible values, where the setting wants it. */
+void kh_tile_means(kh_tile *tile);
+
+/* The share of the row's softmax that the kept keys hold; 1 where all visible keys were kept. */
+float kh_tile_kept_mass(const kh_tile *tile, size_t r);
+
+/* (m, u, w) of two disjoint sets of keys become that of their union, in the first. w may be NULL. */
+void kh_merge_partials(float *m, float *u, float *w /* [E] */, float m2, float u2,
+                       const float *w2 /* [E] */, size_t E);
+
+#endif
