@@ -25,7 +25,7 @@ int kh_sgemm_nt(float *y, size_t ldy, const float *x, const float *w, size_t T, 
 
 const char *kh_sgemm_library(void)
 {
-#define TEXT(x) #x
+#define TEXT(x)  #x
 #define VALUE(x) TEXT(x)
     return "oneDNN " VALUE(DNNL_VERSION_MAJOR) "." VALUE(DNNL_VERSION_MINOR) "." VALUE(
         DNNL_VERSION_PATCH);
