@@ -6,7 +6,7 @@ File format: tests/golden/README.md.
     golden_logits.py TEXT [--models DIR] [--full DIR] [--only NAME]
     golden_logits.py TEXT --perplexity TOKENS [--only NAME]
 
-TEXT is the plain text of Persuasion (examples of the project carry it); the passage starts at character 50,000.
+TEXT is examples/persuasion.txt; the passage starts at character 50,000.
 --full also writes all logits as float32 [1000][V] (.npy, not committed). --perplexity prints the perplexity of
 the first TOKENS tokens of the passage and of its second half instead, to compare with published figures.
 """
