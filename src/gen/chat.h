@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "format/gguf.h"
+#include "format/tokenizer.h"
 
 #include <keyhole/model.h>
 #include <keyhole/status.h>
@@ -20,18 +21,34 @@ const char *kh_chat_name(const kh_chat_format *format);
 /* Recognises the template text of a file. A file without a template: *out NULL and KH_OK. One that is
  * not recognised: KH_ERR_UNSUPPORTED and a sentence that names --chat-template. */
 kh_status kh_chat_recognise(const kh_chat_format **out, const kh_gguf *file);
+/* The same for the text alone; `eos` is the piece of the end token (the text calls it eos_token). */
+kh_status kh_chat_recognise_text(const kh_chat_format **out, kh_slice text, kh_slice eos);
 
-/* Appends the text of messages [0, n) (with the template's default system message where the
- * template has one and none is given) and, with `open`, the head of the assistant's turn. The text
- * holds special markers: tokenise it with KH_TOKENIZE_SPECIAL. It has no bos marker: the tokenizer
- * adds that. What a user wrote may contain marker text: `spans` tells callers that must not let it
- * pass which parts of the text were written by whom. */
+/* Appends the system message that a conversation without one begins with: what the template of the
+ * file says if it can be read there, else the format's own; nothing if there is none. kh_chat_render
+ * knows only the format's own, so a caller puts this text in front as a system message. */
+kh_status kh_chat_system(kh_buf *out, const kh_chat_format *format, const kh_gguf *file);
+/* The same for the template's text. */
+kh_status kh_chat_system_text(kh_buf *out, const kh_chat_format *format, kh_slice text);
+
+/* A stretch of rendered text. */
 typedef struct kh_chat_span {
     size_t start, size;
-    int from_user; /* the text of a message: tokenise without KH_TOKENIZE_SPECIAL */
+    int from_user; /* the text of a message; else the template's */
 } kh_chat_span;
+
+/* Appends the text of messages [0, n) (with the format's default system message where the format has
+ * one and none is given) and, with `open`, the head of the assistant's turn. The text holds special
+ * markers: tokenise it with KH_TOKENIZE_SPECIAL. It has no bos marker in front: the tokenizer adds
+ * that. `spans` (may be NULL) receives an array of kh_chat_span that covers what was appended, in
+ * order: what a user wrote may contain marker text, and kh_chat_tokenize does not let it pass. A role
+ * that no format knows is KH_ERR_ARGUMENT. */
 kh_status kh_chat_render(const kh_chat_format *format, kh_buf *out, kh_buf *spans,
                          const kh_chat_message *messages, size_t n, int open);
-/* `spans` (may be NULL) receives an array of kh_chat_span that covers the text in order. */
+
+/* Appends the ids of a rendered text: markers of the template become their tokens, the same text in a
+ * message stays text. Otherwise as kh_tokenize; `flags` may hold KH_TOKENIZE_EDGES. */
+kh_status kh_chat_tokenize(const kh_tokenizer *tokenizer, kh_tokens *out, const kh_buf *text,
+                           const kh_buf *spans, unsigned flags);
 
 #endif
