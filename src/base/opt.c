@@ -217,8 +217,11 @@ static kh_status store(const kh_opt *option, void *values, const char *name, con
 static kh_status set_defaults(const kh_opt_command *command, void *values)
 {
     for (const kh_opt_group *group = command->groups; group->title; group++)
-        for (const kh_opt *option = group->options; option->names; option++) {
+        for (const kh_opt *option = group->options; option->names; option++)
             if (option->initial) KH_TRY(store(option, values, option->names, option->initial));
+    if (command->preset) command->preset(values);
+    for (const kh_opt_group *group = command->groups; group->title; group++)
+        for (const kh_opt *option = group->options; option->names; option++) {
             const char *value = option->environment ? getenv(option->environment) : NULL;
             if (value && *value && option->kind != KH_OPT_FLAG)
                 KH_TRY(store(option, values, option->environment, value));

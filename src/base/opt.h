@@ -50,13 +50,14 @@ typedef struct kh_opt_group {
 } kh_opt_group;
 
 typedef struct kh_opt_command {
-    const char *name;           /* "run", "bench recall" */
-    const char *does;           /* half a sentence for the list of commands */
-    const char *words;          /* positional arguments as usage shows them: "[MODEL] [PROMPT]" */
-    size_t most_words;          /* how many there may be; (size_t)-1 without limit */
-    const char *about;          /* paragraphs, separated by "\n\n" */
-    const char *example;        /* command lines, separated by "\n"; may be NULL */
-    const kh_opt_group *groups; /* ends with a group whose title is NULL */
+    const char *name;             /* "run", "bench recall" */
+    const char *does;             /* half a sentence for the list of commands */
+    const char *words;            /* positional arguments as usage shows them: "[MODEL] [PROMPT]" */
+    size_t most_words;            /* how many there may be; (size_t)-1 without limit */
+    const char *about;            /* paragraphs, separated by "\n\n" */
+    const char *example;          /* command lines, separated by "\n"; may be NULL */
+    const kh_opt_group *groups;   /* ends with a group whose title is NULL */
+    void (*preset)(void *values); /* NULL, or changes the shared tables' initial values */
 } kh_opt_command;
 
 typedef struct kh_opt_result {

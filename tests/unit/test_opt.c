@@ -42,9 +42,18 @@ static const kh_opt second[] = {
     {KH_OPT_IGNORED, "-fa", "on|off", "not here", 0, 0, 0, 0, switches, 0},
     {0}};
 static const kh_opt_group groups[] = {{"First", first}, {"Second", second}, {0}};
-static const kh_opt_command command = {"try out", "tries things",       "[MODEL] [PROMPT]",
-                                       2,         "About it.\n\nMore.", "keyhole try out -n 1",
-                                       groups};
+static const kh_opt_command command = {.name = "try out",
+                                       .does = "tries things",
+                                       .words = "[MODEL] [PROMPT]",
+                                       .most_words = 2,
+                                       .about = "About it.\n\nMore.",
+                                       .example = "keyhole try out -n 1",
+                                       .groups = groups};
+
+static void halve(void *to)
+{
+    ((values *)to)->share = 0.5;
+}
 
 typedef struct outcome {
     values v;
@@ -185,6 +194,23 @@ static void test_environment(void **state)
     unsetenv("KH_TEST_OPT_N");
 }
 
+static void test_preset(void **state)
+{
+    (void)state;
+    kh_opt_command other = command;
+    other.preset = halve;
+    values v = {0};
+    kh_opt_result r;
+    assert_int_equal(kh_opt_parse(&other, &v, 0, NULL, &r), KH_OK);
+    assert_true(v.share == 0.5 && v.open == 0.8);
+    kh_opt_free(&other, &v, &r);
+    char name[] = "--top-p", value[] = "1";
+    char *const argv[] = {name, value};
+    assert_int_equal(kh_opt_parse(&other, &v, 2, argv, &r), KH_OK);
+    assert_true(v.share == 1);
+    kh_opt_free(&other, &v, &r);
+}
+
 static void test_help(void **state)
 {
     (void)state;
@@ -276,9 +302,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),      cmocka_unit_test(test_words),
         cmocka_unit_test(test_refusals),    cmocka_unit_test(test_ignored),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_help),
-        cmocka_unit_test(test_man),         cmocka_unit_test(test_wrap),
-        cmocka_unit_test(test_distance),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_environment), cmocka_unit_test(test_preset),
+        cmocka_unit_test(test_help),        cmocka_unit_test(test_man),
+        cmocka_unit_test(test_wrap),        cmocka_unit_test(test_distance),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("opt", tests, NULL, NULL);
 }
