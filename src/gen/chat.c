@@ -89,16 +89,17 @@ static kh_slice text_of(const char *text)
     return (kh_slice){text, strlen(text)};
 }
 
-static kh_status add_system(writer *w, kh_slice text, int from_user)
+static kh_status add_system(writer *w, kh_slice text, kh_slice tail, int from_user)
 {
+    if (w->format->flags & KH_CHAT_SKIP_EMPTY && !text.size) return KH_OK;
     if (w->format->flags & KH_CHAT_TRIM_SYSTEM) text = trim_right(trim_left(text));
     KH_TRY(literal(w, w->format->system.head));
     KH_TRY(add(w, text, from_user));
-    return literal(w, w->format->system.tail);
+    return add(w, tail, 0);
 }
 
-/* `system` (data NULL: none) goes inside the turn, in front of the text. llama2 trims the two together,
- * so white space between them stays. */
+/* `system` (data NULL: none) goes inside the turn, in front of the text. llama2 trims the two together:
+ * white space between them stays, unless nothing follows it. */
 static kh_status add_user(writer *w, kh_slice system, kh_slice text)
 {
     const kh_chat_format *f = w->format;
@@ -107,18 +108,24 @@ static kh_status add_user(writer *w, kh_slice system, kh_slice text)
     if (f->bos && w->turns) KH_TRY(literal(w, f->bos));
     ++w->turns;
     KH_TRY(literal(w, f->user.head));
-    if (system.data) KH_TRY(add_system(w, system, 1));
+    kh_slice tail = text_of(f->system.tail);
+    if (together && !text.size) tail = trim_right(tail);
+    if (system.data) KH_TRY(add_system(w, system, tail, 1));
     KH_TRY(add(w, text, 1));
     return literal(w, f->user.tail);
 }
 
-static kh_status add_assistant(writer *w, kh_slice text)
+static kh_status add_assistant(writer *w, kh_slice whole)
 {
     static const char thought[] = "</think>";
+    kh_slice text = whole;
     const kh_chat_format *f = w->format;
     if (f->flags & KH_CHAT_NO_THOUGHTS)
         for (const char *at; (at = memmem(text.data, text.size, thought, 8)) != NULL;)
             text = (kh_slice){at + 8, text.size - (size_t)(at + 8 - text.data)};
+    int cut = text.data != whole.data;
+    while (cut && f->flags & KH_CHAT_NO_THOUGHT_LINES && text.size && text.data[0] == '\n')
+        text = (kh_slice){text.data + 1, text.size - 1};
     if (f->flags & (KH_CHAT_TRIM | KH_CHAT_TRIM_ASSISTANT)) text = trim_right(trim_left(text));
     KH_TRY(literal(w, f->assistant.head));
     KH_TRY(add(w, text, 1));
@@ -138,12 +145,12 @@ static role role_of(const kh_chat_message *message)
 static kh_status render(writer *w, const kh_chat_message *messages, size_t n)
 {
     const kh_chat_format *f = w->format;
-    kh_slice waiting = {0};
+    kh_slice waiting = {0}, tail = text_of(f->system.tail);
     size_t last_user = SIZE_MAX;
     for (size_t i = 0; i < n; ++i)
         if (role_of(&messages[i]) == USER) last_user = i;
     if (f->default_system && !(n && role_of(&messages[0]) == SYSTEM))
-        KH_TRY(add_system(w, text_of(f->default_system), 0));
+        KH_TRY(add_system(w, text_of(f->default_system), tail, 0));
     for (size_t i = 0; i < n; ++i) {
         role r = role_of(&messages[i]);
         kh_slice text = text_of(messages[i].text);
@@ -151,7 +158,7 @@ static kh_status render(writer *w, const kh_chat_message *messages, size_t n)
             if (waiting.data) KH_TRY(add_user(w, waiting, (kh_slice){"", 0}));
             waiting = text;
         } else if (r == SYSTEM) {
-            KH_TRY(add_system(w, text, 1));
+            KH_TRY(add_system(w, text, tail, 1));
         } else if (r == USER) {
             int now = !(f->flags & KH_CHAT_SYSTEM_LAST) || i == last_user;
             KH_TRY(add_user(w, now ? waiting : (kh_slice){0}, text));

@@ -12,9 +12,11 @@ enum {
     KH_CHAT_TRIM = 1,           /* white space around user and assistant texts is dropped */
     KH_CHAT_TRIM_ASSISTANT = 2, /* around the assistant's only */
     KH_CHAT_TRIM_SYSTEM = 4,
-    KH_CHAT_SYSTEM_FIRST = 8, /* system text goes inside the next user turn */
-    KH_CHAT_SYSTEM_LAST = 16, /* inside the last user turn */
-    KH_CHAT_NO_THOUGHTS = 32  /* an earlier answer loses all up to </think> */
+    KH_CHAT_SYSTEM_FIRST = 8,      /* system text goes inside the next user turn */
+    KH_CHAT_SYSTEM_LAST = 16,      /* inside the last user turn */
+    KH_CHAT_NO_THOUGHTS = 32,      /* an earlier answer loses all up to </think> */
+    KH_CHAT_NO_THOUGHT_LINES = 64, /* and the line ends behind it */
+    KH_CHAT_SKIP_EMPTY = 128       /* an empty system text makes no turn */
 };
 
 struct kh_chat_format {

@@ -6,7 +6,8 @@
  * format makes a model worse in ways that look like the model's fault.
  *
  *     marker in the template             format
- *     <|im_start|>                       chatml; smollm, qwen: chatml with a default system message
+ *     <|im_start|>                       chatml; smollm, qwen: with a default system message;
+ *                                        qwen3: without the thoughts of earlier answers
  *     [INST] with <<SYS>>                llama2
  *     [INST] with [SYSTEM_PROMPT]        mistral-v7, mistral-v7-tekken
  *     [INST] otherwise                   mistral-v1, mistral-v3, mistral-v3-tekken, mistral (0.1, 0.2)
@@ -34,12 +35,12 @@
                       "<" BAR "end\xE2\x96\x81of\xE2\x96\x81sentence" BAR ">"},                    \
         .open = "<" BAR "Assistant" BAR ">" start, .system = {"", ""}, .flags = (more)             \
     }
-#define CHATML(title, message)                                                                     \
+#define CHATML(title, message, more)                                                               \
     {                                                                                              \
         .name = title, .system = {"<|im_start|>system\n", "<|im_end|>\n"},                         \
         .user = {"<|im_start|>user\n", "<|im_end|>\n"},                                            \
         .assistant = {"<|im_start|>assistant\n", "<|im_end|>\n"},                                  \
-        .open = "<|im_start|>assistant\n", .default_system = (message)                             \
+        .open = "<|im_start|>assistant\n", .default_system = (message), .flags = (more)            \
     }
 #define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
 #define LLAMA3(title, preamble, message)                                                           \
@@ -49,10 +50,10 @@
         .open = HEADER("assistant"), .default_system = (message),                                  \
         .flags = KH_CHAT_TRIM | KH_CHAT_TRIM_SYSTEM                                                \
     }
-#define BARS(title, end)                                                                           \
+#define BARS(title, end, more)                                                                     \
     {                                                                                              \
         .name = title, .system = {"<|system|>\n", end "\n"}, .user = {"<|user|>\n", end "\n"},     \
-        .assistant = {"<|assistant|>\n", end "\n"}, .open = "<|assistant|>\n"                      \
+        .assistant = {"<|assistant|>\n", end "\n"}, .open = "<|assistant|>\n", .flags = (more)     \
     }
 #define MISTRAL(title, head, tail, answer, more)                                                   \
     {                                                                                              \
@@ -61,9 +62,10 @@
     }
 
 static const kh_chat_format formats[] = {
-    CHATML("chatml", NULL),
-    CHATML("smollm", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
-    CHATML("qwen", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    CHATML("chatml", NULL, 0),
+    CHATML("smollm", "You are a helpful AI assistant named SmolLM, trained by Hugging Face", 0),
+    CHATML("qwen", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", 0),
+    CHATML("qwen3", NULL, KH_CHAT_NO_THOUGHTS | KH_CHAT_NO_THOUGHT_LINES),
     {.name = "llama2",
      .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
      .user = {"[INST] ", " [/INST]"},
@@ -93,9 +95,9 @@ static const kh_chat_format formats[] = {
      .user = {"[INST]", "[/INST]"},
      .assistant = {"", "</s>"},
      .open = ""},
-    BARS("phi3", "<|end|>"),
-    BARS("zephyr", "</s>"),
-    BARS("stablelm", "<|endoftext|>"),
+    BARS("phi3", "<|end|>", KH_CHAT_SKIP_EMPTY),
+    BARS("zephyr", "</s>", 0),
+    BARS("stablelm", "<|endoftext|>", 0),
     DEEPSEEK("deepseek", "", 0),
     DEEPSEEK("deepseek-r1", "<think>\n", KH_CHAT_NO_THOUGHTS),
 };
@@ -110,7 +112,7 @@ const kh_chat_format *kh_chat_by_name(const char *name)
 
 const char *kh_chat_names(void)
 {
-    return "chatml, smollm, qwen, llama2, llama3, llama3.1, gemma, mistral, mistral-v1, "
+    return "chatml, smollm, qwen, qwen3, llama2, llama3, llama3.1, gemma, mistral, mistral-v1, "
            "mistral-v3, "
            "mistral-v3-tekken, mistral-v7, mistral-v7-tekken, phi3, zephyr, stablelm, deepseek, "
            "deepseek-r1";
@@ -180,12 +182,12 @@ kh_status kh_chat_system(kh_buf *out, const kh_chat_format *format, const kh_ggu
     return kh_chat_system_text(out, format, text);
 }
 
-/* The ChatML format whose default system message the template states. */
+/* qwen3 drops thoughts; else the ChatML format whose default system message the template states. */
 static kh_status recognise_chatml(const kh_chat_format **out, kh_slice text)
 {
     kh_buf message = {0};
     kh_status status = read_literal(&message, text);
-    *out = kh_chat_by_name("chatml");
+    *out = kh_chat_by_name(find(text, "</think>") ? "qwen3" : "chatml");
     for (size_t i = 0; status == KH_OK && i < FORMATS; ++i)
         if (formats[i].default_system && !strcmp(formats[i].default_system, message.data))
             *out = &formats[i];
