@@ -31,14 +31,13 @@ static kh_status add_letters(kh_buf *out, kh_slice piece)
 
 static kh_status add_unblanked(kh_buf *out, kh_slice piece, int drop)
 {
-    static const char blank[3] = {'\xE2', '\x96', '\x81'};
     for (size_t at = 0; at < piece.size; drop = 0) {
-        const char *found = memmem(piece.data + at, piece.size - at, blank, sizeof blank);
+        const char *found = memmem(piece.data + at, piece.size - at, KH_TOKENIZER_BLANK, 3);
         size_t run = found ? (size_t)(found - piece.data) - at : piece.size - at;
         KH_TRY(kh_buf_add(out, piece.data + at, run));
         at += run;
         if (found && !(drop && run == 0)) KH_TRY(kh_buf_add(out, " ", 1));
-        if (found) at += sizeof blank;
+        if (found) at += 3;
     }
     return KH_OK;
 }

@@ -20,8 +20,6 @@
 
 #include <string.h>
 
-#define BLANK "\xE2\x96\x81" /* U+2581 */
-
 static int is_printable(unsigned byte)
 {
     return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
@@ -121,7 +119,7 @@ static kh_status add_blanked(kh_buf *out, const char *text, size_t size)
         size_t run = blank ? (size_t)(blank - text) - at : size - at;
         KH_TRY(kh_buf_add(out, text + at, run));
         at += run;
-        for (; at < size && text[at] == ' '; ++at) KH_TRY(kh_buf_add(out, BLANK, 3));
+        for (; at < size && text[at] == ' '; ++at) KH_TRY(kh_buf_add(out, KH_TOKENIZER_BLANK, 3));
     }
     return KH_OK;
 }
@@ -132,7 +130,7 @@ kh_status kh_encode_scores(kh_encoder *encoder, const char *text, size_t size, i
     kh_buf *word = &encoder->text;
     kh_buf_clear(word);
     KH_TRY(kh_buf_reserve(word, size + size / 2 + 3));
-    if (first && t->space_prefix) KH_TRY(kh_buf_add(word, BLANK, 3));
+    if (first && t->space_prefix) KH_TRY(kh_buf_add(word, KH_TOKENIZER_BLANK, 3));
     KH_TRY(add_blanked(word, text, size));
     if (word->size >= KH_NO_SYMBOL / 2)
         KH_FAIL(KH_ERR_ARGUMENT, "a text of %zu bytes is too long to be tokenised", word->size);

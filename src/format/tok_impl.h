@@ -7,6 +7,7 @@
 #include "format/tok_vocab.h"
 
 enum { KH_MOST_ENDS = 32 };
+#define KH_TOKENIZER_BLANK "\xE2\x96\x81" /* U+2581 */
 
 typedef enum kh_tokenizer_model_kind {
     KH_TOKENIZER_BYTES,

@@ -199,19 +199,41 @@ static kh_status encode(kh_encoder *e, const char *text, size_t size, unsigned f
     return encode_text(e, text + done, size - done, first);
 }
 
-/* Cleans the text, guard by guard, so that the ranges can follow it. `ranges` holds 2 sizes a guard. */
-static kh_status clean(kh_buf *out, kh_text_range *ranges, const char *text, size_t size,
-                       const kh_text_range *guards, size_t n_guards)
+/* Cleans a stretch. U+2581 is the blank of SentencePiece's pieces, and text that holds it is read as if
+ * it held blanks, before markers are looked for. */
+static kh_status clean_part(const kh_tokenizer *t, kh_buf *out, const char *text, size_t size)
+{
+    size_t from = out->size, to = from;
+    KH_TRY(kh_utf8_clean(out, text, size));
+    if (t->model != KH_TOKENIZER_SCORES) return KH_OK;
+    for (size_t at = from; at < out->size;) {
+        int blank = out->size - at >= 3 && !memcmp(out->data + at, KH_TOKENIZER_BLANK, 3);
+        out->data[to++] = blank ? ' ' : out->data[at];
+        at += blank ? 3 : 1;
+    }
+    out->size = to;
+    return KH_OK;
+}
+
+/* Cleans the text, guard by guard, so that the ranges can follow it. */
+static kh_status clean(const kh_tokenizer *t, kh_buf *out, kh_text_range *ranges, const char *text,
+                       size_t size, const kh_text_range *guards, size_t n_guards)
 {
     size_t at = 0;
     for (size_t i = 0; i < n_guards; ++i) {
-        KH_TRY(kh_utf8_clean(out, text + at, guards[i].start - at));
+        KH_TRY(clean_part(t, out, text + at, guards[i].start - at));
         ranges[i].start = out->size;
-        KH_TRY(kh_utf8_clean(out, text + guards[i].start, guards[i].size));
+        KH_TRY(clean_part(t, out, text + guards[i].start, guards[i].size));
         ranges[i].size = out->size - ranges[i].start;
         at = guards[i].start + guards[i].size;
     }
-    return kh_utf8_clean(out, text + at, size - at);
+    return clean_part(t, out, text + at, size - at);
+}
+
+static int is_clean(const kh_tokenizer *t, const char *text, size_t size)
+{
+    if (kh_utf8_valid(text, size) < size) return 0;
+    return t->model != KH_TOKENIZER_SCORES || !memmem(text, size, KH_TOKENIZER_BLANK, 3);
 }
 
 static kh_status tokenize_all(kh_encoder *e, const char *text, size_t size, unsigned flags,
@@ -249,9 +271,10 @@ kh_status kh_tokenize_guarded(const kh_tokenizer *tokenizer, kh_tokens *out, con
     kh_buf cleaned = {0};
     kh_text_range *ranges = NULL;
     kh_status status = KH_OK;
-    if (kh_utf8_valid(text, size) < size) {
+    if (size && !is_clean(tokenizer, text, size)) {
         status = kh_new(&ranges, n_guards, sizeof *ranges, "guarded ranges");
-        if (status == KH_OK) status = clean(&cleaned, ranges, text, size, guards, n_guards);
+        if (status == KH_OK)
+            status = clean(tokenizer, &cleaned, ranges, text, size, guards, n_guards);
         walk.guards = ranges;
         text = cleaned.data;
         size = cleaned.size;
