@@ -243,8 +243,17 @@ size_t KH_NAME(keep_best)(float *values, uint32_t *indices, size_t n, float thre
             equal = lowest(equal, ties);
             ties -= (size_t)__builtin_popcount(equal);
         }
-        if (above | equal)
-            kept += compact(values + kept, indices + kept, x, indices + i, lanes, above | equal);
+        if (!(above | equal)) continue;
+        float v[16];
+        uint32_t at[16];
+        int inside_n = kept + 16 <= n; /* a full store stays among what was read or dropped */
+        size_t more = compact(inside_n ? values + kept : v, inside_n ? indices + kept : at, x,
+                              indices + i, lanes, above | equal);
+        if (!inside_n) {
+            memcpy(values + kept, v, more * sizeof *v);
+            memcpy(indices + kept, at, more * sizeof *at);
+        }
+        kept += more;
     }
     return kept;
 }

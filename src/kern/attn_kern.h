@@ -24,7 +24,7 @@
  *                 for 16 more that may be overwritten.
  * count_at_least  how many values are >= threshold.
  * keep_best       drops, in place and in order, all values but those > threshold and the first `ties`
- *                 of those equal to it; returns how many stay. Room for 16 beyond n as above.
+ *                 of those equal to it; returns how many stay. Nothing beyond n is touched.
  * row_max, row_min  the largest and smallest; NaN ignored; -INFINITY / INFINITY when there is none.
  * exp_sum         y[i] = exp(x[i] * scale - shift) (1 ulp of expf; -inf and NaN give 0; y may be x),
  *                 returns their sum: 16 lane sums (lane i % 16, i ascending), added as a tree (distance

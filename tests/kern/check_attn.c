@@ -1,0 +1,332 @@
+/* Checks of the attention kernels: equal bits wherever the order of operations is the contract, and
+ * an answer in double where exp is involved. Outputs are surrounded by marks, so that a store beyond
+ * what a contract grants is seen. */
+#include "check.h"
+
+#include "kern/attn_kern.h"
+#include "tensor/half.h"
+#include "tensor/types.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 13, MAX_E = 272 };
+
+static const size_t widths[] = {1, 7, 16, 32, 40, 64, 80, 100, 128, 144, 256};
+enum { WIDTHS = sizeof widths / sizeof *widths };
+static const size_t lengths[] = {0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 80, 128, 200, 511, 640};
+enum { LENGTHS = sizeof lengths / sizeof *lengths };
+
+static float *numbers(size_t n, float size)
+{
+    float *x = malloc((n + 64) * sizeof *x);
+    check_fill(x, n + 64, size);
+    return x;
+}
+
+/* Numbers with ties, both zeros, infinities and NaN. */
+static float *hard_numbers(size_t n)
+{
+    static const float hard[] = {0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1.0f, 1.0f, -1.0f};
+    float *x = numbers(n, 2.0f);
+    for (size_t i = 0; i < n; i++)
+        if (check_random() % 3 == 0) x[i] = hard[check_random() % 8];
+    return x;
+}
+
+void check_kv_f16(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < LENGTHS; i++) {
+        size_t n = lengths[i];
+        float *x = i % 2 ? hard_numbers(n) : numbers(n, 7e4f);
+        uint16_t y[2][704];
+        memset(y, 0x55, sizeof y);
+        ref->kv_f16(y[0], x, n);
+        other->kv_f16(y[1], x, n);
+        assert_memory_equal(y[0], y[1], sizeof y[0]);
+        free(x);
+    }
+}
+
+/* A page of bytes whose scales are ordinary numbers. */
+static void fill_page(uint8_t *page, size_t bytes, int type, int key)
+{
+    check_fill_bytes(page, bytes);
+    for (size_t i = 0; i + 2 <= bytes; i += 2) {
+        int scale = type == KH_TYPE_F16 || (key ? i % (34 * KH_PANEL) < 2 * KH_PANEL : i % 34 == 0);
+        uint16_t half = kh_f32_to_f16(check_uniform(2.0f));
+        if (type != KH_TYPE_F32 && scale) memcpy(page + i, &half, 2);
+    }
+    for (size_t i = 0; type == KH_TYPE_F32 && i + 4 <= bytes; i += 4) {
+        float x = check_uniform(2.0f);
+        memcpy(page + i, &x, 4);
+    }
+}
+
+static void check_page(const kh_kern *ref, const kh_kern *other, int key)
+{
+    static const int types[] = {KH_TYPE_F32, KH_TYPE_F16, KH_TYPE_Q8_0};
+    static const size_t counts[] = {1, 15, 16, 17, 33, 63, 64};
+    static uint8_t page[KH_PAGE * MAX_E * 4];
+    static float out[2][KH_PAGE * MAX_E + 64];
+    for (size_t t = 0; t < 3; t++)
+        for (size_t w = 0; w < WIDTHS; w++)
+            for (size_t c = 0; c < 7; c++) {
+                size_t E = widths[w];
+                if (types[t] == KH_TYPE_Q8_0 && E % 32) continue;
+                fill_page(page, sizeof page, types[t], key);
+                for (size_t i = 0; i < KH_PAGE * MAX_E + 64; i++) out[0][i] = out[1][i] = 77.0f;
+                for (int side = 0; side < 2; side++) {
+                    const kh_kern *kern = side ? other : ref;
+                    if (key)
+                        kern->kv_key_f32(out[side], page, types[t], E, counts[c]);
+                    else
+                        kern->kv_value_f32(out[side], page, types[t], E, counts[c]);
+                }
+                check_bits("page", out[1], out[0], KH_PAGE * MAX_E + 64);
+            }
+}
+
+void check_kv_key_f32(const kh_kern *ref, const kh_kern *other)
+{
+    check_page(ref, other, 1);
+}
+
+void check_kv_value_f32(const kh_kern *ref, const kh_kern *other)
+{
+    check_page(ref, other, 0);
+}
+
+void check_score_panel(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t w = 0; w < WIDTHS; w++)
+        for (size_t R = 1; R <= ROWS; R++)
+            for (size_t panels = 1; panels <= KH_PANELS; panels++) {
+                size_t E = widths[w], ldq = E + 3, lds = KH_PAGE + 5;
+                float *q = numbers(R * ldq, 1.0f), *k = numbers(panels * E * KH_PANEL, 1.0f);
+                float out[2][ROWS * (KH_PAGE + 5)];
+                memset(out, 0x42, sizeof out);
+                ref->score_panel(out[0], lds, q, ldq, R, k, panels, E);
+                other->score_panel(out[1], lds, q, ldq, R, k, panels, E);
+                check_bits("scores", out[1], out[0], ROWS * lds);
+                free(q);
+                free(k);
+            }
+}
+
+void check_filter_rows(const kh_kern *ref, const kh_kern *other)
+{
+    enum { LDC = 720 };
+    static float values[2][3 * LDC];
+    static uint32_t indices[2][3 * LDC];
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 20; round++) {
+            size_t n = lengths[i], lds = n + 9;
+            float *s = round % 2 ? hard_numbers(3 * lds) : numbers(3 * lds, 1.0f);
+            float limits[3] = {round % 5 ? check_uniform(1.0f) : -INFINITY, 0.0f, INFINITY};
+            uint32_t counts[2][3] = {{5, 0, 3}, {5, 0, 3}};
+            memset(values, 0x11, sizeof values);
+            memset(indices, 0x11, sizeof indices);
+            ref->filter_rows(values[0], indices[0], LDC, counts[0], s, lds, limits, 3, n, 1000);
+            other->filter_rows(values[1], indices[1], LDC, counts[1], s, lds, limits, 3, n, 1000);
+            assert_memory_equal(counts[0], counts[1], sizeof counts[0]);
+            for (size_t r = 0; r < 3; r++) {
+                size_t at = r * LDC, kept = counts[0][r];
+                check_bits("kept", values[1] + at, values[0] + at, kept);
+                assert_memory_equal(indices[0] + at, indices[1] + at, kept * sizeof(uint32_t));
+                kept += 16 + n; /* room that may be overwritten */
+                if (kept < LDC)
+                    check_bits("mark", values[1] + at + kept, values[0] + at + kept, LDC - kept);
+            }
+            free(s);
+        }
+}
+
+void check_count_at_least(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < LENGTHS; i++) {
+        float *x = hard_numbers(lengths[i]);
+        for (int round = 0; round < 20; round++) {
+            float t = round % 3 ? check_uniform(2.0f) : 1.0f;
+            assert_int_equal(ref->count_at_least(x, lengths[i], t),
+                             other->count_at_least(x, lengths[i], t));
+        }
+        free(x);
+    }
+}
+
+void check_keep_best(const kh_kern *ref, const kh_kern *other)
+{
+    static const size_t ties[] = {0, 1, 2, 17, 1000};
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 30; round++) {
+            size_t n = lengths[i], kept[2];
+            float *x[2] = {hard_numbers(n), NULL};
+            uint32_t index[2][704];
+            x[1] = malloc((n + 64) * sizeof(float));
+            memcpy(x[1], x[0], (n + 64) * sizeof(float));
+            for (uint32_t j = 0; j < 704; j++) index[0][j] = index[1][j] = 3 * j;
+            float t = round % 2 ? 1.0f : check_uniform(2.0f);
+            kept[0] = ref->keep_best(x[0], index[0], n, t, ties[round % 5]);
+            kept[1] = other->keep_best(x[1], index[1], n, t, ties[round % 5]);
+            assert_int_equal(kept[0], kept[1]);
+            check_bits("values", x[1], x[0], kept[0]);
+            assert_memory_equal(index[0], index[1], kept[0] * sizeof(uint32_t));
+            check_bits("beyond", x[1] + n, x[0] + n, 64);
+            assert_memory_equal(index[0] + n, index[1] + n, (704 - n) * sizeof(uint32_t));
+            free(x[0]);
+            free(x[1]);
+        }
+}
+
+/* Equal as numbers: which zero is returned is not promised. */
+static void check_row(const kh_kern *ref, const kh_kern *other, int top)
+{
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 10; round++) {
+            float *x = round % 2 ? hard_numbers(lengths[i]) : numbers(lengths[i], 3.0f);
+            float a = top ? ref->row_max(x, lengths[i]) : ref->row_min(x, lengths[i]);
+            float b = top ? other->row_max(x, lengths[i]) : other->row_min(x, lengths[i]);
+            assert_true(a == b);
+            free(x);
+        }
+}
+
+void check_row_max(const kh_kern *ref, const kh_kern *other)
+{
+    check_row(ref, other, 1);
+}
+
+void check_row_min(const kh_kern *ref, const kh_kern *other)
+{
+    check_row(ref, other, 0);
+}
+
+/* Weights of n scores against exp in double. */
+static void check_weights(const float *x, const float *y, size_t n, float scale, float shift)
+{
+    for (size_t i = 0; i < n; i++) {
+        float t = x[i] * scale - shift;
+        double expected = t > -104.5f ? exp((double)t) : 0.0, limit = expected + 1e-37;
+        if (isinf(t) && t > 0) continue;
+        check_near("weight", y + i, &expected, &limit, 1, 2.4e-7);
+    }
+}
+
+void check_exp_sum(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < LENGTHS; i++) {
+        size_t n = lengths[i];
+        float *x = numbers(n, 60.0f), *y = numbers(n, 1.0f), mark = y[n];
+        for (size_t j = 0; j < n; j += 7) x[j] = j % 2 ? NAN : -INFINITY;
+        float sum = other->exp_sum(y, x, n, 0.5f, 30.0f), a = ref->exp_sum(y + n, x, 0, 1.0f, 0.0f);
+        double whole = 0, size;
+        assert_true(a == 0.0f);
+        check_weights(x, y, n, 0.5f, 30.0f);
+        assert_true(y[n] == mark);
+        for (size_t j = 0; j < n; j++) whole += (double)y[j];
+        size = whole + 1e-30;
+        check_near("sum", &sum, &whole, &size, 1, 1e-5);
+        sum = ref->exp_sum(y, x, n, 0.5f, 30.0f);
+        check_weights(x, y, n, 0.5f, 30.0f);
+        check_near("sum", &sum, &whole, &size, 1, 1e-5);
+        float in_place = other->exp_sum(x, x, n, 0.5f, 30.0f);
+        check_near("sum", &in_place, &whole, &size, 1, 1e-5);
+        free(x);
+        free(y);
+    }
+}
+
+void check_softmax_rows(const kh_kern *ref, const kh_kern *other)
+{
+    for (int round = 0; round < 60; round++)
+        for (size_t i = 1; i < 12; i++) {
+            size_t n = lengths[i], lds = n + 3;
+            float *s[2] = {numbers(3 * lds, 9.0f), NULL}, m[2][3], u[2][3], alpha[2][3];
+            for (size_t j = 0; j < lds; j++)
+                if (round % 4 == 0) s[0][j] = j % 2 ? -INFINITY : NAN; /* nothing to see in row 0 */
+            s[1] = malloc((3 * lds + 64) * sizeof(float));
+            memcpy(s[1], s[0], (3 * lds + 64) * sizeof(float));
+            for (size_t r = 0; r < 3; r++) {
+                m[0][r] = m[1][r] = round % 3 == 0 ? -INFINITY : check_uniform(9.0f);
+                u[0][r] = u[1][r] = round % 3 == 0 ? 0.0f : 2.5f;
+            }
+            ref->softmax_rows(s[0], lds, m[0], u[0], alpha[0], 3, n, 0.7f);
+            other->softmax_rows(s[1], lds, m[1], u[1], alpha[1], 3, n, 0.7f);
+            check_bits("m", m[1], m[0], 3);
+            for (size_t r = 0; r < 3; r++) {
+                double expected = (double)u[0][r], size = expected + 1e-30;
+                check_near("u", &u[1][r], &expected, &size, 1, 1e-6);
+                expected = (double)alpha[0][r];
+                check_near("alpha", &alpha[1][r], &expected, NULL, 1, 3e-7);
+                assert_true(round % 12 || r || (u[1][0] == 0.0f && m[1][0] == -INFINITY));
+            }
+            for (size_t j = 0; j < 3 * lds; j++) {
+                double expected = (double)s[0][j], size = fabs(expected) + 1e-37;
+                if (j % lds < n) check_near("p", &s[1][j], &expected, &size, 1, 3e-7);
+            }
+            free(s[0]);
+            free(s[1]);
+        }
+}
+
+void check_mix_rows(const kh_kern *ref, const kh_kern *other)
+{
+    static const size_t keys[] = {1, 2, 17, 64};
+    for (size_t w = 0; w < WIDTHS; w++)
+        for (size_t R = 1; R <= ROWS; R++)
+            for (size_t c = 0; c < 4; c++) {
+                size_t E = widths[w], ldw = keys[c] + 2, ldo = E + 1;
+                float *values = numbers(keys[c] * E, 1.0f), *weights = numbers(R * ldw, 1.0f);
+                float *out[2] = {numbers(R * ldo, 1.0f), NULL}, *alpha = numbers(R, 1.0f);
+                out[1] = malloc((R * ldo + 64) * sizeof(float));
+                memcpy(out[1], out[0], (R * ldo + 64) * sizeof(float));
+                ref->mix_rows(out[0], ldo, alpha, weights, ldw, R, values, keys[c], E);
+                other->mix_rows(out[1], ldo, alpha, weights, ldw, R, values, keys[c], E);
+                check_bits("mix", out[1], out[0], R * ldo + 64);
+                free(values);
+                free(weights);
+                free(alpha);
+                free(out[0]);
+                free(out[1]);
+            }
+}
+
+typedef void gather(float *out, const float *weights, const void *const *rows, size_t K, size_t E);
+
+static void check_gather(gather *ref, gather *other, kh_type type)
+{
+    enum { K = 70 };
+    static uint8_t page[K * MAX_E * 4];
+    for (size_t w = 0; w < WIDTHS; w++)
+        for (size_t n = 0; n <= K; n += n < 20 ? 1 : 25) {
+            size_t E = widths[w];
+            if (E % kh_type_block(type)) continue;
+            const void *rows[K];
+            float *weights = numbers(n, 1.0f), out[2][MAX_E + 64];
+            fill_page(page, sizeof page, (int)type, 0);
+            for (size_t i = 0; i < K; i++)
+                rows[i] = page + check_random() % K * kh_type_row_bytes(type, E);
+            memset(out, 0x33, sizeof out);
+            ref(out[0], weights, rows, n, E);
+            other(out[1], weights, rows, n, E);
+            check_bits("gather", out[1], out[0], MAX_E + 64);
+            free(weights);
+        }
+}
+
+void check_gather_f32(const kh_kern *ref, const kh_kern *other)
+{
+    check_gather(ref->gather_f32, other->gather_f32, KH_TYPE_F32);
+}
+
+void check_gather_f16(const kh_kern *ref, const kh_kern *other)
+{
+    check_gather(ref->gather_f16, other->gather_f16, KH_TYPE_F16);
+}
+
+void check_gather_q8_0(const kh_kern *ref, const kh_kern *other)
+{
+    check_gather(ref->gather_q8_0, other->gather_q8_0, KH_TYPE_Q8_0);
+}
