@@ -1,9 +1,9 @@
 /* The public side of a model that needs more than the model layer: metadata and tensors as text,
  * tokens, chat.
  *
- * Chat: the rendered text is tokenised whole, as the reference does, unless something that a user wrote
- * would be read as a marker of the template. Then the spans are tokenised one by one and only the
- * template's own text may become markers: nobody ends a turn by typing "<|im_end|>". */
+ * Chat: a file's own template decides the format and, where it has one, the system message that a
+ * conversation without one begins with; a format named by the caller brings its own. What a message
+ * says never becomes a marker (gen/chat.h). */
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fail.h"
@@ -204,36 +204,29 @@ static kh_status find_format(const kh_chat_format **out, const kh_model *model, 
     return KH_OK;
 }
 
-static int holds_marker(const kh_model *model, const kh_tokens *tokens, size_t from)
+static int has_system(const kh_chat_message *messages, size_t count)
 {
-    for (size_t i = from; i < tokens->count; i++)
-        if (kh_token_get_kind(model->tokenizer, tokens->ids[i]) == KH_TOKEN_CONTROL) return 1;
-    return 0;
+    return count > 0 && strcmp(messages[0].role, "system") == 0;
 }
 
-static kh_status tokenize_chat(const kh_model *model, kh_tokens *out, const kh_buf *text,
-                               const kh_chat_span *spans, size_t n)
+/* Renders with the system message that the file's own template begins with when none is given. */
+static kh_status render(const kh_chat_format *format, const kh_gguf *file, kh_buf *text,
+                        kh_buf *spans, const kh_chat_message *messages, size_t count)
 {
-    int unsafe = 0;
-    for (size_t i = 0; i < n && !unsafe; i++) {
-        if (!spans[i].from_user) continue;
-        kh_tokens probe = {0};
-        kh_status status = kh_tokenize(model->tokenizer, &probe, text->data + spans[i].start,
-                                       spans[i].size, KH_TOKENIZE_SPECIAL);
-        unsafe = status != KH_OK || holds_marker(model, &probe, 0);
-        kh_tokens_free(&probe);
-        KH_TRY(status);
+    kh_buf system = {0};
+    kh_chat_message *all = NULL;
+    kh_status status = KH_OK;
+    if (file && !has_system(messages, count)) status = kh_chat_system(&system, format, file);
+    size_t extra = system.size > 0;
+    if (status == KH_OK) status = kh_new(&all, count + extra, sizeof *all, "messages");
+    if (status == KH_OK) {
+        if (extra) all[0] = (kh_chat_message){"system", system.data};
+        memcpy(all + extra, messages, count * sizeof *all);
+        status = kh_chat_render(format, text, spans, all, count + extra, 1);
     }
-    if (!unsafe)
-        return kh_tokenize(model->tokenizer, out, text->data, text->size,
-                           KH_TOKENIZE_SPECIAL | KH_TOKENIZE_EDGES);
-    for (size_t i = 0; i < n; i++) {
-        unsigned flags = spans[i].from_user ? 0 : KH_TOKENIZE_SPECIAL;
-        if (i == 0) flags |= KH_TOKENIZE_EDGES;
-        KH_TRY(
-            kh_tokenize(model->tokenizer, out, text->data + spans[i].start, spans[i].size, flags));
-    }
-    return KH_OK;
+    kh_free(all);
+    kh_buf_free(&system);
+    return status;
 }
 
 kh_status kh_model_chat(const kh_model *model, const char *format_name,
@@ -246,10 +239,10 @@ kh_status kh_model_chat(const kh_model *model, const char *format_name,
     KH_TRY(find_format(&format, model, format_name));
     kh_buf text = {0}, spans = {0};
     kh_tokens tokens = {0};
-    kh_status status = kh_chat_render(format, &text, &spans, messages, count, 1);
+    kh_status status = render(format, format_name ? NULL : model->file, &text, &spans, messages,
+                              count);
     if (status == KH_OK)
-        status = tokenize_chat(model, &tokens, &text, (const kh_chat_span *)(void *)spans.data,
-                               spans.size / sizeof(kh_chat_span));
+        status = kh_chat_tokenize(model->tokenizer, &tokens, &text, &spans, KH_TOKENIZE_EDGES);
     kh_buf_free(&spans);
     kh_buf_free(&text);
     if (status != KH_OK) {

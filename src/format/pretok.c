@@ -284,7 +284,7 @@ static kh_status find(const cutter *c, int stage, const char *text, size_t size,
  * overwrites them. */
 static kh_status cut(const cutter *c, int stage, const char *text, size_t size)
 {
-    if (stage == c->pretok->stages) return c->word(c->context, text, size);
+    if (stage >= c->pretok->stages || stage >= STAGES) return c->word(c->context, text, size);
     size_t at = 0;
     while (at < size) {
         size_t start, end;
