@@ -211,8 +211,9 @@ const int32_t *kh_session_tokens(const kh_session *s)
 kh_status kh_session_rewind(kh_session *s, size_t length)
 {
     if (length == kh_session_length(s)) return KH_OK;
+    KH_TRY(kh_kv_rewind(s->kv, length));
     s->has_logits = 0;
-    return kh_kv_rewind(s->kv, length);
+    return KH_OK;
 }
 
 kh_status kh_session_shift(kh_session *s, size_t keep, size_t count)
