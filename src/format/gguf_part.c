@@ -241,7 +241,7 @@ static kh_status measure(cursor *c, kh_tensor *t, uint32_t type)
     for (int i = 0; i < 4; i++) {
         if (t->dims[i] == 0)
             KH_FAIL(KH_ERR_FORMAT, "%s: %s: dimension %d is zero", c->path, c->what, i);
-        if (__builtin_mul_overflow(n, t->dims[i], &n) || n > INT64_MAX)
+        if (__builtin_mul_overflow(n, t->dims[i], &n))
             KH_FAIL(KH_ERR_FORMAT, "%s: %s: the product of its dimensions overflows", c->path,
                     c->what);
     }

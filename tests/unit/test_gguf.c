@@ -189,6 +189,28 @@ static void finds_each_of_many(void **state)
     drop(&w);
 }
 
+/* A name that begins another one is not it, wherever the table (keyed anew each time) puts them. */
+static void prefixes_are_other_names(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"ba", "bb", "bc", "bd", "be", "bf", "bg"};
+    writer w;
+    head(&w, 3, 0, 7);
+    for (uint32_t i = 0; i < 7; i++) key_u32(&w, names[i], i);
+    for (int again = 0; again < 50; again++) {
+        kh_gguf *f;
+        uint64_t n = 99;
+        assert_int_equal(kh_gguf_open_memory(&f, w.data, w.size, "memory"), KH_OK);
+        assert_null(kh_gguf_find(f, "b"));
+        assert_null(kh_gguf_find(f, "baa"));
+        assert_null(kh_gguf_find(f, ""));
+        for (uint32_t i = 0; i < 7; i++)
+            assert_true(kh_gguf_u64(f, names[i], &n, 9) == KH_OK && n == i);
+        kh_gguf_close(f);
+    }
+    drop(&w);
+}
+
 /* ---- files */
 
 static char folder[64];
@@ -365,6 +387,9 @@ static void bad_splits(void **state)
     store_part("renamed.gguf", 0, 2, 2, "a");
     refused(kh_gguf_open(&f, in_folder("renamed.gguf")), KH_ERR_FORMAT, "renamed.gguf",
             "-00001-of-00002.gguf");
+    store_part("odd-00001-of-00003.gguf", 0, 2, 2, "a");
+    refused(kh_gguf_open(&f, in_folder("odd-00001-of-00003.gguf")), KH_ERR_FORMAT,
+            "odd-00001-of-00003.gguf", "should end in");
     store_part("far-00001-of-00002.gguf", 7, 2, 2, "a");
     refused(kh_gguf_open(&f, in_folder("far-00001-of-00002.gguf")), KH_ERR_FORMAT, "far",
             "part 8 of 2");
@@ -380,10 +405,15 @@ static void bad_splits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_versions), cmocka_unit_test(typed_integers),
-        cmocka_unit_test(typed_others),   cmocka_unit_test(finds_each_of_many),
-        cmocka_unit_test(whole_file),     cmocka_unit_test(identity_samples),
-        cmocka_unit_test(split_files),    cmocka_unit_test(bad_splits),
+        cmocka_unit_test(reads_versions),
+        cmocka_unit_test(typed_integers),
+        cmocka_unit_test(typed_others),
+        cmocka_unit_test(finds_each_of_many),
+        cmocka_unit_test(prefixes_are_other_names),
+        cmocka_unit_test(whole_file),
+        cmocka_unit_test(identity_samples),
+        cmocka_unit_test(split_files),
+        cmocka_unit_test(bad_splits),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
