@@ -1,5 +1,7 @@
 /* kern/gemv_dense_body.h: dense rows times a vector over a vector header that was included before.
- * Four rows share the loads of x; two accumulators a row hide the latency of fma. */
+ * Four rows share the loads of x; two accumulators a row hide the latency of fma, and
+ * the rows that come next are asked for early (measured: rows of a few hundred bytes are too short for
+ * the processor to guess). */
 #include "kern/kern.h"
 
 #define DENSE(type, element, read, narrow)                                                         \
@@ -13,6 +15,8 @@
             v16 x0 = v16_load(x + i), x1 = v16_load(x + i + 16);                                   \
             for (int r = 0; r < R; r++) {                                                          \
                 const element *row = w + (size_t)r * ldw + i;                                      \
+                _mm_prefetch((const char *)(row + 4 * ldw), _MM_HINT_T0);                          \
+                _mm_prefetch((const char *)(row + 4 * ldw + 16), _MM_HINT_T0);                     \
                 a[r] = v16_fma(read(row), x0, a[r]);                                               \
                 b[r] = v16_fma(read(row + 16), x1, b[r]);                                          \
             }                                                                                      \

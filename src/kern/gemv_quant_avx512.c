@@ -10,4 +10,12 @@ static inline __m256i dot_us(__m256i u, __m256i x)
     return _mm256_madd_epi16(_mm256_maddubs_epi16(u, x), _mm256_set1_epi16(1));
 }
 
+#define WIDE_Q4_1
 #include "kern/gemv_quant_body.h"
+
+static inline __m512i dot_us64(__m512i u, __m512i x)
+{
+    return _mm512_madd_epi16(_mm512_maddubs_epi16(u, x), _mm512_set1_epi16(1));
+}
+
+#include "kern/gemv_q4_1_wide.h"

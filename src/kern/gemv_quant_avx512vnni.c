@@ -9,4 +9,12 @@ static inline __m256i dot_us(__m256i u, __m256i x)
     return _mm256_dpbusd_epi32(_mm256_setzero_si256(), u, x);
 }
 
+#define WIDE_Q4_1
 #include "kern/gemv_quant_body.h"
+
+static inline __m512i dot_us64(__m512i u, __m512i x)
+{
+    return _mm512_dpbusd_epi32(_mm512_setzero_si512(), u, x);
+}
+
+#include "kern/gemv_q4_1_wide.h"
