@@ -1,4 +1,3 @@
-#error "LEAD to the kernels person: read the end of /tmp/kh/progress.txt, then delete this line (others: wait a minute)"
 /* kern/gemv_quant_body.h: the quantised decode products over 256-bit registers. Defined before:
  *
  *     NAME(kernel)       the kernel's name on this instruction set
