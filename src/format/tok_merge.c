@@ -108,10 +108,10 @@ int kh_merge_by_rank(const void *context, const char *text, const kh_symbol *lef
     }
 }
 
+/* Scores are no NaN: the reader refuses those. */
 static uint32_t key_of_score(float score)
 {
     uint32_t bits;
-    if (score != score) return UINT32_MAX;
     score += 0.0f; /* -0 and 0 are one score */
     memcpy(&bits, &score, sizeof bits);
     return bits >> 31 ? bits : 0x7FFFFFFFu - bits;
