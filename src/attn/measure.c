@@ -91,7 +91,7 @@ static void mix(kh_attn_truth *t, const kh_attn_layer *layer, const kh_attn_sett
                 const float *v, size_t begin, size_t end)
 {
     size_t E = (size_t)layer->E;
-    double m = -INFINITY, all = 0, kept = 0, share;
+    double m = -(double)INFINITY, all = 0, kept = 0, share;
     for (size_t j = begin; j < end; j++)
         if (t->scores[j] > -INFINITY) m = fmax(m, logit(layer, t->scores[j]));
     for (size_t j = begin; j < end; j++)
@@ -127,7 +127,7 @@ void kh_attn_brute_row(kh_attn_truth *t, const kh_attn_layer *layer, const kh_at
     }
     t->count = choose(t, s, begin, end);
     if (s->method == &kh_attn_topk && s->min_p > 0) {
-        double top = -INFINITY;
+        double top = -(double)INFINITY;
         size_t n = 0;
         for (size_t i = 0; i < t->count; i++) top = fmax(top, logit(layer, t->scores[t->keys[i]]));
         for (size_t i = 0; i < t->count; i++)
