@@ -106,6 +106,7 @@ BENCH(panel_gemm, 0, 2.0 * T * N * 16,
                          ROWS, p->q, p->d, p->s, width))
 GEMV(q4_0, N, 32, 18)
 GEMV(q4_1, N, 32, 20)
+GEMV(q5_0, N, 32, 22)
 GEMV(q8_0, N, 32, 34)
 GEMV(q4_k, 1024, 256, 144)
 GEMV(q6_k, 1024, 256, 210)

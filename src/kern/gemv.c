@@ -47,6 +47,7 @@ float dot_int_q8_ref(const int8_t *wq, const float *wd, const float *wm, const i
     }
 GEMV(q4_0, 32, 8)
 GEMV(q4_1, 32, 0)
+GEMV(q5_0, 32, 16)
 GEMV(q8_0, 32, 0)
 GEMV(q4_k, 256, 0)
 GEMV(q6_k, 256, 32)

@@ -116,6 +116,22 @@ BLOCKS_OF_32(q4_1, two_halves(&at->d), pair_of(d[b], s[2 * b] + s[2 * b + 1]),
 #endif
 BLOCKS_OF_32(q4_0, one_half(&at->d), pair_of(d[b], -8.0f * (s[2 * b] + s[2 * b + 1])),
              dot_us(nibbles(at->qs), x))
+/* Nibbles with their fifth bits: byte i of `spread` is the byte of qh that holds bit i; bits other than
+ * i are set before comparing with all ones. */
+INLINE __m256i five_bits(const kh_block_q5_0 *at)
+{
+    int bits;
+    memcpy(&bits, at->qh, 4);
+    __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
+                                      0x0303030303030303);
+    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte);
+    __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
+    __m256i set = _mm256_cmpeq_epi8(_mm256_or_si256(spread, others), _mm256_set1_epi8(-1));
+    return _mm256_or_si256(nibbles(at->qs), _mm256_and_si256(set, _mm256_set1_epi8(16)));
+}
+
+BLOCKS_OF_32(q5_0, one_half(&at->d), pair_of(d[b], -16.0f * (s[2 * b] + s[2 * b + 1])),
+             dot_us(five_bits(at), x))
 BLOCKS_OF_32(q8_0, one_half(&at->d), ((void)s, pair_of(d[b], 0.0f)), dot_ss(load32(at->qs), x))
 
 /* The eight 6-bit scales and minima of a Q4_K super-block, as bytes 0..7 and 8..15. */

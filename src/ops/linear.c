@@ -3,7 +3,7 @@
  * Three paths, chosen by the problem alone:
  *
  *   rows    T <= 4 (decoding). Bound by the memory that holds W: native kernels read the file's
- *           blocks (Q4_0, Q4_1, Q8_0, Q4_K, Q6_K); other types are unpacked row by row.
+ *           blocks (Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K); other types are unpacked row by row.
  *   panels  T > 4 (prompts). Bound by arithmetic: 16 rows are unpacked to bytes and packed into a
  *           panel in the worker's scratch, which then meets all T rows. Unpacking is paid once a
  *           batch, and no second copy of the weights exists.
@@ -97,6 +97,7 @@ static native_gemv *native_of(const kh_kern *kern, kh_type type)
     switch (type) {
     case KH_TYPE_Q4_0: return kern->gemv_q4_0;
     case KH_TYPE_Q4_1: return kern->gemv_q4_1;
+    case KH_TYPE_Q5_0: return kern->gemv_q5_0;
     case KH_TYPE_Q8_0: return kern->gemv_q8_0;
     case KH_TYPE_Q4_K: return kern->gemv_q4_k;
     case KH_TYPE_Q6_K: return kern->gemv_q6_k;

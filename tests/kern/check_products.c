@@ -130,6 +130,7 @@ static void check_rows(const char *what, const form *ref, const form *other, con
     }
 CHECK_ROWS(q4_0, 32, 18, 0, -1)
 CHECK_ROWS(q4_1, 32, 20, 0, 2)
+CHECK_ROWS(q5_0, 32, 22, 0, -1)
 CHECK_ROWS(q8_0, 32, 34, 0, -1)
 CHECK_ROWS(q4_k, 256, 144, 0, 2)
 CHECK_ROWS(q6_k, 256, 210, 208, -1)
