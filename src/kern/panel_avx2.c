@@ -6,8 +6,8 @@
  * -128 too, because |x| <= 127). Bit-equal to panel_gemm_ref.
  *
  * Measured on a Skylake server core (f32 peak 86 GFLOP/s with these registers): 87 GOP/s for 4 bits,
- * 83 for 6, 67 for 8. Half of what the vector ports allow: the spreading of activations fills the
- * front end, because a register serves eight rows only. */
+ * 83 for 6, 67 for 8. Half of what the vector ports allow, presumably because every activation is
+ * spread twice, once for each eight rows. */
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
