@@ -1,0 +1,253 @@
+/* cli/cli.h: what the verbs share. The program stands on the public headers and src/base alone. */
+#ifndef KH_CLI_CLI_H
+#define KH_CLI_CLI_H
+
+#include "base/buf.h"
+#include "base/opt.h"
+
+#include <jansson.h>
+#include <keyhole/keyhole.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- arguments ---- */
+
+/* The values of all options of all verbs; a verb's tables say which of them it has. */
+typedef struct cli_args {
+    const char *verb; /* "run" */
+    /* model and computation */
+    const char *model, *attn;
+    kh_opt_texts attns;
+    int64_t context, threads, batch;
+    int longer, k_type, v_type, precision;
+    /* input */
+    const char *prompt, *file, *chat_template, *system, *prompt_cache;
+    int raw, no_prompt_cache;
+    /* answer */
+    int64_t predict, keep, seed, top_k, repeat_last;
+    double temp, top_p, min_p, repeat_penalty;
+    kh_opt_texts bias, stop;
+    int ignore_eos, ctx_shift, sources;
+    /* output */
+    int json, quiet, verbose, stats;
+    /* ppl */
+    int64_t stride, chunks;
+    int like, token_nll;
+    const char *ids_file, *logits_file;
+    /* tokenize, show */
+    int ids_only, decode, no_special, no_edges, metadata, tensors;
+    /* bench, calibrate */
+    kh_opt_ints prompts, generate, depths, thread_list;
+    int64_t repeat, tokens;
+    int demo, dry_run;
+    const char *only;
+} cli_args;
+
+typedef struct cli_verb {
+    const char *group; /* "Use" */
+    kh_opt_command command;
+    kh_status (*run)(cli_args *args, const char **words, size_t count);
+} cli_verb;
+
+extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
+    cli_verb_recall, cli_verb_kernels, cli_verb_calibrate, cli_verb_show, cli_verb_tokenize,
+    cli_verb_verify;
+
+/* All verbs in the order of the help; NULL behind the last. */
+extern const cli_verb *const cli_verbs[];
+
+/* Rows of option tables. */
+#define CLI_AT(field) offsetof(cli_args, field)
+#define CLI_FLAG(field, names, help)                                                               \
+    {                                                                                              \
+        KH_OPT_FLAG, names, NULL, help, CLI_AT(field), NULL, 0, 0, NULL, NULL                      \
+    }
+#define CLI_INT(field, names, word, help, initial, least, most, environment)                       \
+    {                                                                                              \
+        KH_OPT_INT, names, word, help, CLI_AT(field), initial, least, most, NULL, environment      \
+    }
+#define CLI_REAL(field, names, word, help, initial, least, most)                                   \
+    {                                                                                              \
+        KH_OPT_REAL, names, word, help, CLI_AT(field), initial, least, most, NULL, NULL            \
+    }
+#define CLI_TEXT(field, names, word, help, environment)                                            \
+    {                                                                                              \
+        KH_OPT_TEXT, names, word, help, CLI_AT(field), NULL, 0, 0, NULL, environment               \
+    }
+#define CLI_TEXTS(field, names, word, help)                                                        \
+    {                                                                                              \
+        KH_OPT_TEXTS, names, word, help, CLI_AT(field), NULL, 0, 0, NULL, NULL                     \
+    }
+#define CLI_INTS(field, names, help, least, most)                                                  \
+    {                                                                                              \
+        KH_OPT_INTS, names, "N,...", help, CLI_AT(field), NULL, least, most, NULL, NULL            \
+    }
+#define CLI_CHOICE(field, names, word, help, initial, list, environment)                           \
+    {                                                                                              \
+        KH_OPT_CHOICE, names, word, help, CLI_AT(field), initial, 0, 0, list, environment          \
+    }
+#define CLI_IGNORED(names, word, list)                                                             \
+    {                                                                                              \
+        KH_OPT_IGNORED, names, word, "accepted, without effect here", 0, NULL, 0, 0, list, NULL    \
+    }
+#define CLI_END                                                                                    \
+    {                                                                                              \
+        KH_OPT_FLAG, NULL, NULL, NULL, 0, NULL, 0, 0, NULL, NULL                                   \
+    }
+#define CLI_NO_GROUP                                                                               \
+    {                                                                                              \
+        NULL, NULL                                                                                 \
+    }
+enum { CLI_MOST_CONTEXT = 1 << 24 };
+
+/* Tables that several verbs share (options.c). */
+extern const kh_opt cli_options_model[], cli_options_context[], cli_options_compute[],
+    cli_options_attn[], cli_options_attns[], cli_options_prompt[], cli_options_template[],
+    cli_options_answer[], cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
+    cli_options_known[];
+
+/* Takes the model out of the positional words unless -m named it. */
+void cli_take_model(cli_args *args, const char ***words, size_t *count);
+/* Session options without `attn` for the verbs that take several settings. */
+kh_session_options cli_session_options(const cli_args *args);
+/* Sampler options; *bias is theirs and the caller frees it with kh_free. Draws the seed if none was
+ * given. */
+kh_status cli_sampler(const cli_args *args, const kh_model *model, kh_sampler_options *out,
+                      kh_logit_bias **bias);
+
+/* ---- model, text, session (common.c) ---- */
+
+/* Failures name what to type. */
+kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary);
+/* Opens a session and tells it to the handler of Ctrl-C; says on stderr what "auto" means. */
+kh_status cli_session_open(kh_session **out, const kh_model *model, const cli_args *args,
+                           const char *attn);
+/* Takes NULL. */
+void cli_session_close(kh_session *session);
+/* The text of -f, then of `words`' prompt or -p, joined by an empty line; standard input where
+ * neither is given and it is no terminal. */
+kh_status cli_read_text(kh_buf *out, const cli_args *args, const char *prompt);
+/* A whole text file ("-": standard input), appended. */
+kh_status cli_read_file(kh_buf *out, const char *path);
+/* The ids of a text, or of --ids. Free with kh_free_ids. */
+kh_status cli_text_ids(const kh_model *model, const cli_args *args, const char *path, int32_t **ids,
+                       size_t *count);
+/* Settings of --attn, or `fallback` where none was given. */
+kh_opt_texts cli_attns(const cli_args *args, const char *const *fallback, size_t count);
+/* Says on stderr what "auto" means for this file, if one of the settings is "auto". */
+void cli_explain_auto(const kh_model *model, const cli_args *args, const char *attn);
+double cli_seconds(void); /* a clock that only runs forward */
+
+/* ---- one answer (answer.c): run, chat and ask ---- */
+
+typedef struct cli_answer {
+    const cli_args *args;
+    const kh_model *model;
+    kh_session *session;
+    kh_sampler_options sampler;
+    kh_logit_bias *bias;
+    int silent;   /* 1: nothing is streamed (--json) */
+    kh_buf text;  /* all of the answer */
+    int32_t *ids; /* [id_count] generated */
+    size_t id_count, id_room;
+    size_t prompt_tokens, cached_tokens;
+    double read_seconds;
+    kh_generate_result result;
+    void (*chosen)(void *context, size_t index); /* NULL, or called for every token */
+    void *chosen_context;
+} cli_answer;
+
+kh_status cli_answer_open(cli_answer *answer, const cli_args *args, const kh_model *model,
+                          kh_session *session);
+void cli_answer_close(cli_answer *answer);
+/* Reads what of ids the session does not hold already; at least the last one. */
+kh_status cli_answer_read(cli_answer *answer, const int32_t *ids, size_t count);
+/* Generates and streams. An interrupted answer is KH_ERR_STOPPED. */
+kh_status cli_answer_generate(cli_answer *answer);
+/* One line on stderr, unless --quiet. */
+void cli_answer_summary(const cli_answer *answer);
+/* Why the answer ended, on stderr, where the reader would wonder. */
+void cli_answer_explain(const cli_answer *answer);
+json_t *cli_answer_json(const cli_answer *answer);
+/* Length of the longest common prefix. */
+size_t cli_common_prefix(const int32_t *a, size_t a_count, const int32_t *b, size_t b_count);
+/* Loads `path` where it exists and fits the session; *loaded receives the number of tokens that are
+ * shared with ids. Of a file for another model or setting: KH_ERR_FORMAT. */
+kh_status cli_cache_load(kh_session *session, const char *path, const int32_t *ids, size_t count,
+                         size_t *loaded);
+
+/* ---- passages that an answer read (sources.c) ---- */
+
+typedef struct cli_source {
+    size_t start, end; /* bytes of the document */
+    double weight;     /* share of what the answer read from the document */
+    int layer, head;   /* that read most from it */
+    float head_weight; /* its largest weight on one token of the passage */
+} cli_source;
+
+typedef struct cli_sources cli_sources;
+/* Finds the document's tokens among ids; KH_ERR_NOT_FOUND where they cannot be told apart. */
+kh_status cli_sources_open(cli_sources **out, const kh_model *model, const int32_t *ids,
+                           size_t count, const char *document, size_t size);
+void cli_sources_close(cli_sources *sources);
+/* Observes the session; pass NULL to cli_sources_detach it before closing. */
+void cli_sources_attach(cli_sources *sources, kh_session *session);
+/* The best `most` passages, best first. */
+size_t cli_sources_best(const cli_sources *sources, cli_source *out, size_t most);
+
+/* ---- output (output.c) ---- */
+
+extern int cli_quiet;
+/* Standard output. A closed pipe makes them do nothing; cli_out_closed then says 1. */
+void cli_out(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void cli_out_bytes(const char *bytes, size_t n);
+int cli_out_closed(void);
+/* Writes what is buffered. KH_ERR_IO unless it arrived or nobody reads any more. */
+kh_status cli_out_flush(void);
+/* Standard error: a message, "keyhole: note: ..." (not when quiet), "keyhole: ..." */
+void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void cli_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+size_t cli_width(void); /* columns of the terminal, 80 where there is none */
+/* "12.3 MB" into a buffer of the caller. */
+const char *cli_bytes(char *out, size_t size, uint64_t bytes);
+
+/* Progress of long work on stderr, when that is a terminal and --quiet was not given. */
+void cli_progress(void *context, const char *stage, size_t done, size_t all);
+void cli_progress_end(void);
+
+/* ---- signals (output.c) ---- */
+
+void cli_signals(void);
+/* The session that Ctrl-C stops; NULL: Ctrl-C ends the program. */
+void cli_signals_session(kh_session *session);
+int cli_interrupted(void);
+void cli_signals_clear(void);
+
+/* ---- JSON (cli_json.c) ---- */
+
+void cli_json_setup(void);
+json_t *cli_json_real(double value);                  /* null for NaN and infinities */
+json_t *cli_json_text(const char *text, size_t size); /* invalid UTF-8 becomes U+FFFD */
+json_t *cli_json_ids(const int32_t *ids, size_t count);
+/* Prints and frees; takes NULL as "no memory". */
+kh_status cli_json_print(json_t *value);
+
+/* ---- tables (cli_table.c) ---- */
+
+typedef struct cli_table {
+    size_t columns, rows;
+    kh_buf cells; /* the texts, each ended by a zero byte */
+    int failed;
+} cli_table;
+/* One row; `format` makes cells separated by tabs. The first row is the heading. */
+void cli_table_row(cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Prints, the first column to the left and the others to the right, and frees. */
+kh_status cli_table_print(cli_table *table);
+
+/* ---- completion (complete.c) ---- */
+
+kh_status cli_complete(kh_buf *out, const char *shell);
+
+#endif
