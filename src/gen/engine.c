@@ -14,7 +14,12 @@
 
 #include <string.h>
 
-enum { DEFAULT_BATCH = 512, LOGIT_CHUNK_BYTES = 32 << 20 };
+enum {
+    DEFAULT_BATCH = 512,
+    MOST_BATCH = 1 << 20,
+    MOST_FORKS = 1 << 16,
+    LOGIT_CHUNK_BYTES = 32 << 20
+};
 
 static kh_type cache_type(kh_cache_type type)
 {
@@ -37,6 +42,11 @@ static kh_status check_options(const kh_model *m, const kh_session_options *o)
         KH_FAIL(KH_ERR_ARGUMENT, "a context of %zu is too large", o->context);
     if (o->threads < 0 || o->threads > 1024)
         KH_FAIL(KH_ERR_ARGUMENT, "threads: %d is not between 0 and 1024", o->threads);
+    if (o->batch > MOST_BATCH)
+        KH_FAIL(KH_ERR_ARGUMENT, "a batch of %zu rows: at most %d are allowed", o->batch,
+                MOST_BATCH);
+    if (o->forks > MOST_FORKS)
+        KH_FAIL(KH_ERR_ARGUMENT, "%zu forks: at most %d are allowed", o->forks, MOST_FORKS);
     int q8 = o->k_type == KH_CACHE_Q8_0 || o->v_type == KH_CACHE_Q8_0;
     if (q8 && m->d.E % 32 != 0)
         KH_FAIL(KH_ERR_UNSUPPORTED,

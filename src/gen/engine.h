@@ -47,6 +47,9 @@ enum kh_want { KH_WANT_NOTHING, KH_WANT_LAST, KH_WANT_ALL };
 kh_status kh_session_step(kh_session *session, const int32_t *ids, size_t n, enum kh_phase phase,
                           enum kh_want want, const kh_logit_sink *sink);
 
+/* kh_session_shift for a caller that is inside a call already: a request to stop stays. */
+kh_status kh_session_drop(kh_session *session, size_t keep, size_t count);
+
 /* The setting that "auto" means (gen/auto.c); `source` says where it comes from. */
 kh_status kh_auto_find(const char *identity, char *attn, size_t size, const char **source);
 kh_status kh_auto_store(const char *identity, const char *attn);

@@ -31,7 +31,8 @@ typedef struct answer {
 static kh_status open_answer(answer *a)
 {
     const kh_engine *e = a->session->engine;
-    size_t V = (size_t)e->model->d.V;
+    /* an embedding may be padded: ids without a token are never drawn */
+    size_t V = (size_t)kh_tokenizer_size(e->model->tokenizer);
     size_t n = (size_t)(a->options->top_logprobs > 0 ? a->options->top_logprobs : 0);
     if (n > MOST_ALTERNATIVES) n = MOST_ALTERNATIVES;
     a->alternative_count = n < V ? n : V;
@@ -110,7 +111,7 @@ static kh_status make_room(answer *a, int *full)
     size_t keep = a->options->keep < length / 2 ? a->options->keep : length / 2;
     size_t drop = (length - keep) / 2;
     *full = !a->options->context_shift || drop == 0;
-    return *full ? KH_OK : kh_session_shift(s, keep, drop);
+    return *full ? KH_OK : kh_session_drop(s, keep, drop);
 }
 
 static kh_status answer_loop(answer *a, kh_generate_result *out)

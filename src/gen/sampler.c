@@ -100,13 +100,18 @@ static void sink(kh_candidate *heap, size_t n, size_t at)
     }
 }
 
+static kh_candidate candidate(const float *logits, size_t i)
+{
+    return (kh_candidate){logits[i] == logits[i] ? logits[i] : -INFINITY, (int32_t)i};
+}
+
 void kh_largest(kh_candidate *out, size_t n, const float *logits, size_t V)
 {
-    for (size_t i = 0; i < n; i++) out[i] = (kh_candidate){logits[i], (int32_t)i};
+    for (size_t i = 0; i < n; i++) out[i] = candidate(logits, i);
     if (n < V)
         for (size_t i = n; i-- > 0;) sink(out, n, i);
     for (size_t i = n; i < V; i++) {
-        kh_candidate c = {logits[i], (int32_t)i};
+        kh_candidate c = candidate(logits, i);
         if (!better(c, out[0])) continue;
         out[0] = c;
         sink(out, n, 0);
@@ -129,11 +134,14 @@ static void penalise(kh_sampler *s, float *logits, const int32_t *recent, size_t
     float penalty = s->options.repeat_penalty;
     size_t last = (size_t)(s->options.repeat_last < 0 ? (int)count : s->options.repeat_last);
     size_t from = count > last ? count - last : 0;
+    /* a token is penalised once, however often it occurred: candidates mark who is waiting for it */
+    for (size_t i = from; i < count; i++)
+        if ((size_t)recent[i] < s->V) s->candidates[recent[i]].id = -1;
     for (size_t i = from; i < count; i++) {
-        int seen = 0; /* a token is penalised once, however often it occurred */
-        for (size_t j = from; j < i && !seen; j++) seen = recent[j] == recent[i];
+        if ((size_t)recent[i] >= s->V || s->candidates[recent[i]].id == 0) continue;
         float *x = &logits[recent[i]];
-        if (!seen) *x = *x <= 0 ? *x * penalty : *x / penalty;
+        *x = *x <= 0 ? *x * penalty : *x / penalty;
+        s->candidates[recent[i]].id = 0;
     }
 }
 
@@ -161,8 +169,7 @@ static size_t truncate(kh_sampler *s, size_t n)
 int32_t kh_sampler_draw(kh_sampler *s, const float *logits, const int32_t *recent, size_t count)
 {
     const kh_sampler_options *o = &s->options;
-    for (size_t i = 0; i < s->V; i++)
-        s->scratch[i] = logits[i] == logits[i] ? logits[i] : -INFINITY;
+    memcpy(s->scratch, logits, s->V * sizeof *logits);
     for (size_t i = 0; i < o->bias_count; i++) s->scratch[o->bias[i].id] += o->bias[i].bias;
     if (o->repeat_penalty > 0 && o->repeat_penalty != 1.0f) penalise(s, s->scratch, recent, count);
     if (o->temperature == 0) {

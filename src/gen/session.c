@@ -21,7 +21,10 @@ static kh_status new_session(kh_session **out, kh_engine *engine)
     s->engine = engine;
     engine->refs++;
     atomic_init(&s->stop, 0);
-    kh_status status = kh_new(&s->tokens, engine->context, sizeof *s->tokens, "tokens");
+    /* a reservation: a file may claim a context of a billion positions */
+    void *tokens = NULL;
+    kh_status status = kh_reserve(&tokens, engine->context * sizeof *s->tokens, "tokens");
+    s->tokens = tokens;
     if (status == KH_OK)
         status = kh_new(&s->logits, (size_t)engine->model->d.V, sizeof *s->logits, "logits");
     if (status != KH_OK) {
@@ -73,7 +76,7 @@ void kh_session_close(kh_session *s)
     if (!s) return;
     kh_kv_close(s->kv);
     kh_free(s->logits);
-    kh_free(s->tokens);
+    kh_reserve_free(s->tokens, s->engine->context * sizeof *s->tokens);
     kh_engine_close(s->engine);
     kh_free(s);
 }
@@ -123,7 +126,7 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
     kh_logit_sink last = {.take = keep_last, .context = s, .buffer = s->logits, .chunk_rows = 1};
     s->has_logits = 0;
     KH_TRY(kh_forward(e->model, &run, want == KH_WANT_ALL ? sink : &last));
-    memcpy(s->tokens + length, ids, n * sizeof *ids);
+    memmove(s->tokens + length, ids, n * sizeof *ids); /* a shift reads from there */
     kh_kv_advance(s->kv, n);
     return KH_OK;
 }
@@ -216,7 +219,7 @@ kh_status kh_session_rewind(kh_session *s, size_t length)
     return KH_OK;
 }
 
-kh_status kh_session_shift(kh_session *s, size_t keep, size_t count)
+kh_status kh_session_drop(kh_session *s, size_t keep, size_t count)
 {
     size_t length = kh_session_length(s);
     if (keep > length || count > length - keep)
@@ -232,6 +235,12 @@ kh_status kh_session_shift(kh_session *s, size_t keep, size_t count)
         done += n;
     }
     return KH_OK;
+}
+
+kh_status kh_session_shift(kh_session *s, size_t keep, size_t count)
+{
+    atomic_store(&s->stop, 0);
+    return kh_session_drop(s, keep, count);
 }
 
 const char *kh_session_attn(const kh_session *s)
