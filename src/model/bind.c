@@ -13,6 +13,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum width { W_D, W_F, W_HE, W_GE, W_E };
@@ -123,6 +124,21 @@ static kh_status bind_globals(binding *b, kh_weights *w)
     return KH_OK;
 }
 
+/* Is this the name, as it would be written here, of a slot that the family reads? */
+static int is_slot(const binding *b, const char *name)
+{
+    unsigned parts = b->family->parts | b->family->optional;
+    char *rest = NULL, again[64];
+    if (strncmp(name, "blk.", 4) != 0) return 0;
+    long layer = strtol(name + 4, &rest, 10);
+    if (layer < 0 || layer >= b->d->N || *rest != '.') return 0;
+    for (int s = 0; s < SLOTS; s++) {
+        snprintf(again, sizeof again, "blk.%ld.%s", layer, slots[s].name);
+        if (strcmp(name, again) == 0) return slots[s].part == 0 || (parts & slots[s].part) != 0;
+    }
+    return 0;
+}
+
 /* Names the first tensor that no slot claims. */
 static kh_status refuse_unclaimed(const binding *b)
 {
@@ -130,15 +146,9 @@ static kh_status refuse_unclaimed(const binding *b)
                                           "output_norm.weight", "rope_freqs.weight"};
     for (size_t i = 0; i < kh_gguf_tensor_count(b->file); i++) {
         const char *name = kh_gguf_tensor_at(b->file, i)->name;
-        int known = 0, layer = -1, end = 0;
+        int known = is_slot(b, name);
         for (size_t g = 0; g < sizeof globals / sizeof *globals; g++)
             known |= strcmp(name, globals[g]) == 0;
-        if (!known && sscanf(name, "blk.%d.%n", &layer, &end) == 1 && end > 0 && layer < b->d->N) {
-            unsigned parts = b->family->parts | b->family->optional;
-            for (int s = 0; s < SLOTS; s++)
-                known |= strcmp(name + end, slots[s].name) == 0 &&
-                         (slots[s].part == 0 || (parts & slots[s].part));
-        }
         if (!known)
             KH_FAIL(KH_ERR_UNSUPPORTED,
                     "the tensor %s is not part of a %s model as it is known here: this variant is "

@@ -66,7 +66,9 @@ static size_t vectors_size(const kh_gguf *file, int layers)
     size_t size = kh_arena_need((size_t)layers * sizeof(kh_block));
     for (size_t i = 0; i < kh_gguf_tensor_count(file); i++) {
         const kh_tensor *t = kh_gguf_tensor_at(file, i);
-        if (t->n_dims == 1) size += kh_arena_need(t->dims[0] * sizeof(float));
+        /* some writers give a vector a second dimension of 1 */
+        if (t->dims[1] * t->dims[2] * t->dims[3] == 1)
+            size += kh_arena_need(t->dims[0] * sizeof(float));
     }
     return size;
 }
