@@ -22,38 +22,28 @@ size_t kh_model_metadata_count(const kh_model *model)
     return kh_gguf_value_count(model->file);
 }
 
-static void scalar_text(kh_buf *out, const kh_gguf_value *v, uint64_t i)
+static kh_status element_text(kh_buf *out, const kh_gguf_value *v, uint64_t i)
 {
     uint64_t u = 0;
     double x = 0;
+    if (v->strings) return kh_buf_add(out, v->strings[i].data, v->strings[i].size);
     if (kh_gguf_element_u64(v, i, &u) == KH_OK)
-        kh_buf_format(out, "%llu", (unsigned long long)u);
-    else if (kh_gguf_element_f64(v, i, &x) == KH_OK)
-        kh_buf_format(out, "%g", x);
-    else
-        kh_buf_text(out, "?");
+        return kh_buf_format(out, "%llu", (unsigned long long)u);
+    if (kh_gguf_element_f64(v, i, &x) == KH_OK) return kh_buf_format(out, "%g", x);
+    return kh_buf_text(out, "?");
 }
 
-static void value_text(kh_buf *out, const kh_gguf_value *v)
+static kh_status value_text(kh_buf *out, const kh_gguf_value *v)
 {
     enum { SHOWN = 4 };
-    if (v->kind == KH_GGUF_STRING) {
-        kh_buf_add(out, v->strings[0].data, v->strings[0].size);
-        return;
-    }
-    if (v->kind != KH_GGUF_ARRAY) {
-        scalar_text(out, v, 0);
-        return;
-    }
-    kh_buf_format(out, "[%llu] ", (unsigned long long)v->count);
+    KH_TRY(kh_buf_reserve(out, 0));
+    if (v->kind != KH_GGUF_ARRAY) return element_text(out, v, 0);
+    KH_TRY(kh_buf_format(out, "[%llu] ", (unsigned long long)v->count));
     for (uint64_t i = 0; i < v->count && i < SHOWN; i++) {
-        if (i) kh_buf_text(out, ", ");
-        if (v->strings)
-            kh_buf_add(out, v->strings[i].data, v->strings[i].size);
-        else
-            scalar_text(out, v, i);
+        if (i) KH_TRY(kh_buf_text(out, ", "));
+        KH_TRY(element_text(out, v, i));
     }
-    if (v->count > SHOWN) kh_buf_text(out, ", ...");
+    return v->count > SHOWN ? kh_buf_text(out, ", ...") : KH_OK;
 }
 
 /* Copies text, cut with "..." and never inside a UTF-8 character. */
@@ -75,12 +65,13 @@ kh_status kh_model_metadata(const kh_model *model, size_t index, char *key, size
     const kh_gguf_value *v = kh_gguf_value_at(model->file, index);
     if (!v) KH_FAIL(KH_ERR_ARGUMENT, "there is no metadata number %zu", index);
     kh_buf text = {0};
-    KH_TRY(kh_buf_reserve(&text, 0));
-    value_text(&text, v);
-    copy_cut(key, key_size, v->key.data, v->key.size);
-    copy_cut(value, value_size, text.data, text.size);
+    kh_status status = value_text(&text, v);
+    if (status == KH_OK) {
+        copy_cut(key, key_size, v->key.data, v->key.size);
+        copy_cut(value, value_size, text.data, text.size);
+    }
     kh_buf_free(&text);
-    return KH_OK;
+    return status;
 }
 
 size_t kh_model_tensor_count(const kh_model *model)

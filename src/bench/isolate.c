@@ -49,7 +49,8 @@ kh_status kh_isolate(int isolate, kh_isolate_body *body, void *context, void *re
     if (status == KH_OK && WIFSIGNALED(how))
         status = kh_fail(KH_ERR_CHECK, "a measurement was ended by signal %d", WTERMSIG(how));
     else if (status == KH_OK && page->status != KH_OK)
-        status = kh_fail(page->status, "%s", page->sentence);
+        status = kh_fail(page->status, "%s",
+                         page->sentence[0] ? page->sentence : "a measurement ended early");
     if (status == KH_OK) memcpy(result, page->result, size);
     munmap(page, whole);
     return status;

@@ -112,7 +112,7 @@ static kh_status fit(kh_buf *out, size_t *places, kh_planted *p, const kh_model 
     for (int round = 0; round < 8; round++) {
         double want = budget * per_token;
         if (want > (double)size && round == 0) want = (double)size;
-        if (want > (double)size)
+        if (!(want <= (double)size))
             KH_FAIL(KH_ERR_ARGUMENT, "the text has %zu bytes, too few for %zu tokens", size,
                     tokens);
         size_t part = sentence_end(text, size, (size_t)want);

@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PROBE_TOKENS = 96, TAIL_TOKENS = 8 };
+enum { PROBE_TOKENS = 96, TAIL_TOKENS = 8, FEWEST_TOKENS = 2 * TAIL_TOKENS };
 
 typedef struct checks {
     const kh_model *model;
@@ -150,6 +150,12 @@ static kh_status check_tokenizer(checks *c)
 
 /* ---- running the model ---- */
 
+/* NaN is worse than any number, and stays. */
+static int worse(double gap, double worst)
+{
+    return worst == worst && !(gap <= worst);
+}
+
 typedef struct residual {
     float *pre, *sum; /* [rows][D] */
     double worst;
@@ -166,7 +172,7 @@ static void add_up(void *context, kh_point point, int layer, float *data, size_t
     if (point != KH_POINT_RESID_POST) return;
     for (size_t i = 0; i < n; i++) {
         double size = fabs((double)data[i]), gap = fabs((double)data[i] - (double)r->sum[i]);
-        if (gap / (1 + size) <= r->worst) continue;
+        if (!worse(gap / (1 + size), r->worst)) continue;
         r->worst = gap / (1 + size);
         r->layer = layer;
     }
@@ -216,7 +222,7 @@ static double distance(const checks *c, const float *logits, size_t row)
     double worst = 0, most = 1e-30;
     for (size_t i = 0; i < V; i++) {
         double gap = fabs((double)logits[i] - (double)want[i]);
-        if (!(gap <= worst)) worst = gap;
+        if (worse(gap, worst)) worst = gap;
         if (fabs((double)want[i]) > most) most = fabs((double)want[i]);
     }
     return worst / most;
@@ -242,7 +248,7 @@ static kh_status check_decode(checks *c, kh_session *session)
     for (size_t i = from; i < c->count; i++) {
         KH_TRY(kh_session_step(session, c->ids + i, 1, KH_PHASE_DECODE, KH_WANT_LAST, NULL));
         double gap = distance(c, kh_session_logits(session), i);
-        if (!(gap <= worst)) worst = gap;
+        if (worse(gap, worst)) worst = gap;
     }
     report(c, "decode", worst < 1e-4, "token by token against the parallel pass: %.2g", worst);
     return KH_OK;
@@ -274,7 +280,14 @@ static kh_status run_model(checks *c)
                                    &c->count);
     kh_buf_free(&text);
     KH_TRY(status);
+    size_t trained = (size_t)c->model->d.context;
     if (c->count > PROBE_TOKENS) c->count = PROBE_TOKENS;
+    if (c->count > trained) c->count = trained;
+    if (c->count < FEWEST_TOKENS) {
+        report(c, "run", -1, "the probe has %zu tokens, %d are needed to compare passes", c->count,
+               FEWEST_TOKENS);
+        return KH_OK;
+    }
     KH_TRY(kh_new(&c->rows, c->count * (size_t)c->model->d.V, sizeof *c->rows, "logits"));
     kh_session *session = NULL;
     KH_TRY(open_session(c, &session, "full"));
