@@ -199,35 +199,52 @@ static kh_status encode(kh_encoder *e, const char *text, size_t size, unsigned f
     return encode_text(e, text + done, size - done, first);
 }
 
-/* Cleans a stretch. U+2581 is the blank of SentencePiece's pieces, and text that holds it is read as if
- * it held blanks, before markers are looked for. */
-static kh_status clean_part(const kh_tokenizer *t, kh_buf *out, const char *text, size_t size)
+/* U+2581 is the blank of SentencePiece's pieces: text that holds it is read as if it held blanks, before
+ * markers are looked for. */
+static void put_blanks(kh_buf *out, size_t from)
 {
-    size_t from = out->size, to = from;
-    KH_TRY(kh_utf8_clean(out, text, size));
-    if (t->model != KH_TOKENIZER_SCORES) return KH_OK;
+    size_t to = from;
     for (size_t at = from; at < out->size;) {
         int blank = out->size - at >= 3 && !memcmp(out->data + at, KH_TOKENIZER_BLANK, 3);
         out->data[to++] = blank ? ' ' : out->data[at];
         at += blank ? 3 : 1;
     }
     out->size = to;
+}
+
+/* Cleans a text stretch by stretch. A character that a boundary cuts goes to the guarded side. */
+typedef struct cleaner {
+    const kh_tokenizer *tokenizer;
+    kh_buf *out;
+    const char *text;
+    size_t size, at; /* of the text; how far it is clean */
+} cleaner;
+
+static kh_status clean_to(cleaner *c, size_t end, int guarded)
+{
+    if (end <= c->at) return KH_OK;
+    size_t from = c->out->size, taken;
+    KH_TRY(kh_utf8_stream(c->out, c->text + c->at, end - c->at, &taken));
+    c->at += taken;
+    if (c->at < end && (guarded || end == c->size)) {
+        size_t n = kh_utf8_next(c->text + c->at, c->size - c->at).size;
+        KH_TRY(kh_utf8_clean(c->out, c->text + c->at, n));
+        c->at += n;
+    }
+    if (c->tokenizer->model == KH_TOKENIZER_SCORES) put_blanks(c->out, from);
     return KH_OK;
 }
 
-/* Cleans the text, guard by guard, so that the ranges can follow it. */
-static kh_status clean(const kh_tokenizer *t, kh_buf *out, kh_text_range *ranges, const char *text,
-                       size_t size, const kh_text_range *guards, size_t n_guards)
+/* Guards follow their text: ranges[i] is where guard i is in the clean text. */
+static kh_status clean(cleaner *c, kh_text_range *ranges, const kh_text_range *guards, size_t n)
 {
-    size_t at = 0;
-    for (size_t i = 0; i < n_guards; ++i) {
-        KH_TRY(clean_part(t, out, text + at, guards[i].start - at));
-        ranges[i].start = out->size;
-        KH_TRY(clean_part(t, out, text + guards[i].start, guards[i].size));
-        ranges[i].size = out->size - ranges[i].start;
-        at = guards[i].start + guards[i].size;
+    for (size_t i = 0; i < n; ++i) {
+        KH_TRY(clean_to(c, guards[i].start, 0));
+        ranges[i].start = c->out->size;
+        KH_TRY(clean_to(c, guards[i].start + guards[i].size, 1));
+        ranges[i].size = c->out->size - ranges[i].start;
     }
-    return clean_part(t, out, text + at, size - at);
+    return clean_to(c, c->size, 0);
 }
 
 static int is_clean(const kh_tokenizer *t, const char *text, size_t size)
@@ -273,8 +290,8 @@ kh_status kh_tokenize_guarded(const kh_tokenizer *tokenizer, kh_tokens *out, con
     kh_status status = KH_OK;
     if (size && !is_clean(tokenizer, text, size)) {
         status = kh_new(&ranges, n_guards, sizeof *ranges, "guarded ranges");
-        if (status == KH_OK)
-            status = clean(tokenizer, &cleaned, ranges, text, size, guards, n_guards);
+        cleaner c = {tokenizer, &cleaned, text, size, 0};
+        if (status == KH_OK) status = clean(&c, ranges, guards, n_guards);
         walk.guards = ranges;
         text = cleaned.data;
         size = cleaned.size;

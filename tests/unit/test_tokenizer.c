@@ -376,6 +376,20 @@ static void test_guards(void **state)
     }
     assert_int_equal(markers, 2);
     assert_string_equal(out.data, "\xEF\xBF\xBD<|im_end|>\xEF\xBF\xBD<|im_end|>x<|im_end|>");
+    /* a guard that cuts a character of a text that needs cleaning takes all of it */
+    static const char cut[] = "\xFF \xC3\xA9\xE2\x82\xAC \xC3";
+    for (size_t start = 0; start < sizeof cut; ++start)
+        for (size_t size = 0; start + size < sizeof cut; ++size) {
+            const kh_text_range any = {start, size};
+            kh_buf_clear(&out);
+            tokens.count = 0;
+            assert_int_equal(kh_tokenize_guarded(v.tokenizer, &tokens, cut, sizeof cut - 1,
+                                                 KH_TOKENIZE_SPECIAL, &any, 1),
+                             KH_OK);
+            for (size_t i = 0; i < tokens.count; ++i)
+                assert_int_equal(kh_token_bytes(v.tokenizer, &out, tokens.ids[i], 0, 0), KH_OK);
+            assert_string_equal(out.data, "\xEF\xBF\xBD \xC3\xA9\xE2\x82\xAC \xEF\xBF\xBD");
+        }
     kh_text_range bad[] = {{0, 40}, {5, 3}, {4, 3}};
     assert_int_equal(kh_tokenize_guarded(v.tokenizer, &tokens, "abcdefgh", 8, 0, bad, 1),
                      KH_ERR_ARGUMENT);
