@@ -68,7 +68,7 @@ void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh
             kh_arena_need((T * H + parts) * sizeof(kh_attn_item)) + part_bytes(parts, E, keep);
     *step += kh_arena_need(S * sizeof(float)) + kh_arena_need(S * sizeof(uint32_t));
     kh_tile tile;
-    *scratch = kh_tile_place(&tile, NULL, KH_TILE_ROWS, E, ld);
+    *scratch = kh_tile_place(&tile, NULL, KH_TILE_ROWS, E, ld, S);
 }
 
 /* ---- cutting the work */
@@ -217,8 +217,8 @@ void kh_attn_open_tile(const kh_attn_work *work, const kh_attn_task *task, size_
         t->chunk.begin = (uint32_t)((task->chunk + c) * KH_CHUNK);
         t->chunk.end = t->chunk.begin + KH_CHUNK;
     }
-    size_t bytes = kh_tile_place(t, NULL, R, E, work->ld);
-    kh_tile_place(t, kh_arena_take(&work->run->scratch[worker], bytes), R, E, work->ld);
+    size_t bytes = kh_tile_place(t, NULL, R, E, work->ld, work->S);
+    kh_tile_place(t, kh_arena_take(&work->run->scratch[worker], bytes), R, E, work->ld, work->S);
     kh_tile_load(t, work->q);
 }
 
@@ -413,6 +413,7 @@ static kh_status attend(kh_attn_work *work)
         if (span->rows <= KH_CHUNK_TOKENS) few += span->rows;
     }
     work->ld = 16;
+    work->S = S;
     for (int head = 0; head < work->layer->H; head++) {
         const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, work->layer->layer, head);
         size_t room = list_room(s, S), k = s->k < KH_CHUNK ? (size_t)s->k : KH_CHUNK;
@@ -421,7 +422,7 @@ static kh_status attend(kh_attn_work *work)
     }
     kh_tile tile;
     KH_TRY(check(run, work->layer,
-                 kh_tile_place(&tile, NULL, KH_TILE_ROWS, (size_t)work->layer->E, work->ld)));
+                 kh_tile_place(&tile, NULL, KH_TILE_ROWS, (size_t)work->layer->E, work->ld, S)));
     if (few > FEW_ROWS) few = FEW_ROWS;
     size_t items = rows + few * (size_t)work->layer->H * most_chunks(S);
     KH_TRY(kh_arena_new(run->step, &work->tasks, rows, sizeof *work->tasks));

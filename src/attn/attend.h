@@ -38,6 +38,7 @@ typedef struct kh_attn_work {
     kh_attn_item *items;
     size_t task_count, item_count, part_count;
     size_t ld; /* entries of a row's list */
+    size_t S;  /* the most keys that a row sees */
     kh_attn_parts parts;
 } kh_attn_work;
 

@@ -33,7 +33,7 @@ static size_t place(void *out, char *base, size_t at, size_t bytes)
     return at + kh_arena_need(bytes);
 }
 
-size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld)
+size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size_t S)
 {
     size_t at = 0, row = R * sizeof(float);
     at = place(&t->q, base, at, E * row);
@@ -51,6 +51,7 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld)
     at = place(&t->heads_kept, base, at, R * sizeof(uint32_t));
     at = place(&t->mean, base, at, E * row);
     at = place(&t->rows, base, at, ld * sizeof(void *));
+    at = place(&t->value_pages, base, at, (S / KH_PAGE + 1) * sizeof(char *));
     at = place(&t->keys.ranges, base, at, R * 2 * sizeof(kh_range));
     at = place(&t->keys.values, base, at, ld * row);
     at = place(&t->keys.indices, base, at, ld * R * sizeof(uint32_t));
@@ -66,6 +67,9 @@ void kh_tile_load(kh_tile *t, const float *q)
         memcpy(t->q + token * heads * E,
                q + ((t->row + token) * (size_t)t->layer->H + (size_t)t->head) * E,
                heads * E * sizeof *q);
+    t->pages = (kh_tile_visible(t, t->R - 1).end + KH_PAGE - 1) / KH_PAGE;
+    for (size_t p = 0; p < t->pages && t->setting->method->kind == KH_KEYS_INDICES; p++)
+        t->value_pages[p] = kh_kv_values(t->kv, t->layer->layer, t->g, p);
 }
 
 kh_range kh_tile_visible(const kh_tile *t, size_t r)
@@ -257,13 +261,8 @@ void kh_scorer_gather(kh_tile *t, size_t r, const float *weights, const uint32_t
 {
     const kh_kv_shape *shape = kh_kv_shape_of(t->kv);
     size_t E = (size_t)t->layer->E, bytes = kh_type_row_bytes(shape->v_type, E);
-    size_t last = SIZE_MAX;
-    const char *page = NULL;
-    for (size_t i = 0; i < n; i++) {
-        size_t p = indices[i] / KH_PAGE;
-        if (p != last) page = kh_kv_values(t->kv, t->layer->layer, t->g, last = p);
-        t->rows[i] = page + indices[i] % KH_PAGE * bytes;
-    }
+    for (size_t i = 0; i < n; i++)
+        t->rows[i] = t->value_pages[indices[i] / KH_PAGE] + indices[i] % KH_PAGE * bytes;
     switch (shape->v_type) {
     case KH_TYPE_F32: t->kern->gather_f32(z, weights, t->rows, n, E); break;
     case KH_TYPE_F16: t->kern->gather_f16(z, weights, t->rows, n, E); break;

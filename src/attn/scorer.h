@@ -8,7 +8,7 @@
 #include "attn/method.h"
 
 enum {
-    KH_TILE_ROWS = 48,  /* at most: scores of a page (12 KiB) stay in the first-level cache */
+    KH_TILE_ROWS = 96,  /* at most: scores of a page (12 KiB) stay in the first-level cache */
     KH_CHUNK = 1024,    /* keys that one work item sees where there are few query rows */
     KH_CHUNK_TOKENS = 4 /* what "few" is */
 };
@@ -38,12 +38,15 @@ typedef struct kh_tile {
     float *alpha, *thresholds; /* [R] */
     uint32_t *heads_kept;      /* [R] sinks at the front of a row's list */
     const void **rows;         /* [ld] value rows of one query row */
+    const char **value_pages;  /* [pages] filled by kh_tile_load where values are gathered */
+    size_t pages;              /* that the tile's rows see, from the first of the sequence */
     float *mean;               /* [tokens][E] mean of all visible values */
     kh_keys keys;
 } kh_tile;
 
-/* Lays a tile's memory out from `base` (NULL: measures); R rows of width E, lists of ld entries. */
-size_t kh_tile_place(kh_tile *tile, char *base, size_t R, size_t E, size_t ld);
+/* Lays a tile's memory out from `base` (NULL: measures): R rows of width E that see at most S keys,
+ * lists of ld entries. */
+size_t kh_tile_place(kh_tile *tile, char *base, size_t R, size_t E, size_t ld, size_t S);
 /* Copies the tile's rows of q [T][H][E]. */
 void kh_tile_load(kh_tile *tile, const float *q);
 

@@ -180,15 +180,16 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
         v16 threshold = v16_set1(thresholds[r]);
         size_t at = r * ldc + counts[r], i = 0;
         for (; i + 64 <= n; i += 64) { /* most pages pass nothing: one branch for the four */
-            uint64_t bits = 0;
-            for (size_t c = 0; c < 4; c++)
-                bits |= (uint64_t)v16_bits_gt(v16_load(s + i + 16 * c), threshold) << 16 * c;
-            if (!bits) continue;
-            for (size_t c = 0; c < 4; c++)
-                if (bits >> 16 * c & 0xffff)
-                    at += compress(values + at, indices + at, v16_load(s + i + 16 * c),
-                                   first_index + (uint32_t)(i + 16 * c),
-                                   (uint32_t)(bits >> 16 * c & 0xffff));
+            v16 top = threshold;       /* NaN gives way to it, operand by operand */
+            for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + i + 16 * c), top);
+            if (!v16_bits_gt(top, threshold)) continue;
+            for (size_t c = 0; c < 4; c++) {
+                v16 x = v16_load(s + i + 16 * c);
+                uint32_t bits = v16_bits_gt(x, threshold);
+                if (bits)
+                    at += compress(values + at, indices + at, x,
+                                   first_index + (uint32_t)(i + 16 * c), bits);
+            }
         }
         for (; i < n; i += 16) {
             size_t lanes = n - i < 16 ? n - i : 16;
