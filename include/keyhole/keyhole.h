@@ -3,6 +3,7 @@
 #ifndef KEYHOLE_KEYHOLE_H
 #define KEYHOLE_KEYHOLE_H
 
+#include <keyhole/attention.h>
 #include <keyhole/bench.h>
 #include <keyhole/eval.h>
 #include <keyhole/inspect.h>
