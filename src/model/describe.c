@@ -49,19 +49,42 @@ static kh_status opt_real(reader *r, const char *field, double *out)
     return KH_OK;
 }
 
-/* A count that some files give per layer: all layers must agree, since the cache has one shape. */
+/* A count that some files give per layer: all layers must agree, since the cache has one shape. It
+ * stays as it is where the file says nothing, and is positive in the end. */
 static kh_status uniform_int(reader *r, const char *field, int *out, uint64_t max)
 {
     const kh_gguf_value *value = kh_gguf_find(r->file, name(r, field));
-    if (!value || value->kind != KH_GGUF_ARRAY) return opt_int(r, field, out, max);
-    for (uint64_t i = 0; i < value->count; i++) {
+    if (!value || value->kind != KH_GGUF_ARRAY) KH_TRY(opt_int(r, field, out, max));
+    for (uint64_t i = 0; value && value->kind == KH_GGUF_ARRAY && i < value->count; i++) {
         uint64_t x = 0;
         KH_TRY(kh_gguf_element_u64(value, i, &x));
         if (i > 0 && x != (uint64_t)*out)
-            KH_FAIL(KH_ERR_UNSUPPORTED, "%s: layers of different shapes are not supported", r->key);
-        if (x > max) KH_FAIL(KH_ERR_FORMAT, "%s: %llu is too large", r->key, (unsigned long long)x);
+            KH_FAIL(KH_ERR_UNSUPPORTED,
+                    "%s: layers of different shapes are not supported, found %d and %llu", r->key,
+                    *out, (unsigned long long)x);
+        if (x > max)
+            KH_FAIL(KH_ERR_FORMAT, "%s: at most %llu is expected, found %llu", r->key,
+                    (unsigned long long)max, (unsigned long long)x);
         *out = (int)x;
     }
+    if (*out <= 0) KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found 0", r->key);
+    return KH_OK;
+}
+
+static kh_status read_head_width(reader *r, kh_description *d)
+{
+    d->E = d->D / d->H;
+    KH_TRY(opt_int(r, "attention.key_length", &d->E, KH_MAX_WIDTH));
+    int value_width = d->E;
+    KH_TRY(opt_int(r, "attention.value_length", &value_width, KH_MAX_WIDTH));
+    if (value_width != d->E)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: values as wide as the keys are expected (%d), found %d",
+                r->key, d->E, value_width);
+    if (d->E < 2 || d->E > KH_ROPE_MAX || d->E % 2 != 0)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "%s.attention.key_length (or embedding_length / attention.head_count): an even "
+                "number from 2 to %d is expected, found %d",
+                r->arch, KH_ROPE_MAX, d->E);
     return KH_OK;
 }
 
@@ -74,26 +97,15 @@ static kh_status read_shape(reader *r, kh_description *d)
     KH_TRY(uniform_int(r, "attention.head_count", &d->H, 4096));
     d->G = d->H;
     KH_TRY(uniform_int(r, "attention.head_count_kv", &d->G, 4096));
-    if (d->F == 0 || d->H == 0 || d->G == 0 || d->H % d->G != 0)
-        KH_FAIL(KH_ERR_FORMAT,
-                "%s: %d heads, %d key heads and a feed-forward width of %d do not make a model",
-                r->arch, d->H, d->G, d->F);
-    d->E = d->D / d->H;
-    KH_TRY(opt_int(r, "attention.key_length", &d->E, 1024));
-    int value_width = d->E;
-    KH_TRY(opt_int(r, "attention.value_length", &value_width, 1024));
-    if (value_width != d->E)
-        KH_FAIL(KH_ERR_UNSUPPORTED,
-                "%s: keys of width %d with values of width %d are not supported", r->arch, d->E,
-                value_width);
-    if (d->E < 2 || d->E > KH_ROPE_MAX || d->E % 2 != 0)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a head width of %d is not supported (2 to %d, even)",
-                r->arch, d->E, KH_ROPE_MAX);
+    if (d->H % d->G != 0)
+        KH_FAIL(KH_ERR_FORMAT, "%s: a divisor of the %d heads is expected, found %d", r->key, d->H,
+                d->G);
+    KH_TRY(read_head_width(r, d));
     const kh_tensor *embedding = kh_gguf_tensor(r->file, "token_embd.weight");
     if (!embedding) KH_FAIL(KH_ERR_FORMAT, "the file has no tensor token_embd.weight");
     if (embedding->dims[1] > KH_MAX_VOCABULARY)
-        KH_FAIL(KH_ERR_FORMAT, "token_embd.weight: a vocabulary of %llu tokens is too large",
-                (unsigned long long)embedding->dims[1]);
+        KH_FAIL(KH_ERR_FORMAT, "token_embd.weight: at most %d tokens are expected, found %llu",
+                KH_MAX_VOCABULARY, (unsigned long long)embedding->dims[1]);
     d->V = (int)embedding->dims[1];
     return KH_OK;
 }
@@ -116,8 +128,8 @@ static kh_status read_scaling(reader *r, kh_description *d, kh_rope_spec *rope)
     else if (type.size == 4 && memcmp(type.data, "yarn", 4) == 0)
         rope->scaling = KH_ROPE_YARN;
     else
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (none, linear, yarn)", r->key,
-                (int)type.size, type.data);
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (none, linear, yarn)",
+                name(r, "rope.scaling.type"), (int)(type.size < 64 ? type.size : 64), type.data);
     rope->original = d->context;
     rope->ext_factor = -1;
     KH_TRY(opt_real(r, "rope.scaling.original_context_length", &rope->original));
@@ -126,8 +138,12 @@ static kh_status read_scaling(reader *r, kh_description *d, kh_rope_spec *rope)
     KH_TRY(opt_real(r, "rope.scaling.yarn_attn_factor", &rope->attn_factor));
     KH_TRY(opt_real(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast));
     KH_TRY(opt_real(r, "rope.scaling.yarn_beta_slow", &rope->beta_slow));
-    if (rope->factor <= 0 || rope->original <= 0)
-        KH_FAIL(KH_ERR_FORMAT, "%s.rope.scaling: factor and length must be positive", r->arch);
+    if (!(rope->factor > 0))
+        KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found %g",
+                name(r, "rope.scaling.factor"), rope->factor);
+    if (!(rope->original > 0))
+        KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found %g",
+                name(r, "rope.scaling.original_context_length"), rope->original);
     return KH_OK;
 }
 
@@ -135,14 +151,17 @@ static kh_status read_rope(reader *r, kh_description *d, const kh_family *family
 {
     kh_rope_spec *rope = &d->rope[0];
     int n_rot = d->E;
-    KH_TRY(opt_int(r, "rope.dimension_count", &n_rot, KH_ROPE_MAX));
+    KH_TRY(opt_int(r, "rope.dimension_count", &n_rot, KH_MAX_WIDTH));
     if (n_rot < 2 || n_rot > d->E || n_rot % 2 != 0)
-        KH_FAIL(KH_ERR_FORMAT, "%s: %d of %d elements cannot be rotated", r->key, n_rot, d->E);
+        KH_FAIL(KH_ERR_FORMAT,
+                "%s: an even number from 2 to the head width %d is expected, found %d", r->key,
+                d->E, n_rot);
     rope->style = family->rope_style;
     rope->n_rot = (size_t)n_rot;
     rope->base = 10000;
     KH_TRY(opt_real(r, "rope.freq_base", &rope->base));
-    if (rope->base <= 0) KH_FAIL(KH_ERR_FORMAT, "%s: a positive base is expected", r->key);
+    if (!(rope->base > 1))
+        KH_FAIL(KH_ERR_FORMAT, "%s: a number above 1 is expected, found %g", r->key, rope->base);
     KH_TRY(read_scaling(r, d, rope));
     d->rope[1] = *rope;
     return KH_OK;
@@ -163,7 +182,8 @@ kh_status kh_describe(kh_description *out, const kh_family *family, const kh_ggu
     int experts = 0;
     KH_TRY(opt_int(&r, "expert_count", &experts, 1 << 20));
     if (experts > 0)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: mixtures of experts are not supported", r.key);
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: mixtures of experts are not supported, found %d", r.key,
+                experts);
     out->norm_eps = (float)eps;
     out->attn_softcap = (float)softcap;
     out->logit_softcap = (float)logit_softcap;

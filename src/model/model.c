@@ -93,6 +93,8 @@ static kh_status open_parts(kh_model *m, const char *path, int with_network)
     KH_TRY(kh_gguf_opt_string(m->file, "general.architecture", &arch));
     copy_slice(m->architecture, sizeof m->architecture, arch);
     if (with_network) {
+        if (!kh_gguf_find(m->file, "general.architecture"))
+            KH_FAIL(KH_ERR_FORMAT, "key 'general.architecture' is missing");
         m->family = kh_family_find(arch.data, arch.size);
         if (!m->family)
             KH_FAIL(KH_ERR_UNSUPPORTED, "the architecture \"%s\" is not supported (known: %s)",

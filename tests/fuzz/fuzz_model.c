@@ -30,6 +30,9 @@ static void must(int good)
 static const uint8_t *fill_of(uint8_t seed)
 {
     static uint8_t bytes[FILL_BYTES];
+    static int made = -1;
+    if (made == seed) return bytes;
+    made = seed;
     enum form form = (enum form)(seed & FORM);
     uint32_t x = 2463534242u + seed;
     memset(bytes, form == ONES ? 0xff : 0, sizeof bytes);
