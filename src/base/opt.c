@@ -3,7 +3,7 @@
  * A command describes its options once, as data: spellings, kind, range, help, and the offset of the
  * value in the command's own struct. Parsing writes through the offset, so a table is constant,
  * shared between commands, and needs no code per option; help, manual pages and completion
- * (opt_help.c, cli/complete.c) read the same table.
+ * (opt_help.c, cli/completion.c) read the same table.
  *
  * Rules. Spellings are matched whole: no abbreviations, which would change meaning when an option is
  * added, and no glued short options, because "-ctk" and "-ngl" are names of the field. An option

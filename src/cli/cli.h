@@ -246,7 +246,7 @@ void cli_table_row(cli_table *table, const char *format, ...) __attribute__((for
 /* Prints, the first column to the left and the others to the right, and frees. */
 kh_status cli_table_print(cli_table *table);
 
-/* ---- completion (complete.c) ---- */
+/* ---- completion (completion.c) ---- */
 
 kh_status cli_complete(kh_buf *out, const char *shell);
 

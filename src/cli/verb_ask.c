@@ -120,7 +120,7 @@ static void choose_cache(question *q)
     if (n <= 0 || n >= room) q->cache[0] = 0;
 }
 
-/* Brings the session to the last token but one of the question. */
+/* Reads the document, and with --sources all of the question but its last token. */
 static kh_status read_document(question *q, cli_answer *answer)
 {
     size_t loaded = 0, end = 0;
@@ -141,8 +141,10 @@ static kh_status read_document(question *q, cli_answer *answer)
         if (kh_session_save(answer->session, q->cache) != KH_OK)
             cli_note("the document as read could not be kept: %s", kh_last_error());
     }
+    /* The row of the last token chooses the first word of the answer, and is to be observed. */
     size_t known = answer->cached_tokens;
-    if (q->count > 1 && fits) KH_TRY(cli_answer_read(answer, q->ids, q->count - 1));
+    if (q->args->sources && q->count > 1 && fits)
+        KH_TRY(cli_answer_read(answer, q->ids, q->count - 1));
     answer->cached_tokens = known;
     return KH_OK;
 }

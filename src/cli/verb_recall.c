@@ -169,12 +169,12 @@ static kh_status measure(const kh_model *model, const cli_args *args, const kh_b
                                  .progress = cli_progress};
     kh_recall_result *results = NULL;
     KH_TRY(kh_new(&results, attns.count, sizeof *results, "the results"));
-    for (size_t i = 0; i < attns.count; i++) cli_explain_auto(model, args, attns.items[i]);
     if (args->demo && !args->json)
         cli_out("%zu facts of one sentence each are planted at even depths in %zu tokens of a "
                 "novel.\nFor each attention setting the text is read once; then every fact is "
                 "completed from its first words.\n\n",
                 kh_fact_count(), args->tokens ? (size_t)args->tokens : (size_t)6000);
+    for (size_t i = 0; i < attns.count; i++) cli_explain_auto(model, args, attns.items[i]);
     kh_status status = cli_out_flush();
     if (status == KH_OK) status = kh_recall(model, text->data, text->size, &options, results);
     cli_progress_end();
