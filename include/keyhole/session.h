@@ -19,8 +19,10 @@ typedef struct kh_session kh_session;
 
 typedef enum kh_cache_type { KH_CACHE_F16, KH_CACHE_F32, KH_CACHE_Q8_0 } kh_cache_type;
 typedef enum kh_precision {
-    KH_PRECISION_DEFAULT, /* the weights' own integer kernels */
-    KH_PRECISION_F32      /* weights unpacked, products in f32 */
+    KH_PRECISION_DEFAULT, /* activations in f32, weights as the file holds them */
+    KH_PRECISION_F32,     /* the same, every weight unpacked first: slower, to compare with */
+    KH_PRECISION_Q8       /* activations in 8 bits, as llama.cpp does: faster where the machine has
+                             8-bit dot products; KL to f32 about 3e-3 nats, 96 % same top token */
 } kh_precision;
 
 typedef struct kh_session_options {

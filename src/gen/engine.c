@@ -104,7 +104,9 @@ kh_status kh_engine_open(kh_engine **out, const kh_model *model, const kh_sessio
     e->context = options->context ? options->context : (size_t)model->d.context;
     e->batch = options->batch ? options->batch : DEFAULT_BATCH;
     if (e->batch > e->context) e->batch = e->context;
-    e->compute = options->precision == KH_PRECISION_F32 ? KH_COMPUTE_F32 : KH_COMPUTE_DEFAULT;
+    e->compute = options->precision == KH_PRECISION_F32  ? KH_COMPUTE_F32
+                 : options->precision == KH_PRECISION_Q8 ? KH_COMPUTE_Q8
+                                                         : KH_COMPUTE_DEFAULT;
     e->pool.threads = options->threads ? options->threads : kh_cpu_count();
     e->kern = kh_kern_get(kh_cpu_isa());
     e->stats.want_mass = options->stats;

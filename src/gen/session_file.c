@@ -30,7 +30,9 @@ static kh_status describe(kh_buf *out, const kh_session *s)
     return kh_buf_format(out, "model %s; keys %s, values %s; attention %s; %s", e->model->identity,
                          kh_type_name(shape->k_type), kh_type_name(shape->v_type),
                          kh_attn_plan_text(e->plan),
-                         e->compute == KH_COMPUTE_F32 ? "f32 products" : "integer products");
+                         e->compute == KH_COMPUTE_F32  ? "weights unpacked to f32"
+                         : e->compute == KH_COMPUTE_Q8 ? "activations in 8 bits"
+                                                       : "activations in f32");
 }
 
 static kh_status write_parts(const kh_session *s, kh_outfile *file, const kh_buf *head)

@@ -1,17 +1,19 @@
 /* y = W x on the file's own weights.
  *
- * Three paths, chosen by the problem alone:
+ * Activations stay f32 unless the run asks for 8 bits. Four paths, chosen by the problem alone:
  *
- *   rows    T <= 4 (decoding). Bound by the memory that holds W: native kernels read the file's
- *           blocks (Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K); other types are unpacked row by row.
- *   panels  T > 4 (prompts). Bound by arithmetic: 16 rows are unpacked to bytes and packed into a
- *           panel in the worker's scratch, which then meets all T rows. Unpacking is paid once a
- *           batch, and no second copy of the weights exists.
- *   f32     run->compute asks for it, or the weights are dense: 64 rows are unpacked to f32 and
- *           multiplied by oneDNN (T > 4) or by the dense row kernels.
+ *   rows       T <= 4 (decoding). Bound by the memory that holds W: rows are multiplied one by one.
+ *   product    T > 4 (prompts), or f32 asked for. Bound by arithmetic: rows are unpacked to f32 in
+ *              the worker's scratch and multiplied by oneDNN.
+ *   rows q8    T <= 4 with KH_COMPUTE_Q8: x in 8 bits, native kernels on the file's blocks.
+ *   panels q8  T > 4 with KH_COMPUTE_Q8: 16 rows as bytes, packed into a panel that meets all T rows.
  *
- *     x [T][cols] --quantise--> q, d, s (step memory)      once for all weights of a call
- *     W item      --unpack--->  q [16][cols], d, m --pack--> panel (worker scratch)
+ * Unpacking is paid once a batch, and no second copy of the weights exists. 8 bits cost a KL of
+ * 2e-3 to 3e-3 nats and 3 to 4 % of the top tokens (1,000 tokens, SmolLM2 135M and Gemma 3 270M), and
+ * win time only where the processor has 8-bit dot products; so they are not the default.
+ *
+ *     x [T][cols] --quantise--> q, d, s (step memory)      q8: once for all weights of a call
+ *     W item      --unpack--->  w [64][cols] f32 | q, d, m --pack--> panel (worker scratch)
  *
  * An item is 16, 32 or 64 rows of one weight, whatever the number of threads; items of several weights
  * (q, k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so
@@ -27,7 +29,7 @@
 
 enum { FEW = 4, ROWS_ITEM = 32, PANEL_ITEM = KH_PANEL_ROWS, F32_ITEM = 64, QUANTIZE_ITEM = 16 };
 
-typedef enum path { PATH_ROWS, PATH_PANELS, PATH_F32 } path;
+typedef enum path { PATH_ROWS, PATH_PRODUCT, PATH_ROWS_Q8, PATH_PANELS_Q8 } path;
 
 typedef struct part {
     const kh_weight *w;
@@ -50,13 +52,25 @@ typedef struct job {
 
 static size_t item_rows(path p)
 {
-    return p == PATH_ROWS ? ROWS_ITEM : p == PATH_PANELS ? PANEL_ITEM : F32_ITEM;
+    switch (p) {
+    case PATH_PRODUCT: return F32_ITEM;
+    case PATH_PANELS_Q8: return PANEL_ITEM;
+    case PATH_ROWS:
+    case PATH_ROWS_Q8: break;
+    }
+    return ROWS_ITEM;
 }
 
 static path path_of(const kh_unpack *unpack, enum kh_compute compute, size_t T)
 {
-    if (!unpack->q8 || compute == KH_COMPUTE_F32) return PATH_F32;
-    return T <= FEW ? PATH_ROWS : PATH_PANELS;
+    if (compute == KH_COMPUTE_F32) return PATH_PRODUCT;
+    if (compute == KH_COMPUTE_Q8 && unpack->q8) return T <= FEW ? PATH_ROWS_Q8 : PATH_PANELS_Q8;
+    return T <= FEW ? PATH_ROWS : PATH_PRODUCT;
+}
+
+static int takes_q8(path p)
+{
+    return p == PATH_ROWS_Q8 || p == PATH_PANELS_Q8;
 }
 
 static size_t step_need(size_t cols, size_t T)
@@ -70,29 +84,30 @@ static size_t scratch_need(path p, size_t cols, size_t T)
 {
     size_t groups = cols / 16 * sizeof(float);
     switch (p) {
-    case PATH_ROWS: return kh_arena_need(cols) + 2 * kh_arena_need(groups);
-    case PATH_PANELS:
+    case PATH_ROWS: return kh_arena_need(cols * sizeof(float));
+    case PATH_ROWS_Q8: return kh_arena_need(cols) + 2 * kh_arena_need(groups);
+    case PATH_PANELS_Q8:
         return kh_arena_need(PANEL_ITEM * cols) + 2 * kh_arena_need(PANEL_ITEM * groups) +
                kh_arena_need(kh_panel_bytes(cols)) + kh_arena_need(T * PANEL_ITEM * sizeof(float));
-    case PATH_F32: break;
+    case PATH_PRODUCT: break;
     }
     return kh_arena_need(F32_ITEM * cols * sizeof(float));
 }
 
 void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
 {
-    size_t integer = scratch_need(T <= FEW ? PATH_ROWS : PATH_PANELS, weight->cols, T);
-    size_t dense = scratch_need(PATH_F32, weight->cols, T);
+    size_t q8 = scratch_need(T <= FEW ? PATH_ROWS_Q8 : PATH_PANELS_Q8, weight->cols, T);
+    size_t dense = scratch_need(PATH_PRODUCT, weight->cols, T);
     *step = step_need(weight->cols, T);
-    *scratch = integer > dense ? integer : dense;
+    *scratch = q8 > dense ? q8 : dense;
 }
 
 /* ---- items ---- */
 
-typedef void native_gemv(float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q,
-                         const float *d, const float *s, size_t n);
+typedef void native_q8(float *y, const void *w, size_t row_bytes, size_t rows, const int8_t *q,
+                       const float *d, const float *s, size_t n);
 
-static native_gemv *native_of(const kh_kern *kern, kh_type type)
+static native_q8 *native_q8_of(const kh_kern *kern, kh_type type)
 {
     switch (type) {
     case KH_TYPE_Q4_0: return kern->gemv_q4_0;
@@ -105,11 +120,11 @@ static native_gemv *native_of(const kh_kern *kern, kh_type type)
     }
 }
 
-static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+static void rows_q8_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
 {
     size_t n = j->cols, T = j->T, row_bytes = p->w->row_bytes;
     const char *at = (const char *)p->w->data + first * row_bytes;
-    native_gemv *native = native_of(j->kern, p->w->type);
+    native_q8 *native = native_q8_of(j->kern, p->w->type);
     if (native) {
         for (size_t t = 0; t < T; t++)
             native(p->y + t * p->w->rows + first, at, row_bytes, rows, j->q + t * n,
@@ -127,7 +142,8 @@ static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh
     }
 }
 
-static void panels_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+static void panels_q8_item(const job *j, const part *p, size_t first, size_t rows,
+                           kh_arena *scratch)
 {
     size_t n = j->cols, groups = n / 16;
     int8_t *q = kh_arena_take(scratch, PANEL_ITEM * n);
@@ -154,7 +170,21 @@ static void panels_item(const job *j, const part *p, size_t first, size_t rows, 
         memcpy(p->y + t * p->w->rows + first, y + t * PANEL_ITEM, rows * sizeof *y);
 }
 
-static void f32_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+/* A row at a time is unpacked while all x wait for it. */
+static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+{
+    size_t n = j->cols, row_bytes = p->w->row_bytes;
+    const char *at = (const char *)p->w->data + first * row_bytes;
+    float *wide = p->unpack.f32 ? kh_arena_take(scratch, n * sizeof *wide) : NULL;
+    for (size_t r = 0; r < rows; r++, at += row_bytes) {
+        const float *w = (const float *)(const void *)at;
+        if (wide) p->unpack.f32(wide, at, n), w = wide;
+        for (size_t t = 0; t < j->T; t++)
+            j->kern->gemv_f32(p->y + t * p->w->rows + first + r, w, n, 1, j->x + t * n, n);
+    }
+}
+
+static void product_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
 {
     size_t n = j->cols, ldy = p->w->rows;
     const char *at = (const char *)p->w->data + first * p->w->row_bytes;
@@ -179,12 +209,12 @@ static void run_item(void *context, size_t item, int worker)
     if (rows > item_rows(p->path)) rows = item_rows(p->path);
     kh_arena *scratch = j->scratch + worker;
     kh_arena_mark mark = kh_arena_save(scratch);
-    if (p->path == PATH_ROWS)
-        rows_item(j, p, first, rows, scratch);
-    else if (p->path == PATH_PANELS)
-        panels_item(j, p, first, rows, scratch);
-    else
-        f32_item(j, p, first, rows, scratch);
+    switch (p->path) {
+    case PATH_ROWS: rows_item(j, p, first, rows, scratch); break;
+    case PATH_PRODUCT: product_item(j, p, first, rows, scratch); break;
+    case PATH_ROWS_Q8: rows_q8_item(j, p, first, rows, scratch); break;
+    case PATH_PANELS_Q8: panels_q8_item(j, p, first, rows, scratch); break;
+    }
     kh_arena_rewind(scratch, mark);
 }
 
@@ -234,7 +264,7 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
                 KH_LINEAR_MANY, count);
     job j = {.kern = run->kern, .scratch = run->scratch, .x = x, .T = T, .cols = w[0]->cols};
     size_t items = 0;
-    int integer = 0;
+    int q8 = 0;
     for (size_t i = 0; i < count; i++) {
         if (w[i]->cols != j.cols)
             KH_FAIL(KH_ERR_ARGUMENT, "weights of one product: %s has %zu columns, %s %zu",
@@ -242,13 +272,13 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
         part *p = &j.parts[j.count++];
         *p = (part){.w = w[i], .y = y[i], .unpack = kh_unpack_of(run->kern, w[i]->type)};
         p->path = path_of(&p->unpack, run->compute, T);
-        integer |= p->path != PATH_F32;
+        q8 |= takes_q8(p->path);
         items += (w[i]->rows + item_rows(p->path) - 1) / item_rows(p->path);
         p->end = items;
     }
     KH_TRY(check_scratch(run, &j));
     kh_arena_mark mark = kh_arena_save(run->step);
-    kh_status status = integer ? quantize(run, &j) : KH_OK;
+    kh_status status = q8 ? quantize(run, &j) : KH_OK;
     if (status == KH_OK) kh_parallel_for(run->pool, items, run_item, &j);
     kh_arena_rewind(run->step, mark);
     return status;

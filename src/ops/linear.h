@@ -11,7 +11,7 @@ enum { KH_LINEAR_MANY = 4 };
  * for kh_op_linear_many the step needs of one weight (x is quantised once) and the largest scratch. */
 void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch);
 
-/* y [T][w->rows] = x [T][w->cols] W^T. run->compute chooses integer or f32 products. */
+/* y [T][w->rows] = x [T][w->cols] W^T. run->compute says in what x is multiplied. */
 kh_status kh_op_linear(kh_run *run, float *y, const float *x, size_t T, const kh_weight *w);
 /* The same for `count` <= KH_LINEAR_MANY weights of equal cols over one x: one quantisation and one
  * parallel region. */

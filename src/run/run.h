@@ -34,8 +34,9 @@ typedef struct kh_batch {
 } kh_batch;
 
 enum kh_compute {
-    KH_COMPUTE_DEFAULT, /* the weights' own integer kernels: activations in 8 bits */
-    KH_COMPUTE_F32      /* weights unpacked to f32, products in f32 */
+    KH_COMPUTE_DEFAULT, /* activations in f32; fused kernels read the file's blocks */
+    KH_COMPUTE_F32,     /* the same numbers without fused kernels: weights unpacked first */
+    KH_COMPUTE_Q8       /* activations in 8 bits, integer kernels */
 };
 
 enum kh_phase { KH_PHASE_PREFILL, KH_PHASE_DECODE };

@@ -161,27 +161,28 @@ static void product(float *out, kh_isa isa, int threads, enum kh_compute compute
 static void test_every_type(void **state)
 {
     (void)state;
-    static const size_t Ts[] = {1, 3, 4, 5, 16, T_MAX}, rows_of[] = {1, 16, 33, ROWS};
+    static const size_t Ts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 16, T_MAX},
+                        rows_of[] = {1, 16, 33, ROWS};
+    static const enum kh_compute computes[] = {KH_COMPUTE_DEFAULT, KH_COMPUTE_F32, KH_COMPUTE_Q8};
+    enum { CASES = sizeof Ts / sizeof *Ts };
     static float rounded[T_MAX * COLS];
-    for (size_t k = 0; k < TYPES * 6; k++) {
-        kh_type type = types[k / 6];
-        size_t T = Ts[k % 6], rows = rows_of[k % 4];
-        size_t cols = k % 6 == 2 && kh_type_block(type) <= 32 ? 96 : COLS;
+    for (size_t k = 0; k < TYPES * CASES; k++) {
+        kh_type type = types[k / CASES];
+        size_t T = Ts[k % CASES], rows = rows_of[k % 4];
+        size_t cols = k % 3 == 2 && kh_type_block(type) <= 32 ? 96 : COLS;
         kh_weight w = make_weight(0, type, rows, cols, wide);
         for (size_t i = 0; i < T * cols; i++) x[i] = (float)uniform() * 2.0f;
         rounded_to_8_bits(rounded, x, T, cols);
         int dense = kh_type_block(type) == 1;
         for (int isa = KH_ISA_REF; isa <= (int)kh_cpu_isa(); isa++) {
-            product(y[0], (kh_isa)isa, 1, KH_COMPUTE_DEFAULT, &w, T);
-            /* levels and their zero are multiplied apart: the sums are larger than the result */
-            check(y[0], dense ? x : rounded, T, rows, cols, kh_type_name(type),
-                  dense ? 1e-6 : 2e-5);
-            product(y[1], (kh_isa)isa, 2, KH_COMPUTE_DEFAULT, &w, T);
-            assert_memory_equal(y[0], y[1], T * rows * sizeof(float));
-            product(y[2], (kh_isa)isa, 1, KH_COMPUTE_F32, &w, T);
-            check(y[2], x, T, rows, cols, kh_type_name(type), 1e-6);
-            product(y[3], (kh_isa)isa, 2, KH_COMPUTE_F32, &w, T);
-            assert_memory_equal(y[2], y[3], T * rows * sizeof(float));
+            for (int c = 0; c < 3; c++) {
+                /* 8 bits: levels and their zero are multiplied apart, the sums exceed the result */
+                int q8 = computes[c] == KH_COMPUTE_Q8 && !dense;
+                product(y[0], (kh_isa)isa, 1, computes[c], &w, T);
+                check(y[0], q8 ? rounded : x, T, rows, cols, kh_type_name(type), q8 ? 2e-5 : 1e-6);
+                product(y[1], (kh_isa)isa, 2, computes[c], &w, T);
+                assert_memory_equal(y[0], y[1], T * rows * sizeof(float));
+            }
         }
     }
 }
@@ -190,19 +191,20 @@ static void test_many_is_each(void **state)
 {
     (void)state;
     static const size_t Ts[] = {1, 20};
-    for (int k = 0; k < 4; k++) {
+    for (int k = 0; k < 8; k++) {
+        enum kh_compute compute = k < 4 ? KH_COMPUTE_DEFAULT : KH_COMPUTE_Q8;
         size_t T = Ts[k % 2];
-        const kh_type mix[3] = {KH_TYPE_Q4_1, k < 2 ? KH_TYPE_Q6_K : KH_TYPE_F16, KH_TYPE_Q5_0};
+        const kh_type mix[3] = {KH_TYPE_Q4_1, k % 4 < 2 ? KH_TYPE_Q6_K : KH_TYPE_F16, KH_TYPE_Q5_0};
         kh_weight w[3];
         for (int i = 0; i < 3; i++)
             w[i] = make_weight(i, mix[i], (size_t)(40 + 11 * i), COLS, wide);
         for (size_t i = 0; i < T * COLS; i++) x[i] = (float)uniform();
-        for (int i = 0; i < 3; i++) product(y[i], kh_cpu_isa(), 1, KH_COMPUTE_DEFAULT, &w[i], T);
+        for (int i = 0; i < 3; i++) product(y[i], kh_cpu_isa(), 1, compute, &w[i], T);
         static float out[3][T_MAX * ROWS];
         float *const to[3] = {out[0], out[1], out[2]};
         const kh_weight *const from[3] = {&w[0], &w[1], &w[2]};
         bench b;
-        open_bench(&b, kh_cpu_isa(), 2, KH_COMPUTE_DEFAULT, &w[0], T);
+        open_bench(&b, kh_cpu_isa(), 2, compute, &w[0], T);
         assert_int_equal(kh_op_linear_many(&b.run, 3, to, x, T, from), KH_OK);
         close_bench(&b);
         for (int i = 0; i < 3; i++)
@@ -217,7 +219,7 @@ static void test_too_little_memory(void **state)
         size_t T = k % 2 ? 1 : 20;
         kh_weight w = make_weight(0, KH_TYPE_Q5_1, 50, COLS, wide);
         bench b;
-        open_bench(&b, kh_cpu_isa(), 2, KH_COMPUTE_DEFAULT, &w, T);
+        open_bench(&b, kh_cpu_isa(), 2, KH_COMPUTE_Q8, &w, T);
         if (k < 2)
             b.step.size -= 64;
         else
