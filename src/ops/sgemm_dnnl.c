@@ -4,22 +4,32 @@
  * same system reaches half of that. oneDNN runs on OpenMP and would start a team of its own where it
  * is called outside a parallel region (a pool of one thread), so its team is held at one for the call:
  * threads are ours to hand out, and fixed chunks on single threads make results independent of their
- * number. */
+ * number.
+ *
+ * Its generated kernels point the stack register at a block of the heap while they run. A signal
+ * handler would be run on that "stack" and write in front of the block (seen under the address
+ * sanitizer, oneDNN 2.6.3), so signals wait on this thread until the product is done. */
 #include "ops/sgemm.h"
 
 #include "cpu/pool.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_version.h>
+#include <pthread.h>
+#include <signal.h>
 
 int kh_sgemm_nt(float *y, size_t ldy, const float *x, const float *w, size_t T, size_t rows,
                 size_t cols)
 {
+    sigset_t all, mask;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &mask);
     int before = kh_pool_library_threads(1);
     dnnl_status_t status = dnnl_sgemm('N', 'T', (dnnl_dim_t)T, (dnnl_dim_t)rows, (dnnl_dim_t)cols,
                                       1.0f, x, (dnnl_dim_t)cols, w, (dnnl_dim_t)cols, 0.0f, y,
                                       (dnnl_dim_t)ldy);
     kh_pool_library_threads(before);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
     return status != dnnl_success;
 }
 
