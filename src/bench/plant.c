@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fail.h"
+#include "model/network.h"
 
 #include <string.h>
 
@@ -69,23 +70,28 @@ static kh_status write_text(kh_buf *out, size_t *places, const char *text, size_
     return kh_buf_add(out, text + from, size - from);
 }
 
+static int begins(const kh_planted *p, size_t at, const char *piece, size_t n)
+{
+    return n <= p->size - at && memcmp(p->text + at, piece, n) == 0;
+}
+
 static kh_status find_offsets(kh_planted *p, const kh_model *model)
 {
     KH_TRY(kh_new(&p->offsets, p->count, sizeof *p->offsets, "offsets"));
-    char piece[256];
+    kh_buf piece = {0};
+    kh_status status = KH_OK;
     size_t at = 0;
-    for (size_t i = 0; i < p->count; i++) {
-        size_t n = kh_model_piece(model, p->ids[i], piece, sizeof piece);
-        int is_text = n <= sizeof piece && at + n <= p->size && memcmp(p->text + at, piece, n) == 0;
-        /* a leading space that SentencePiece put in front, or bos: no bytes of the text */
-        if (!is_text && n > 0 && piece[0] == ' ' && n <= sizeof piece && at + n - 1 <= p->size &&
-            memcmp(p->text + at, piece + 1, n - 1) == 0) {
-            n--;
-            is_text = 1;
-        }
+    for (size_t i = 0; status == KH_OK && i < p->count; i++) {
+        kh_buf_clear(&piece);
+        status = kh_token_bytes(model->tokenizer, &piece, p->ids[i], KH_TOKENIZE_SPECIAL, 0);
+        /* SentencePiece puts a space in front of the text, and bos is no part of it */
+        size_t n = piece.size, skip = n > 0 && !begins(p, at, piece.data, n);
+        if (skip && (piece.data[0] != ' ' || !begins(p, at, piece.data + 1, n - 1))) skip = n;
         p->offsets[i] = at;
-        if (is_text) at += n;
+        at += n - skip;
     }
+    kh_buf_free(&piece);
+    KH_TRY(status);
     if (at != p->size)
         KH_FAIL(KH_ERR_STATE, "the pieces of the tokens are not the text again (byte %zu of %zu)",
                 at, p->size);
@@ -108,7 +114,7 @@ static void find_facts(kh_planted *p, const size_t *places, const kh_fact *list,
 static kh_status fit(kh_buf *out, size_t *places, kh_planted *p, const kh_model *model,
                      const char *text, size_t size, const kh_fact *list, size_t n, size_t tokens)
 {
-    double per_token = 4.0, budget = (double)tokens;
+    double per_token = 4.0, budget = (double)tokens, least = 0.98 * budget;
     for (int round = 0; round < 8; round++) {
         double want = budget * per_token;
         if (want > (double)size && round == 0) want = (double)size;
@@ -120,9 +126,11 @@ static kh_status fit(kh_buf *out, size_t *places, kh_planted *p, const kh_model 
         kh_free_ids(p->ids);
         p->ids = NULL;
         KH_TRY(kh_model_tokenize(model, out->data, out->size, KH_TEXT_EDGES, &p->ids, &p->count));
-        if (p->count <= tokens && (double)p->count > 0.98 * (double)tokens) return KH_OK;
+        if (p->count <= tokens && (double)p->count > least) return KH_OK;
         per_token = (double)part / (double)p->count;
-        budget = 0.99 * (double)tokens;
+        /* a short text is cut coarsely, at sentences: aim lower after a few rounds */
+        budget = (round < 2 ? 0.99 : 1.05 - 0.04 * round) * (double)tokens;
+        if (round > 3) least = 0.7 * (double)tokens;
     }
     if (p->count <= tokens) return KH_OK;
     KH_FAIL(KH_ERR_STATE, "the text could not be cut to %zu tokens", tokens);
