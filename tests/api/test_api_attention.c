@@ -32,7 +32,7 @@ static void naive(double *z, const kh_attention_args *a, size_t b, size_t h, siz
     size_t g = h / (H / G), T = a->queries, n = a->keys;
     const float *q = a->q + ((b * H + h) * T + t) * E, *k = a->k + (b * G + g) * n * E,
                 *v = a->v + (b * G + g) * n * E;
-    double weight[S], top = -INFINITY, sum = 0;
+    double weight[S], top = -(double)INFINITY, sum = 0;
     for (size_t j = begin; j < end; j++) {
         double dot = 0;
         for (size_t e = 0; e < E; e++) dot += (double)q[e] * (double)k[j * E + e];

@@ -61,7 +61,7 @@ static void near(const char *name, const char *what, double gap, double limit)
 
 static double log_sum_exp(const float *x, size_t n)
 {
-    double top = -INFINITY, sum = 0;
+    double top = -(double)INFINITY, sum = 0;
     for (size_t i = 0; i < n; i++) top = fmax(top, (double)x[i]);
     for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
     return top + log(sum);

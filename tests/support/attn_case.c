@@ -129,7 +129,7 @@ double attn_distance(const float *a, const float *b, size_t n)
 {
     double worst = 0;
     for (size_t i = 0; i < n; i++) {
-        if (isnan(a[i]) != isnan(b[i])) return INFINITY;
+        if (isnan(a[i]) != isnan(b[i])) return (double)INFINITY;
         if (isnan(a[i])) continue;
         double d = fabs((double)a[i] - (double)b[i]) / (1 + fabs((double)b[i]));
         if (!(d <= worst)) worst = d;
