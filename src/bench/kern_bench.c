@@ -110,6 +110,17 @@ GEMV(q5_0, N, 32, 22)
 GEMV(q8_0, N, 32, 34)
 GEMV(q4_k, 1024, 256, 144)
 GEMV(q6_k, 1024, 256, 210)
+#define GEMV_F32(name, width, block, bytes)                                                        \
+    BENCH(gemv_##name##_f32, ROWS *(width / block * bytes), 2.0 * ROWS * width,                    \
+          k->gemv_##name##_f32(p->y, next(p, ROWS * (width / block * bytes)),                      \
+                               width / block * bytes, ROWS, p->x, p->wd, width))
+GEMV_F32(q4_0, N, 32, 18)
+GEMV_F32(q4_1, N, 32, 20)
+GEMV_F32(q5_0, N, 32, 22)
+GEMV_F32(q8_0, N, 32, 34)
+GEMV_F32(q4_k, 1024, 256, 144)
+GEMV_F32(q6_k, 1024, 256, 210)
+BENCH(sum_16, N * 4, 0, k->sum_16(p->y, p->x, N))
 BENCH(dot_int_q8, N, 2.0 * N, p->sink = k->dot_int_q8(p->wq, p->wd, p->wm, p->q, p->d, p->s, N))
 BENCH(gemv_f32, ROWS *N * 4, 2.0 * ROWS * N,
       k->gemv_f32(p->y, (const float *)(void *)next(p, ROWS *N * 4), N, ROWS, p->x, N))

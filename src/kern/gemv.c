@@ -8,6 +8,8 @@
 #include "kern/kern.h"
 #include "kern/unpack_block.h"
 
+#include <string.h>
+
 static float dot_groups(float acc, const int8_t *wq, const float *wd, const float *wm,
                         const int8_t *q, const float *d, const float *s, size_t n)
 {
@@ -51,6 +53,42 @@ GEMV(q5_0, 32, 16)
 GEMV(q8_0, 32, 0)
 GEMV(q4_k, 256, 0)
 GEMV(q6_k, 256, 32)
+
+/* With f32 activations the twin is the plain truth: values as unpacked, products added in double. */
+#define GEMV_F32(type, block)                                                                      \
+    void gemv_##type##_f32_ref(float *y, const void *w, size_t row_bytes, size_t rows,             \
+                               const float *x, const float *sums, size_t n)                        \
+    {                                                                                              \
+        (void)sums;                                                                                \
+        for (size_t r = 0; r < rows; r++) {                                                        \
+            const kh_block_##type *from = (const void *)((const char *)w + r * row_bytes);         \
+            double acc = 0.0;                                                                      \
+            for (size_t at = 0; at < n; at += block, from++) {                                     \
+                float wide[block];                                                                 \
+                unpack_f32_##type##_ref(wide, from, block);                                        \
+                for (size_t i = 0; i < block; i++) acc += (double)wide[i] * (double)x[at + i];     \
+            }                                                                                      \
+            y[r] = (float)acc;                                                                     \
+        }                                                                                          \
+    }
+GEMV_F32(q4_0, 32)
+GEMV_F32(q4_1, 32)
+GEMV_F32(q5_0, 32)
+GEMV_F32(q8_0, 32)
+GEMV_F32(q4_k, 256)
+GEMV_F32(q6_k, 256)
+
+/* Lanes added i with i + 8, then + 4, + 2, + 1: the order of registers. */
+void sum_16_ref(float *sums, const float *x, size_t n)
+{
+    for (size_t g = 0; g < n / 16; g++) {
+        float part[16];
+        memcpy(part, x + 16 * g, sizeof part);
+        for (int step = 8; step > 0; step /= 2)
+            for (int i = 0; i < step; i++) part[i] += part[i + step];
+        sums[g] = part[0];
+    }
+}
 
 #define DENSE(type, element, read)                                                                 \
     void gemv_##type##_ref(float *y, const element *w, size_t ldw, size_t rows, const float *x,    \

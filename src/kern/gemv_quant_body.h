@@ -14,52 +14,11 @@
  * Skylake server core, 64 MiB of weights: 5.2 against 10.1 GB/s for Q8_0, 4.3 against 8.0 for Q4_K).
  *
  * The K types gather the eight scales of a super-block in one register and spread lane by lane. */
+#include "kern/block_avx2.h"
 #include "kern/kern.h"
-#include "tensor/types.h"
 
 #include <math.h>
-#include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE float sum8(__m256 x)
-{
-    __m128 z = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
-    return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
-}
-INLINE float lane1(__m128 x)
-{
-    return _mm_cvtss_f32(_mm_movehdup_ps(x));
-}
-INLINE __m256i load32(const void *p)
-{
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-/* 16 bytes of nibbles to 32 levels: low halves first. */
-INLINE __m256i nibbles(const void *p)
-{
-    __m128i x = _mm_loadu_si128((const __m128i *)p);
-    __m256i both = _mm256_inserti128_si256(_mm256_castsi128_si256(x), _mm_srli_epi16(x, 4), 1);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
-}
-/* The same place of the rows that come next; asking for what is not there does no harm. */
-INLINE void ahead(const char *p)
-{
-    _mm_prefetch(p, _MM_HINT_T0);
-}
-/* Two f16 side by side: lanes 0 and 1. */
-INLINE __m128 two_halves(const void *p)
-{
-    int bits;
-    memcpy(&bits, p, 4);
-    return _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
-}
-/* One f16 in lanes 0 and 1. */
-INLINE __m128 one_half(const uint16_t *p)
-{
-    return _mm_cvtph_ps(_mm_set1_epi16((short)*p));
-}
 INLINE __m256i dot_ss(__m256i w, __m256i x)
 {
     return dot_us(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
@@ -116,54 +75,15 @@ BLOCKS_OF_32(q4_1, two_halves(&at->d), pair_of(d[b], s[2 * b] + s[2 * b + 1]),
 #endif
 BLOCKS_OF_32(q4_0, one_half(&at->d), pair_of(d[b], -8.0f * (s[2 * b] + s[2 * b + 1])),
              dot_us(nibbles(at->qs), x))
-/* Nibbles with their fifth bits: byte i of `spread` is the byte of qh that holds bit i; bits other than
- * i are set before comparing with all ones. */
-INLINE __m256i five_bits(const kh_block_q5_0 *at)
-{
-    int bits;
-    memcpy(&bits, at->qh, 4);
-    __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                      0x0303030303030303);
-    __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte);
-    __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
-    __m256i set = _mm256_cmpeq_epi8(_mm256_or_si256(spread, others), _mm256_set1_epi8(-1));
-    return _mm256_or_si256(nibbles(at->qs), _mm256_and_si256(set, _mm256_set1_epi8(16)));
-}
-
 BLOCKS_OF_32(q5_0, one_half(&at->d), pair_of(d[b], -16.0f * (s[2 * b] + s[2 * b + 1])),
              dot_us(five_bits(at), x))
 BLOCKS_OF_32(q8_0, one_half(&at->d), ((void)s, pair_of(d[b], 0.0f)), dot_ss(load32(at->qs), x))
 
-/* The eight 6-bit scales and minima of a Q4_K super-block, as bytes 0..7 and 8..15. */
-INLINE __m128i k_scales(const uint8_t *packed /* [12] */)
-{
-    uint32_t a, b, c;
-    memcpy(&a, packed, 4);
-    memcpy(&b, packed + 4, 4);
-    memcpy(&c, packed + 8, 4);
-    uint32_t six = 0x3f3f3f3fu, four = 0x0f0f0f0fu, two = 0x03030303u;
-    uint32_t high_scale = (c & four) | (a >> 6 & two) << 4;
-    uint32_t high_min = (c >> 4 & four) | (b >> 6 & two) << 4;
-    return _mm_setr_epi32((int)(a & six), (int)high_scale, (int)(b & six), (int)high_min);
-}
-
-INLINE __m256 bytes_f32(__m128i x)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x));
-}
 /* Lane i of x in every lane. */
 INLINE __m256 lane(__m256 x, int i)
 {
     return _mm256_permutevar8x32_ps(x, _mm256_set1_epi32(i));
 }
-/* Sums of the pairs of 16 floats. */
-INLINE __m256 pair_sums(const float *s /* [16] */)
-{
-    __m256 a = _mm256_loadu_ps(s), b = _mm256_loadu_ps(s + 8);
-    __m256 c = _mm256_hadd_ps(a, b); /* 01 23 89 ab | 45 67 cd ef */
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(c), 0xd8));
-}
-
 INLINE void q4_k_rows(float *y, const char *w, size_t row_bytes, const int8_t *q, const float *d,
                       const float *s, size_t n, const int R)
 {
@@ -197,19 +117,6 @@ INLINE void q4_k_rows(float *y, const char *w, size_t row_bytes, const int8_t *q
     for (int r = 0; r < R; r++) y[r] = sum8(_mm256_sub_ps(acc[r], least[r]));
 }
 FOUR_ROWS(q4_k)
-
-/* 32 levels of Q6_K: run `run` of half `half` of a block. */
-INLINE __m256i six_bits(const kh_block_q6_k *at, int half, int run)
-{
-    __m256i low = load32(at->ql + 64 * half + 32 * (run % 2));
-    __m256i high = load32(at->qh + 32 * half);
-    if (run >= 2) low = _mm256_srli_epi16(low, 4);
-    if (run == 0) high = _mm256_slli_epi16(high, 4);
-    if (run == 1) high = _mm256_slli_epi16(high, 2);
-    if (run == 3) high = _mm256_srli_epi16(high, 2);
-    return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)),
-                           _mm256_and_si256(high, _mm256_set1_epi8(48)));
-}
 
 /* Scales serve 16 elements: 16-bit sums of pairs are multiplied by the scale of their half before
  * they widen (2 * 63 * 127 * 128 < 2^21, times 8 lanes is far from 2^31). */

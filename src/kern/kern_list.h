@@ -22,19 +22,19 @@
     L(q4_1) L(q5_0) L(q5_1) L(q8_0) L(q2_k) L(q3_k) L(q4_k) L(q5_k) L(q6_k) L(iq4_nl) L(iq4_xs)
 
 #define KH_KERN_LIST(X)                                                                              \
-    /* ---- unpacking: y[i] = the value of element i of a row of n elements */                       \
-    X(R, void, unpack_f32_f16, (float *y, const void *x, size_t n))                                  \
-    X(R, void, unpack_f32_bf16, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q4_0, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q4_1, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q5_0, (float *y, const void *x, size_t n))                                 \
+    /* ---- unpacking: y[i] = the value of element i of a row of n elements; equal bits */           \
+    X(B, void, unpack_f32_f16, (float *y, const void *x, size_t n))                                  \
+    X(B, void, unpack_f32_bf16, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q4_0, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q4_1, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q5_0, (float *y, const void *x, size_t n))                                 \
     X(R, void, unpack_f32_q5_1, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q8_0, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q8_0, (float *y, const void *x, size_t n))                                 \
     X(R, void, unpack_f32_q2_k, (float *y, const void *x, size_t n))                                 \
     X(R, void, unpack_f32_q3_k, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q4_k, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q4_k, (float *y, const void *x, size_t n))                                 \
     X(R, void, unpack_f32_q5_k, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q6_k, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q6_k, (float *y, const void *x, size_t n))                                 \
     X(R, void, unpack_f32_iq4_nl, (float *y, const void *x, size_t n))                               \
     X(R, void, unpack_f32_iq4_xs, (float *y, const void *x, size_t n))                               \
     /* ---- the integer form: value = d[i/16] * q[i] + m[i/16] */                                    \
@@ -50,6 +50,34 @@
     X(R, void, unpack_q8_q6_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
     X(R, void, unpack_q8_iq4_nl, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
     X(R, void, unpack_q8_iq4_xs, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
+    /* ---- decode: y[r] = row r of w (row_bytes apart) times x [n], r in [0, rows); sums [n/16] */  \
+    X(B, void, gemv_q4_0_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q4_1_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q5_0_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q8_0_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q4_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q6_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    /* sums[g] = x[16g] + ... + x[16g + 15]: what the minima of weights are multiplied with */       \
+    X(B, void, sum_16, (float *sums, const float *x, size_t n))                                      \
+    /* y[r] = row r of w times x, dense types */                                                     \
+    X(B, void, gemv_f32,                                                                             \
+      (float *y, const float *w, size_t ldw, size_t rows, const float *x, size_t n))                 \
+    X(B, void, gemv_f16,                                                                             \
+      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
+    X(B, void, gemv_bf16,                                                                            \
+      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
     /* ---- activations to 8 bits: one row */                                                        \
     X(B, void, quantize_q8, (int8_t * q, float *d, float *s, const float *x, size_t n))              \
     /* ---- prompt: a panel of 16 weight rows against T q8 rows. See kern/panel.h for the layout. */ \
@@ -81,13 +109,6 @@
     X(C, float, dot_int_q8,                                                                          \
       (const int8_t *wq, const float *wd, const float *wm, const int8_t *q, const float *d,          \
        const float *s, size_t n))                                                                    \
-    /* y[r] = row r of w times x, dense types */                                                     \
-    X(B, void, gemv_f32,                                                                             \
-      (float *y, const float *w, size_t ldw, size_t rows, const float *x, size_t n))                 \
-    X(B, void, gemv_f16,                                                                             \
-      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
-    X(B, void, gemv_bf16,                                                                            \
-      (float *y, const uint16_t *w, size_t ldw, size_t rows, const float *x, size_t n))              \
     /* ---- elementwise, one row of n */                                                             \
     X(B, void, add, (float *y, const float *x, size_t n))       /* y += x */                         \
     X(B, void, scale, (float *y, float a, size_t n))            /* y *= a */                         \

@@ -170,17 +170,47 @@ static void panels_q8_item(const job *j, const part *p, size_t first, size_t row
         memcpy(p->y + t * p->w->rows + first, y + t * PANEL_ITEM, rows * sizeof *y);
 }
 
-/* A row at a time is unpacked while all x wait for it. */
+typedef void native_f32(float *y, const void *w, size_t row_bytes, size_t rows, const float *x,
+                        const float *sums, size_t n);
+
+static native_f32 *native_f32_of(const kh_kern *kern, kh_type type)
+{
+    switch (type) {
+    case KH_TYPE_Q4_0: return kern->gemv_q4_0_f32;
+    case KH_TYPE_Q4_1: return kern->gemv_q4_1_f32;
+    case KH_TYPE_Q5_0: return kern->gemv_q5_0_f32;
+    case KH_TYPE_Q8_0: return kern->gemv_q8_0_f32;
+    case KH_TYPE_Q4_K: return kern->gemv_q4_k_f32;
+    case KH_TYPE_Q6_K: return kern->gemv_q6_k_f32;
+    default: return NULL;
+    }
+}
+
+/* The kernel of the weight's type, which finds the item's rows in a near cache for all x but the first;
+ * or a row at a time is unpacked and meets all x. */
 static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
 {
-    size_t n = j->cols, row_bytes = p->w->row_bytes;
+    size_t n = j->cols, row_bytes = p->w->row_bytes, ldy = p->w->rows;
     const char *at = (const char *)p->w->data + first * row_bytes;
-    float *wide = p->unpack.f32 ? kh_arena_take(scratch, n * sizeof *wide) : NULL;
+    float *y = p->y + first;
+    native_f32 *native = native_f32_of(j->kern, p->w->type);
+    for (size_t t = 0; t < j->T; t++) {
+        const float *x = j->x + t * n;
+        if (native)
+            native(y + t * ldy, at, row_bytes, rows, x, j->s + t * (n / 16), n);
+        else if (p->w->type == KH_TYPE_F32)
+            j->kern->gemv_f32(y + t * ldy, (const void *)at, n, rows, x, n);
+        else if (p->w->type == KH_TYPE_F16)
+            j->kern->gemv_f16(y + t * ldy, (const void *)at, n, rows, x, n);
+        else if (p->w->type == KH_TYPE_BF16)
+            j->kern->gemv_bf16(y + t * ldy, (const void *)at, n, rows, x, n);
+    }
+    if (!p->unpack.q8 || native) return;
+    float *wide = kh_arena_take(scratch, n * sizeof *wide);
     for (size_t r = 0; r < rows; r++, at += row_bytes) {
-        const float *w = (const float *)(const void *)at;
-        if (wide) p->unpack.f32(wide, at, n), w = wide;
+        p->unpack.f32(wide, at, n);
         for (size_t t = 0; t < j->T; t++)
-            j->kern->gemv_f32(p->y + t * p->w->rows + first + r, w, n, 1, j->x + t * n, n);
+            j->kern->gemv_f32(y + t * ldy + r, wide, n, 1, j->x + t * n, n);
     }
 }
 
@@ -239,6 +269,22 @@ static kh_status quantize(kh_run *run, job *j)
     return KH_OK;
 }
 
+/* What x is needed as besides itself: in 8 bits, or its sums. */
+static kh_status prepare(kh_run *run, job *j)
+{
+    int q8 = 0, rows = 0;
+    for (size_t i = 0; i < j->count; i++) {
+        q8 |= takes_q8(j->parts[i].path);
+        rows |= j->parts[i].path == PATH_ROWS;
+    }
+    if (q8) return quantize(run, j);
+    if (!rows || j->cols % 16) return KH_OK; /* dense rows may have any width */
+    KH_TRY(kh_arena_new(run->step, &j->s, j->T, j->cols / 16 * sizeof *j->s));
+    for (size_t t = 0; t < j->T; t++)
+        j->kern->sum_16(j->s + t * (j->cols / 16), j->x + t * j->cols, j->cols);
+    return KH_OK;
+}
+
 static kh_status check_scratch(const kh_run *run, const job *j)
 {
     size_t need = 0;
@@ -264,7 +310,6 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
                 KH_LINEAR_MANY, count);
     job j = {.kern = run->kern, .scratch = run->scratch, .x = x, .T = T, .cols = w[0]->cols};
     size_t items = 0;
-    int q8 = 0;
     for (size_t i = 0; i < count; i++) {
         if (w[i]->cols != j.cols)
             KH_FAIL(KH_ERR_ARGUMENT, "weights of one product: %s has %zu columns, %s %zu",
@@ -272,13 +317,12 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
         part *p = &j.parts[j.count++];
         *p = (part){.w = w[i], .y = y[i], .unpack = kh_unpack_of(run->kern, w[i]->type)};
         p->path = path_of(&p->unpack, run->compute, T);
-        q8 |= takes_q8(p->path);
         items += (w[i]->rows + item_rows(p->path) - 1) / item_rows(p->path);
         p->end = items;
     }
     KH_TRY(check_scratch(run, &j));
     kh_arena_mark mark = kh_arena_save(run->step);
-    kh_status status = q8 ? quantize(run, &j) : KH_OK;
+    kh_status status = prepare(run, &j);
     if (status == KH_OK) kh_parallel_for(run->pool, items, run_item, &j);
     kh_arena_rewind(run->step, mark);
     return status;

@@ -164,6 +164,121 @@ void check_dot_int_q8(const kh_kern *ref, const kh_kern *other)
     }
 }
 
+/* ---- the same rows, activations in f32 ---- */
+
+typedef struct form_f32 {
+    size_t block, bytes;
+    int halves[2];
+    void (*unpack)(float *y, const void *x, size_t n);
+    void (*gemv)(float *y, const void *w, size_t row_bytes, size_t rows, const float *x,
+                 const float *sums, size_t n);
+} form_f32;
+
+enum { LONG = 4608 }; /* more than the kernels take at once */
+
+static void fill_blocks(unsigned char *w, size_t size, size_t bytes, const int halves[2], int round)
+{
+    check_fill_bytes(w, size);
+    if (round % 4 == 1) memset(w, round % 8 == 1 ? 0xff : 0x80, size);
+    for (size_t b = 0; b + bytes <= size; b += bytes) {
+        for (int i = 0; i < 2 && halves[i] >= 0; i++) {
+            uint16_t half = kh_f32_to_f16(check_uniform(round % 5 ? 0.02f : 1e-6f));
+            memcpy(w + b + halves[i], &half, 2);
+        }
+    }
+}
+
+/* Against double over the unpacked values: within 1e-6 of the sum of the absolute products, or twice
+ * that with minima, whose terms and the levels' are larger than the values they add up to. */
+static void check_rows_f32(const char *what, const form_f32 *f, const form_f32 *twin,
+                           const kh_kern *kern)
+{
+    static unsigned char w[ROWS * (LONG / 32 * 34)];
+    static float x[LONG], sums[LONG / 16], wide[LONG];
+    for (int round = 0; round < 60; round++) {
+        size_t most = round % 10 == 9 ? LONG : N;
+        size_t n = f->block * (1 + (size_t)(check_random() % (most / f->block)));
+        size_t row_bytes = n / f->block * f->bytes, rows = 1 + check_random() % ROWS;
+        fill_blocks(w, rows * row_bytes, f->bytes, f->halves, round);
+        check_fill(x, n, round % 7 == 6 ? 1e-12f : 3.0f);
+        for (size_t i = 0; i < n && round % 6 == 5; i++) x[i] = fabsf(x[i]); /* all one way */
+        kern->sum_16(sums, x, n);
+        float y[2][ROWS + 1];
+        memset(y, 0, sizeof y);
+        twin->gemv(y[0], w, row_bytes, rows, x, sums, n);
+        f->gemv(y[1], w, row_bytes, rows, x, sums, n);
+        for (size_t r = 0; r < rows; r++) {
+            double value = 0.0, size = 1e-30;
+            f->unpack(wide, w + r * row_bytes, n);
+            for (size_t i = 0; i < n; i++) {
+                value += (double)wide[i] * (double)x[i];
+                size += fabs((double)wide[i] * (double)x[i]);
+            }
+            check_near(what, &y[1][r], &value, &size, 1, f->halves[1] < 0 ? 1e-6 : 2e-6);
+            check_near("the twin", &y[0][r], &value, &size, 1, 1e-7);
+            float alone;
+            f->gemv(&alone, w + r * row_bytes, row_bytes, 1, x, sums, n);
+            check_bits("a row by itself", &alone, &y[1][r], 1);
+        }
+        check_bits("beyond", y[1] + rows, y[0] + rows, 1);
+    }
+}
+
+#define CHECK_ROWS_F32(type, block, bytes, first, second)                                          \
+    void check_gemv_##type##_f32(const kh_kern *ref, const kh_kern *other)                         \
+    {                                                                                              \
+        form_f32 a = {block,                                                                       \
+                      bytes,                                                                       \
+                      {first, second},                                                             \
+                      ref->unpack_f32_##type,                                                      \
+                      ref->gemv_##type##_f32},                                                     \
+                 b = a;                                                                            \
+        b.gemv = other->gemv_##type##_f32;                                                         \
+        check_rows_f32("gemv_" #type "_f32", &b, &a, ref);                                         \
+    }
+CHECK_ROWS_F32(q4_0, 32, 18, 0, -1)
+CHECK_ROWS_F32(q4_1, 32, 20, 0, 2)
+CHECK_ROWS_F32(q5_0, 32, 22, 0, -1)
+CHECK_ROWS_F32(q8_0, 32, 34, 0, -1)
+CHECK_ROWS_F32(q4_k, 256, 144, 0, 2)
+CHECK_ROWS_F32(q6_k, 256, 210, 208, -1)
+
+void check_sum_16(const kh_kern *ref, const kh_kern *other)
+{
+    static float x[N], y[2][N / 16 + 1];
+    for (size_t n = 16; n <= N; n += 16) {
+        check_fill(x, n, 3.0f);
+        memset(y, 0, sizeof y);
+        ref->sum_16(y[0], x, n);
+        other->sum_16(y[1], x, n);
+        check_bits("sum_16", y[1], y[0], N / 16 + 1);
+    }
+}
+
+/* ---- unpacking: the twin's bits for any bytes, infinite scales included ---- */
+
+#define CHECK_UNPACK(type, block, bytes)                                                           \
+    void check_unpack_f32_##type(const kh_kern *ref, const kh_kern *other)                         \
+    {                                                                                              \
+        static unsigned char w[N / 16 * 34];                                                       \
+        static float y[2][N + 16];                                                                 \
+        for (size_t blocks = 0; blocks <= N / block; blocks += 1 + blocks / 9) {                   \
+            check_fill_bytes(w, sizeof w);                                                         \
+            memset(y, 0x3f, sizeof y);                                                             \
+            ref->unpack_f32_##type(y[0], w, blocks *block);                                        \
+            other->unpack_f32_##type(y[1], w, blocks *block);                                      \
+            check_bits("unpack_f32_" #type, y[1], y[0], N + 16);                                   \
+        }                                                                                          \
+    }
+CHECK_UNPACK(f16, 1, 2)
+CHECK_UNPACK(bf16, 1, 2)
+CHECK_UNPACK(q4_0, 32, 18)
+CHECK_UNPACK(q4_1, 32, 20)
+CHECK_UNPACK(q5_0, 32, 22)
+CHECK_UNPACK(q8_0, 32, 34)
+CHECK_UNPACK(q4_k, 256, 144)
+CHECK_UNPACK(q6_k, 256, 210)
+
 /* ---- dense rows ---- */
 
 #define CHECK_DENSE(type, element, narrow, widen)                                                  \
