@@ -26,6 +26,10 @@
 #include <math.h>
 #include <string.h>
 
+enum {
+    FEW_ROWS = 6 /* up to here an f16 page is converted where it is used, not unpacked first */
+};
+
 static size_t place(void *out, char *base, size_t at, size_t bytes)
 {
     char *memory = base ? base + at : NULL;
@@ -111,6 +115,11 @@ size_t kh_tile_score(const kh_tile *t, size_t p, size_t end)
     const void *page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
     const float *panels = page;
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
+    if (type == KH_TYPE_F16 && t->R <= FEW_ROWS) {
+        t->kern->score_panel_f16(t->scores, KH_PAGE, t->q, E, t->R, page,
+                                 (n + KH_PANEL - 1) / KH_PANEL, E);
+        return n;
+    }
     if (type != KH_TYPE_F32) {
         t->kern->kv_key_f32(t->panels, page, (int)type, E, n);
         panels = t->panels;
@@ -192,6 +201,10 @@ static void mix_page(const kh_tile *t, size_t p, size_t n)
     const void *page = kh_kv_values(t->kv, t->layer->layer, t->g, p);
     const float *values = page;
     kh_type type = kh_kv_shape_of(t->kv)->v_type;
+    if (type == KH_TYPE_F16 && t->R <= FEW_ROWS) {
+        t->kern->mix_rows_f16(t->out, E, t->alpha, t->scores, KH_PAGE, t->R, page, n, E);
+        return;
+    }
     if (type != KH_TYPE_F32) {
         t->kern->kv_value_f32(t->values, page, (int)type, E, n);
         values = t->values;

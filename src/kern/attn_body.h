@@ -13,14 +13,25 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* acc[r][c] = first[r][c] + sum over j ascending of a[r * lda + j] * b[j * step + c * skip + lane]:
- * both products of attention are this, with the keys (score) or the elements (mix) side by side. */
+/* The right-hand side of a product, f32 or f16; `half` is a constant wherever this is inlined. */
+INLINE v16 load_element(const void *b, size_t i, int half)
+{
+    return half ? v16_from_f16((const uint16_t *)b + i) : v16_load((const float *)b + i);
+}
+
+INLINE const void *from_element(const void *b, size_t i, int half)
+{
+    return half ? (const void *)((const uint16_t *)b + i) : (const void *)((const float *)b + i);
+}
+
+/* acc[r][c] += sum over j ascending of a[r * lda + j] * b[j * step + c * skip + lane]: both products
+ * of attention are this, with the keys (score) or the elements (mix) side by side. */
 INLINE void tile(v16 acc[TILE_ROWS][TILE_COLS], const float *a, size_t lda, size_t rows,
-                 const float *b, size_t step, size_t skip, size_t cols, size_t n)
+                 const void *b, int half, size_t step, size_t skip, size_t cols, size_t n)
 {
     for (size_t j = 0; j < n; j++) {
         v16 right[TILE_COLS];
-        for (size_t c = 0; c < cols; c++) right[c] = v16_load(b + j * step + c * skip);
+        for (size_t c = 0; c < cols; c++) right[c] = load_element(b, j * step + c * skip, half);
         for (size_t r = 0; r < rows; r++) {
             v16 left = v16_set1(a[r * lda + j]);
             for (size_t c = 0; c < cols; c++) acc[r][c] = v16_fma(left, right[c], acc[r][c]);
@@ -44,80 +55,117 @@ INLINE void tile(v16 acc[TILE_ROWS][TILE_COLS], const float *a, size_t lda, size
     }
 
 INLINE void score_tile(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
-                       const float *panels, size_t cols, size_t E)
+                       const void *panels, int half, size_t cols, size_t E)
 {
     v16 acc[TILE_ROWS][TILE_COLS];
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) acc[r][c] = v16_zero();
-    tile(acc, q, ldq, rows, panels, KH_PANEL, E * KH_PANEL, cols, E);
+    tile(acc, q, ldq, rows, panels, half, KH_PANEL, E * KH_PANEL, cols, E);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) v16_store(scores + r * lds + c * KH_PANEL, acc[r][c]);
 }
 
 INLINE void score_block(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
-                        const float *panels, size_t panel_count, size_t E)
+                        const void *panels, int half, size_t panel_count, size_t E)
 {
     size_t p = 0;
     for (; p + TILE_COLS <= panel_count; p += TILE_COLS)
-        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows, panels + p * E * KH_PANEL, TILE_COLS,
-                   E);
+        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows,
+                   from_element(panels, p * E * KH_PANEL, half), half, TILE_COLS, E);
     for (; p < panel_count; p++)
-        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows, panels + p * E * KH_PANEL, 1, E);
+        score_tile(scores + p * KH_PANEL, lds, q, ldq, rows,
+                   from_element(panels, p * E * KH_PANEL, half), half, 1, E);
 }
 
-void KH_NAME(score_panel)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
-                          const float *panels, size_t panel_count, size_t E)
+INLINE void score_any(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
+                      const void *panels, int half, size_t panel_count, size_t E)
 {
     for (size_t r = 0; r < R; r += TILE_ROWS) {
         size_t rows = R - r < TILE_ROWS ? R - r : TILE_ROWS;
         float *s = scores + r * lds;
         const float *x = q + r * ldq;
-#define CALL(n) score_block(s, lds, x, ldq, n, panels, panel_count, E)
+#define CALL(n) score_block(s, lds, x, ldq, n, panels, half, panel_count, E)
         TILE_SWITCH(rows, CALL)
 #undef CALL
     }
 }
 
+void KH_NAME(score_panel)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
+                          const float *panels, size_t panel_count, size_t E)
+{
+    score_any(scores, lds, q, ldq, R, panels, 0, panel_count, E);
+}
+
+void KH_NAME(score_panel_f16)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
+                              const uint16_t *panels, size_t panel_count, size_t E)
+{
+    score_any(scores, lds, q, ldq, R, panels, 1, panel_count, E);
+}
+
 INLINE void mix_tile(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
-                     size_t rows, const float *values, size_t keys, size_t E, size_t cols)
+                     size_t rows, const void *values, int half, size_t keys, size_t E, size_t cols)
 {
     v16 acc[TILE_ROWS][TILE_COLS];
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++)
             acc[r][c] = v16_mul(v16_load(out + r * ldo + c * 16), v16_set1(alpha[r]));
-    tile(acc, weights, ldw, rows, values, E, 16, cols, keys);
+    tile(acc, weights, ldw, rows, values, half, E, 16, cols, keys);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < cols; c++) v16_store(out + r * ldo + c * 16, acc[r][c]);
 }
 
+/* The last E - e < 16 elements of a row. */
+INLINE void mix_rest(float *out, float alpha, const float *weights, const void *values, int half,
+                     size_t keys, size_t E, size_t e)
+{
+    v16 acc = v16_mul(v16_load_n(out + e, E - e), v16_set1(alpha));
+    for (size_t j = 0; j < keys; j++) {
+        float wide[16] = {0};
+        for (size_t i = e; i < E; i++)
+            wide[i - e] = half ? kh_f16_to_f32(((const uint16_t *)values)[j * E + i])
+                               : ((const float *)values)[j * E + i];
+        acc = v16_fma(v16_set1(weights[j]), v16_load(wide), acc);
+    }
+    v16_store_n(out + e, acc, E - e);
+}
+
 INLINE void mix_block(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
-                      size_t rows, const float *values, size_t keys, size_t E)
+                      size_t rows, const void *values, int half, size_t keys, size_t E)
 {
     size_t e = 0;
     for (; e + 16 * TILE_COLS <= E; e += 16 * TILE_COLS)
-        mix_tile(out + e, ldo, alpha, weights, ldw, rows, values + e, keys, E, TILE_COLS);
+        mix_tile(out + e, ldo, alpha, weights, ldw, rows, from_element(values, e, half), half, keys,
+                 E, TILE_COLS);
     for (; e + 16 <= E; e += 16)
-        mix_tile(out + e, ldo, alpha, weights, ldw, rows, values + e, keys, E, 1);
-    for (size_t r = 0; e < E && r < rows; r++) {
-        v16 acc = v16_mul(v16_load_n(out + r * ldo + e, E - e), v16_set1(alpha[r]));
-        for (size_t j = 0; j < keys; j++)
-            acc = v16_fma(v16_set1(weights[r * ldw + j]), v16_load_n(values + j * E + e, E - e),
-                          acc);
-        v16_store_n(out + r * ldo + e, acc, E - e);
+        mix_tile(out + e, ldo, alpha, weights, ldw, rows, from_element(values, e, half), half, keys,
+                 E, 1);
+    for (size_t r = 0; e < E && r < rows; r++)
+        mix_rest(out + r * ldo, alpha[r], weights + r * ldw, values, half, keys, E, e);
+}
+
+INLINE void mix_any(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
+                    size_t R, const void *values, int half, size_t keys, size_t E)
+{
+    for (size_t r = 0; r < R; r += TILE_ROWS) {
+        size_t rows = R - r < TILE_ROWS ? R - r : TILE_ROWS;
+        float *o = out + r * ldo;
+        const float *a = alpha + r, *w = weights + r * ldw;
+#define CALL(n) mix_block(o, ldo, a, w, ldw, n, values, half, keys, E)
+        TILE_SWITCH(rows, CALL)
+#undef CALL
     }
 }
 
 void KH_NAME(mix_rows)(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
                        size_t R, const float *values, size_t keys, size_t E)
 {
-    for (size_t r = 0; r < R; r += TILE_ROWS) {
-        size_t rows = R - r < TILE_ROWS ? R - r : TILE_ROWS;
-        float *o = out + r * ldo;
-        const float *a = alpha + r, *w = weights + r * ldw;
-#define CALL(n) mix_block(o, ldo, a, w, ldw, n, values, keys, E)
-        TILE_SWITCH(rows, CALL)
-#undef CALL
-    }
+    mix_any(out, ldo, alpha, weights, ldw, R, values, 0, keys, E);
+}
+
+void KH_NAME(mix_rows_f16)(float *out, size_t ldo, const float *alpha, const float *weights,
+                           size_t ldw, size_t R, const uint16_t *values, size_t keys, size_t E)
+{
+    mix_any(out, ldo, alpha, weights, ldw, R, values, 1, keys, E);
 }
 
 /* ---- pages to f32 */

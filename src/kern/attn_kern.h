@@ -18,6 +18,8 @@
  * score_panel     scores[r * lds + 16 p + i] = sum over e ascending, one fma each starting from 0, of
  *                 q[r * ldq + e] * panels[p][e][i], for r < R, p < panel_count: bit-equal on every
  *                 instruction set (the order is the contract).
+ * score_panel_f16  the same from panels as an f16 page holds them: for few rows, where unpacking a page
+ *                 would cost as much as scoring it.
  * filter_rows     for each row r < R appends, in order, the scores[r * lds + i] > thresholds[r] (NaN
  *                 never passes), i < n, to values[r * ldc + counts[r] ...], first_index + i to indices
  *                 at the same place, and counts them into counts[r]. Each row has room for n more, and
@@ -35,6 +37,7 @@
  *                 score but -inf or NaN was seen, M is -INFINITY, all weights are 0 and u stays 0.
  * mix_rows        out[r][0..E) = alpha[r] * out[r][.] + sum over keys ascending, one fma each, of
  *                 weights[r * ldw + j] * values[j][.], for r < R.
+ * mix_rows_f16    the same from f16 rows.
  * gather_*        out[0..E) = sum over j ascending, one fma each, of weights[j] * row j, K rows given
  *                 by pointers to elements of the named type. q8_0: the element is scale * int8, rounded,
  *                 before the fma. */

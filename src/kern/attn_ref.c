@@ -72,6 +72,20 @@ void score_panel_ref(float *scores, size_t lds, const float *q, size_t ldq, size
             }
 }
 
+void score_panel_f16_ref(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
+                         const uint16_t *panels, size_t panel_count, size_t E)
+{
+    for (size_t r = 0; r < R; r++)
+        for (size_t p = 0; p < panel_count; p++)
+            for (size_t i = 0; i < KH_PANEL; i++) {
+                float sum = 0;
+                for (size_t e = 0; e < E; e++)
+                    sum = fmaf(q[r * ldq + e], kh_f16_to_f32(panels[(p * E + e) * KH_PANEL + i]),
+                               sum);
+                scores[r * lds + p * KH_PANEL + i] = sum;
+            }
+}
+
 void filter_rows_ref(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
                      const float *scores, size_t lds, const float *thresholds, size_t R, size_t n,
                      uint32_t first_index)
@@ -154,6 +168,18 @@ void mix_rows_ref(float *out, size_t ldo, const float *alpha, const float *weigh
             float sum = out[r * ldo + e] * alpha[r];
             for (size_t j = 0; j < keys; j++)
                 sum = fmaf(weights[r * ldw + j], values[j * E + e], sum);
+            out[r * ldo + e] = sum;
+        }
+}
+
+void mix_rows_f16_ref(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
+                      size_t R, const uint16_t *values, size_t keys, size_t E)
+{
+    for (size_t r = 0; r < R; r++)
+        for (size_t e = 0; e < E; e++) {
+            float sum = out[r * ldo + e] * alpha[r];
+            for (size_t j = 0; j < keys; j++)
+                sum = fmaf(weights[r * ldw + j], kh_f16_to_f32(values[j * E + e]), sum);
             out[r * ldo + e] = sum;
         }
 }

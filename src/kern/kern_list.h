@@ -127,6 +127,9 @@
     X(B, void, score_panel,                                                                          \
       (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const float *panels,         \
        size_t panel_count, size_t E))                                                                \
+    X(B, void, score_panel_f16,                                                                      \
+      (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const uint16_t *panels,      \
+       size_t panel_count, size_t E))                                                                \
     X(B, void, filter_rows,                                                                          \
       (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
        size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index))               \
@@ -142,6 +145,9 @@
     X(B, void, mix_rows,                                                                             \
       (float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw, size_t R,       \
        const float *values, size_t keys, size_t E))                                                  \
+    X(B, void, mix_rows_f16,                                                                         \
+      (float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw, size_t R,       \
+       const uint16_t *values, size_t keys, size_t E))                                               \
     X(B, void, gather_f32,                                                                           \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_f16,                                                                           \

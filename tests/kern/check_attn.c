@@ -98,21 +98,39 @@ void check_kv_value_f32(const kh_kern *ref, const kh_kern *other)
     check_page(ref, other, 0);
 }
 
-void check_score_panel(const kh_kern *ref, const kh_kern *other)
+static void check_score(const kh_kern *ref, const kh_kern *other, int half)
 {
     for (size_t w = 0; w < WIDTHS; w++)
         for (size_t R = 1; R <= ROWS; R++)
             for (size_t panels = 1; panels <= KH_PANELS; panels++) {
-                size_t E = widths[w], ldq = E + 3, lds = KH_PAGE + 5;
-                float *q = numbers(R * ldq, 1.0f), *k = numbers(panels * E * KH_PANEL, 1.0f);
+                size_t E = widths[w], ldq = E + 3, lds = KH_PAGE + 5, n = panels * E * KH_PANEL;
+                float *q = numbers(R * ldq, 1.0f), *k = numbers(n, 1.0f);
+                uint16_t *k16 = malloc(n * sizeof *k16);
                 float out[2][ROWS * (KH_PAGE + 5)];
                 memset(out, 0x42, sizeof out);
-                ref->score_panel(out[0], lds, q, ldq, R, k, panels, E);
-                other->score_panel(out[1], lds, q, ldq, R, k, panels, E);
+                ref->kv_f16(k16, k, n);
+                for (int side = 0; side < 2; side++) {
+                    const kh_kern *kern = side ? other : ref;
+                    if (half)
+                        kern->score_panel_f16(out[side], lds, q, ldq, R, k16, panels, E);
+                    else
+                        kern->score_panel(out[side], lds, q, ldq, R, k, panels, E);
+                }
                 check_bits("scores", out[1], out[0], ROWS * lds);
                 free(q);
                 free(k);
+                free(k16);
             }
+}
+
+void check_score_panel(const kh_kern *ref, const kh_kern *other)
+{
+    check_score(ref, other, 0);
+}
+
+void check_score_panel_f16(const kh_kern *ref, const kh_kern *other)
+{
+    check_score(ref, other, 1);
 }
 
 void check_filter_rows(const kh_kern *ref, const kh_kern *other)
@@ -271,7 +289,7 @@ void check_softmax_rows(const kh_kern *ref, const kh_kern *other)
         }
 }
 
-void check_mix_rows(const kh_kern *ref, const kh_kern *other)
+static void check_mix(const kh_kern *ref, const kh_kern *other, int half)
 {
     static const size_t keys[] = {1, 2, 17, 64};
     for (size_t w = 0; w < WIDTHS; w++)
@@ -282,8 +300,16 @@ void check_mix_rows(const kh_kern *ref, const kh_kern *other)
                 float *out[2] = {numbers(R * ldo, 1.0f), NULL}, *alpha = numbers(R, 1.0f);
                 out[1] = malloc((R * ldo + 64) * sizeof(float));
                 memcpy(out[1], out[0], (R * ldo + 64) * sizeof(float));
-                ref->mix_rows(out[0], ldo, alpha, weights, ldw, R, values, keys[c], E);
-                other->mix_rows(out[1], ldo, alpha, weights, ldw, R, values, keys[c], E);
+                uint16_t *v16 = malloc((keys[c] * E + 1) * sizeof *v16);
+                ref->kv_f16(v16, values, keys[c] * E);
+                for (int side = 0; side < 2; side++) {
+                    const kh_kern *kern = side ? other : ref;
+                    if (half)
+                        kern->mix_rows_f16(out[side], ldo, alpha, weights, ldw, R, v16, keys[c], E);
+                    else
+                        kern->mix_rows(out[side], ldo, alpha, weights, ldw, R, values, keys[c], E);
+                }
+                free(v16);
                 check_bits("mix", out[1], out[0], R * ldo + 64);
                 free(values);
                 free(weights);
@@ -291,6 +317,16 @@ void check_mix_rows(const kh_kern *ref, const kh_kern *other)
                 free(out[0]);
                 free(out[1]);
             }
+}
+
+void check_mix_rows(const kh_kern *ref, const kh_kern *other)
+{
+    check_mix(ref, other, 0);
+}
+
+void check_mix_rows_f16(const kh_kern *ref, const kh_kern *other)
+{
+    check_mix(ref, other, 1);
 }
 
 typedef void gather(float *out, const float *weights, const void *const *rows, size_t K, size_t E);
