@@ -146,6 +146,9 @@ BENCH(kv_key_f32, KEYS *E * 6, 0, k->kv_key_f32(p->y, p->page, KH_TYPE_F16, E, K
 BENCH(kv_value_f32, KEYS *E * 6, 0, k->kv_value_f32(p->y, p->page, KH_TYPE_F16, E, KEYS))
 BENCH(score_panel, 0, 2.0 * QUERIES * KEYS * E,
       k->score_panel(p->scores, SCORES, p->x, E, QUERIES, p->page, KH_PANELS, E))
+BENCH(score_panel_f16, KEYS *E * 2, 2.0 * QUERIES * KEYS * E,
+      k->score_panel_f16(p->scores, SCORES, p->x, E, QUERIES,
+                         (const uint16_t *)(void *)next(p, KEYS *E * 2), KH_PANELS, E))
 BENCH(filter_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts);
       k->filter_rows(p->values, p->indices, SCORES + 16, p->counts, p->scores, SCORES,
                      p->thresholds, QUERIES, SCORES, 0))
@@ -159,6 +162,9 @@ BENCH(softmax_rows, QUERIES *KEYS * 8, 0, memcpy(p->y, p->x, QUERIES *KEYS * 4);
       k->softmax_rows(p->y, KEYS, p->m, p->u, p->alpha, QUERIES, KEYS, 0.1f))
 BENCH(mix_rows, 0, 2.0 * QUERIES * KEYS * E,
       k->mix_rows(p->y, E, p->alpha, p->x, KEYS, QUERIES, p->page, KEYS, E))
+BENCH(mix_rows_f16, KEYS *E * 2, 2.0 * QUERIES * KEYS * E,
+      k->mix_rows_f16(p->y, E, p->alpha, p->x, KEYS, QUERIES,
+                      (const uint16_t *)(void *)next(p, KEYS *E * 2), KEYS, E))
 BENCH(gather_f32, GATHER *E * 4, 2.0 * GATHER * E, spread_rows(p, E * 4);
       k->gather_f32(p->y, p->x, p->rows, GATHER, E))
 BENCH(gather_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_rows(p, E * 2);

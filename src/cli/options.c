@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL}; /* as kh_cache_type */
-static const char *const precisions[] = {"default", "f32", NULL};      /* as kh_precision */
+static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL};  /* as kh_cache_type */
+static const char *const precisions[] = {"default", "f32", "q8", NULL}; /* as kh_precision */
 static const char *const switches[] = {"on", "off", "auto", "0", "1", NULL};
 
 const kh_opt cli_options_model[] = {CLI_TEXT(model, "-m --model", "MODEL",

@@ -181,7 +181,7 @@ static const kh_opt tests[] = {
              1024),
     CLI_END};
 static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL};
-static const char *const precisions[] = {"default", "f32", NULL};
+static const char *const precisions[] = {"default", "f32", "q8", NULL};
 static const kh_opt compute[] = {
     CLI_INT(batch, "-b --batch-size", "N", "tokens of a prompt that are read at once", "512", 1,
             65536, NULL),
