@@ -4,7 +4,7 @@
  * (score_panel), turned into weights against the row's running maximum (softmax_rows), and its values
  * are mixed in (mix_rows):
  *
- *     scores [R][64]  12 KiB at most      m, u [R]      out [R][E]      panels, values: one page each
+ *     scores [R][64]  24 KiB at most      m, u [R]      out [R][E]      panels, values: one page each
  *
  * No memory grows with the length. Only pages that some row sees in part (the diagonal, the edges of a
  * window) are handled row by row. A page never depends on which rows share the tile, so a row's bits
@@ -15,6 +15,11 @@
  *
  * Scores that are NaN or -inf have no weight; a row without any weight gives 0. Scale is positive and
  * the soft cap is monotone, which is why methods select on raw scores.
+ *
+ * Measured (Xeon 2.5 GHz, AVX-512, f16 pages, E 64, 9 heads on 3, one thread of a loaded machine, CPU
+ * time a query and head, causal, batches of 512): full 3.7 us at 2k and 13.7 us at 8k, topk:k=128 3.6
+ * and 10.6 us; one token at 8k keys: 57 and 43 us (105 and 68 before f16 pages were read directly).
+ * Of full's time mixing and scoring take 30 % each, exp 22 %, unpacking 10 %.
  *
  * Partial results of disjoint sets of keys merge by kh_merge_partials: online softmax (Milakov and
  * Gimelshein 2018) over chunks instead of keys. */

@@ -8,7 +8,8 @@
 #include "attn/method.h"
 
 enum {
-    KH_TILE_ROWS = 96,  /* at most: scores of a page (12 KiB) stay in the first-level cache */
+    KH_TILE_ROWS =
+        96, /* at most: scores of a page take 24 KiB; 48 rows unpack every page twice as often */
     KH_CHUNK = 1024,    /* keys that one work item sees where there are few query rows */
     KH_CHUNK_TOKENS = 4 /* what "few" is */
 };
