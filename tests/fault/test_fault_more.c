@@ -38,8 +38,9 @@ static kh_status recall(void)
                                     {"The door is low.", "The door is", "low"}};
     static const char *const attns[] = {"full", "topk:k=4", "none"};
     static kh_recall_result results[3];
-    char book[1200] = "";
-    while (strlen(book) + sizeof text < sizeof book) strcat(book, text);
+    char book[9 * (sizeof text - 1) + 1];
+    for (size_t i = 0; i < sizeof book; i++) book[i] = text[i % (sizeof text - 1)];
+    book[sizeof book - 1] = 0;
     kh_recall_options o = {.session = so,
                            .attns = attns,
                            .attn_count = 3,
