@@ -36,8 +36,9 @@ const kh_opt cli_options_compute[] = {
     CLI_CHOICE(v_type, "-ctv --cache-type-v", "TYPE", "type of the cached values", "f16",
                cache_types, "LLAMA_ARG_CACHE_TYPE_V"),
     CLI_CHOICE(precision, "--compute", "HOW",
-               "arithmetic of the weights: their own integer kernels, or unpacked", "default",
-               precisions, NULL),
+               "products: default (f32 activations on the file's blocks), f32 (every weight "
+               "unpacked first), q8 (8-bit activations: coarser, faster on some machines)",
+               "default", precisions, NULL),
     CLI_END};
 
 const kh_opt cli_options_attn[] = {

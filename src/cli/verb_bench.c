@@ -189,7 +189,7 @@ static const kh_opt compute[] = {
                NULL),
     CLI_CHOICE(v_type, "-ctv --cache-type-v", "TYPE", "type of the cached values", "f16",
                cache_types, NULL),
-    CLI_CHOICE(precision, "--compute", "HOW", "arithmetic of the weights", "default", precisions,
+    CLI_CHOICE(precision, "--compute", "HOW", "products: default, f32 or q8", "default", precisions,
                NULL),
     CLI_FLAG(longer, "--longer", "allows more tokens than the model was trained for"),
     CLI_END};

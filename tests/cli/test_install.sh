@@ -28,8 +28,8 @@ for source in examples/*.c; do
     if arguments=$(grep -m1 '^// run:' "$source"); then
         arguments=${arguments#// run:}
         case $arguments in *MODEL*) need_model smollm2 && arguments=${arguments//MODEL/$model} ;; esac
-        # shellcheck disable=SC2086
-        runs 0 "$scratch/$name" $arguments
+        eval "words=($arguments)"
+        runs 0 "$scratch/$name" "${words[@]}"
         examples=$((examples + 1))
     fi
 done
