@@ -130,8 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (model) {
         look(model);
         run(model, "full", KH_PRECISION_DEFAULT, KH_CACHE_F16);
-        run(model, "topk:k=2,tail=mean", KH_PRECISION_DEFAULT, KH_CACHE_F16);
-        run(model, "topk:k=3,recent=1,min-p=0.1", KH_PRECISION_F32, KH_CACHE_Q8_0);
+        run(model, "topk:k=2,tail=mean", KH_PRECISION_Q8, KH_CACHE_F16);
+        run(model, "topk:k=3,recent=1,min-p=0.1", KH_PRECISION_DEFAULT, KH_CACHE_Q8_0);
         kh_verify_options o = {.session.threads = 1};
         if (data[0] & VERIFY) must(kh_verify(model, &o) == KH_OK || kh_last_error()[0]);
     }
