@@ -50,6 +50,12 @@
     X(R, void, unpack_q8_q6_k, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
     X(R, void, unpack_q8_iq4_nl, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
     X(R, void, unpack_q8_iq4_xs, (int8_t * q, float *d, float *m, const void *x, size_t n))          \
+    /* ---- prompt. Rows [rows][n] become lanes: to [n][lanes], zeros beyond `rows` <= lanes */      \
+    X(B, void, product_pack, (float *to, size_t lanes, const float *from, size_t rows, size_t n))    \
+    /* y [T][rows], ldy apart: tiles of tokens times panels of rows. See kern/panel.h */             \
+    X(B, void, product_gemm,                                                                         \
+      (float *y, size_t ldy, const float *panels /* [(rows + 15) / 16][n][16] */, size_t rows,       \
+       const float *tiles /* [(T + 11) / 12][n][12] */, size_t T, size_t n))                         \
     /* ---- decode: y[r] = row r of w (row_bytes apart) times x [n], r in [0, rows); sums [n/16] */  \
     X(B, void, gemv_q4_0_f32,                                                                        \
       (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \

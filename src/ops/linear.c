@@ -1,23 +1,25 @@
 /* y = W x on the file's own weights.
  *
- * Activations stay f32 unless the run asks for 8 bits. Four paths, chosen by the problem alone:
+ * Activations stay f32 unless the run asks for 8 bits. Five paths, chosen by the problem alone:
  *
- *   rows       T <= 4 (decoding). Bound by the memory that holds W: rows are multiplied one by one.
- *   product    T > 4 (prompts), or f32 asked for. Bound by arithmetic: rows are unpacked to f32 in
- *              the worker's scratch and multiplied by oneDNN.
- *   rows q8    T <= 4 with KH_COMPUTE_Q8: x in 8 bits, native kernels on the file's blocks.
- *   panels q8  T > 4 with KH_COMPUTE_Q8: 16 rows as bytes, packed into a panel that meets all T rows.
+ *   rows       T <= 4 (decoding). Bound by the memory that holds W: native kernels read the file's
+ *              blocks (Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K, dense); others are unpacked row by row.
+ *   product    T > 4 (prompts). Bound by arithmetic: rows are unpacked and turned into panels of 16
+ *              lanes in the worker's scratch, which meet all T tokens.
+ *   library    f32 asked for, or no vectors: 64 rows are unpacked and multiplied by oneDNN (T > 4) or
+ *              by the dense row kernel. An independent way to the same numbers.
+ *   rows q8, panels q8     KH_COMPUTE_Q8: x in 8 bits, integer kernels, for few and many tokens.
  *
- * Unpacking is paid once a batch, and no second copy of the weights exists. 8 bits cost a KL of
- * 2e-3 to 3e-3 nats and 3 to 4 % of the top tokens (1,000 tokens, SmolLM2 135M and Gemma 3 270M), and
- * win time only where the processor has 8-bit dot products; so they are not the default.
+ *     x [T][cols] --pack--> tiles [T/12][cols][12]  |  --quantise--> q, d, s     (step memory, once)
+ *     W item --unpack--> 16 rows x 256 --pack--> panel [cols][16]                (worker's scratch)
  *
- *     x [T][cols] --quantise--> q, d, s (step memory)      q8: once for all weights of a call
- *     W item      --unpack--->  w [64][cols] f32 | q, d, m --pack--> panel (worker scratch)
+ * Unpacking is paid once a batch, and no second copy of the weights exists. Why f32: 8 bits cost a KL
+ * of 2e-3 to 3e-3 nats and 3 to 4 % of the top tokens (1,000 tokens; SmolLM2 135M, Gemma 3 270M; f32
+ * has 1e-6 and 0.1 %) and win time only where the processor has 8-bit dot products.
  *
- * An item is 16, 32 or 64 rows of one weight, whatever the number of threads; items of several weights
- * (q, k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so
- * nothing in it can fail. */
+ * An item is 16 to 64 rows of one weight, whatever the number of threads; items of several weights (q,
+ * k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so nothing
+ * in it can fail. */
 #include "ops/linear.h"
 
 #include "base/fail.h"
@@ -27,9 +29,17 @@
 
 #include <string.h>
 
-enum { FEW = 4, ROWS_ITEM = 32, PANEL_ITEM = KH_PANEL_ROWS, F32_ITEM = 64, QUANTIZE_ITEM = 16 };
+enum {
+    FEW = 4,
+    ROWS_ITEM = 32,
+    PANEL_ITEM = KH_PANEL_ROWS,
+    LIBRARY_ITEM = 64,
+    QUANTIZE_ITEM = 16,
+    SLICE = 256 /* inputs unpacked at once: 16 KiB, a multiple of every block */
+};
+#define PRODUCT_BYTES ((size_t)256 << 10) /* panels of an item: half of a small second cache */
 
-typedef enum path { PATH_ROWS, PATH_PRODUCT, PATH_ROWS_Q8, PATH_PANELS_Q8 } path;
+typedef enum path { PATH_ROWS, PATH_PRODUCT, PATH_LIBRARY, PATH_ROWS_Q8, PATH_PANELS_Q8 } path;
 
 typedef struct part {
     const kh_weight *w;
@@ -46,14 +56,16 @@ typedef struct job {
     int8_t *q;      /* [T][cols], and its scales */
     float *d;       /* [T][cols/32] */
     float *s;       /* [T][cols/16] */
+    float *tiles;   /* [(T + 11) / 12][cols][12] */
     size_t T, cols, count;
     part parts[KH_LINEAR_MANY];
 } job;
 
-static size_t item_rows(path p)
+static size_t item_rows(path p, size_t cols)
 {
     switch (p) {
-    case PATH_PRODUCT: return F32_ITEM;
+    case PATH_PRODUCT: return 64 * cols * sizeof(float) <= PRODUCT_BYTES ? 64 : 32;
+    case PATH_LIBRARY: return LIBRARY_ITEM;
     case PATH_PANELS_Q8: return PANEL_ITEM;
     case PATH_ROWS:
     case PATH_ROWS_Q8: break;
@@ -61,45 +73,57 @@ static size_t item_rows(path p)
     return ROWS_ITEM;
 }
 
-static path path_of(const kh_unpack *unpack, enum kh_compute compute, size_t T)
+static path path_of(const kh_run *run, const kh_unpack *unpack, size_t T)
 {
-    if (compute == KH_COMPUTE_F32) return PATH_PRODUCT;
-    if (compute == KH_COMPUTE_Q8 && unpack->q8) return T <= FEW ? PATH_ROWS_Q8 : PATH_PANELS_Q8;
-    return T <= FEW ? PATH_ROWS : PATH_PRODUCT;
+    if (run->compute == KH_COMPUTE_F32) return PATH_LIBRARY;
+    if (run->compute == KH_COMPUTE_Q8 && unpack->q8)
+        return T <= FEW ? PATH_ROWS_Q8 : PATH_PANELS_Q8;
+    if (T <= FEW) return PATH_ROWS;
+    return run->kern->isa == KH_ISA_REF ? PATH_LIBRARY : PATH_PRODUCT;
 }
 
-static int takes_q8(path p)
+static size_t tiles_of(size_t T)
 {
-    return p == PATH_ROWS_Q8 || p == PATH_PANELS_Q8;
+    return (T + KH_PRODUCT_TILE - 1) / KH_PRODUCT_TILE;
 }
 
+/* What a call takes from the step: q, d and s for 8-bit products, tiles for the others; both when
+ * dense weights stand beside quantised ones. */
 static size_t step_need(size_t cols, size_t T)
 {
-    return kh_arena_need(T * cols) + kh_arena_need(T * (cols / 32) * sizeof(float)) +
-           kh_arena_need(T * (cols / 16) * sizeof(float));
+    size_t q8 = kh_arena_need(T * cols) + kh_arena_need(T * (cols / 32) * sizeof(float)) +
+                kh_arena_need(T * (cols / 16) * sizeof(float));
+    size_t tiles = kh_arena_need(tiles_of(T) * KH_PRODUCT_TILE * cols * sizeof(float));
+    return T > FEW ? q8 + tiles : q8;
 }
 
 /* Scratch of one item; the takes below are in the same sizes. */
 static size_t scratch_need(path p, size_t cols, size_t T)
 {
-    size_t groups = cols / 16 * sizeof(float);
+    size_t groups = cols / 16 * sizeof(float), rows = item_rows(p, cols);
     switch (p) {
     case PATH_ROWS: return kh_arena_need(cols * sizeof(float));
+    case PATH_PRODUCT:
+        return kh_arena_need(rows * cols * sizeof(float)) +
+               kh_arena_need(KH_PANEL_ROWS * SLICE * sizeof(float));
+    case PATH_LIBRARY: return kh_arena_need(rows * cols * sizeof(float));
     case PATH_ROWS_Q8: return kh_arena_need(cols) + 2 * kh_arena_need(groups);
-    case PATH_PANELS_Q8:
-        return kh_arena_need(PANEL_ITEM * cols) + 2 * kh_arena_need(PANEL_ITEM * groups) +
-               kh_arena_need(kh_panel_bytes(cols)) + kh_arena_need(T * PANEL_ITEM * sizeof(float));
-    case PATH_PRODUCT: break;
+    case PATH_PANELS_Q8: break;
     }
-    return kh_arena_need(F32_ITEM * cols * sizeof(float));
+    return kh_arena_need(PANEL_ITEM * cols) + 2 * kh_arena_need(PANEL_ITEM * groups) +
+           kh_arena_need(kh_panel_bytes(cols)) + kh_arena_need(T * PANEL_ITEM * sizeof(float));
 }
 
 void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
 {
-    size_t q8 = scratch_need(T <= FEW ? PATH_ROWS_Q8 : PATH_PANELS_Q8, weight->cols, T);
-    size_t dense = scratch_need(PATH_PRODUCT, weight->cols, T);
+    static const path few[] = {PATH_ROWS, PATH_LIBRARY, PATH_ROWS_Q8};
+    static const path many[] = {PATH_PRODUCT, PATH_LIBRARY, PATH_PANELS_Q8};
     *step = step_need(weight->cols, T);
-    *scratch = q8 > dense ? q8 : dense;
+    *scratch = 0;
+    for (int i = 0; i < 3; i++) {
+        size_t one = scratch_need(T <= FEW ? few[i] : many[i], weight->cols, T);
+        *scratch = one > *scratch ? one : *scratch;
+    }
 }
 
 /* ---- items ---- */
@@ -214,13 +238,43 @@ static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh
     }
 }
 
+/* Rows [rows <= 16] to a panel, a slice of inputs at a time, which stays in the nearest cache. */
+static void make_panel(float *panel, const job *j, const part *p, const char *at, size_t rows,
+                       float *slice)
+{
+    size_t n = j->cols, row_bytes = p->w->row_bytes;
+    if (!p->unpack.f32) {
+        j->kern->product_pack(panel, KH_PANEL_ROWS, (const void *)at, rows, n);
+        return;
+    }
+    for (size_t k = 0; k < n; k += SLICE) {
+        size_t width = n - k < SLICE ? n - k : SLICE;
+        for (size_t r = 0; r < rows; r++)
+            p->unpack.f32(slice + r * width, at + r * row_bytes, width);
+        j->kern->product_pack(panel + k * KH_PANEL_ROWS, KH_PANEL_ROWS, slice, rows, width);
+        at += kh_type_row_bytes(p->w->type, width);
+    }
+}
+
 static void product_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+{
+    size_t n = j->cols;
+    float *panels = kh_arena_take(scratch, item_rows(PATH_PRODUCT, n) * n * sizeof *panels);
+    float *slice = kh_arena_take(scratch, KH_PANEL_ROWS * SLICE * sizeof *slice);
+    const char *at = (const char *)p->w->data + first * p->w->row_bytes;
+    for (size_t r = 0; r < rows; r += KH_PANEL_ROWS)
+        make_panel(panels + r * n, j, p, at + r * p->w->row_bytes,
+                   rows - r < KH_PANEL_ROWS ? rows - r : KH_PANEL_ROWS, slice);
+    j->kern->product_gemm(p->y + first, p->w->rows, panels, rows, j->tiles, j->T, n);
+}
+
+static void library_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
 {
     size_t n = j->cols, ldy = p->w->rows;
     const char *at = (const char *)p->w->data + first * p->w->row_bytes;
     const float *w = (const float *)(const void *)at;
     if (p->unpack.f32) {
-        float *wide = kh_arena_take(scratch, F32_ITEM * n * sizeof *wide);
+        float *wide = kh_arena_take(scratch, LIBRARY_ITEM * n * sizeof *wide);
         for (size_t r = 0; r < rows; r++) p->unpack.f32(wide + r * n, at + r * p->w->row_bytes, n);
         w = wide;
     }
@@ -235,13 +289,15 @@ static void run_item(void *context, size_t item, int worker)
     const part *p = j->parts;
     size_t start = 0;
     while (item >= p->end) start = p++->end;
-    size_t first = (item - start) * item_rows(p->path), rows = p->w->rows - first;
-    if (rows > item_rows(p->path)) rows = item_rows(p->path);
+    size_t most = item_rows(p->path, j->cols);
+    size_t first = (item - start) * most, rows = p->w->rows - first;
+    if (rows > most) rows = most;
     kh_arena *scratch = j->scratch + worker;
     kh_arena_mark mark = kh_arena_save(scratch);
     switch (p->path) {
     case PATH_ROWS: rows_item(j, p, first, rows, scratch); break;
     case PATH_PRODUCT: product_item(j, p, first, rows, scratch); break;
+    case PATH_LIBRARY: library_item(j, p, first, rows, scratch); break;
     case PATH_ROWS_Q8: rows_q8_item(j, p, first, rows, scratch); break;
     case PATH_PANELS_Q8: panels_q8_item(j, p, first, rows, scratch); break;
     }
@@ -269,19 +325,40 @@ static kh_status quantize(kh_run *run, job *j)
     return KH_OK;
 }
 
-/* What x is needed as besides itself: in 8 bits, or its sums. */
+static void tile_item(void *context, size_t item, int worker)
+{
+    const job *j = context;
+    size_t n = j->cols, first = item * KH_PRODUCT_TILE, rows = j->T - first;
+    (void)worker;
+    if (rows > KH_PRODUCT_TILE) rows = KH_PRODUCT_TILE;
+    j->kern->product_pack(j->tiles + first * n, KH_PRODUCT_TILE, j->x + first * n, rows, n);
+}
+
+static kh_status make_tiles(kh_run *run, job *j)
+{
+    size_t tiles = tiles_of(j->T);
+    KH_TRY(kh_arena_new(run->step, &j->tiles, tiles, KH_PRODUCT_TILE * j->cols * sizeof *j->tiles));
+    kh_parallel_for(run->pool, tiles, tile_item, j);
+    return KH_OK;
+}
+
+static kh_status make_sums(kh_run *run, job *j)
+{
+    size_t groups = j->cols / 16;
+    KH_TRY(kh_arena_new(run->step, &j->s, j->T, groups * sizeof *j->s));
+    for (size_t t = 0; t < j->T; t++)
+        j->kern->sum_16(j->s + t * groups, j->x + t * j->cols, j->cols);
+    return KH_OK;
+}
+
+/* What x is needed as besides itself. */
 static kh_status prepare(kh_run *run, job *j)
 {
-    int q8 = 0, rows = 0;
-    for (size_t i = 0; i < j->count; i++) {
-        q8 |= takes_q8(j->parts[i].path);
-        rows |= j->parts[i].path == PATH_ROWS;
-    }
-    if (q8) return quantize(run, j);
-    if (!rows || j->cols % 16) return KH_OK; /* dense rows may have any width */
-    KH_TRY(kh_arena_new(run->step, &j->s, j->T, j->cols / 16 * sizeof *j->s));
-    for (size_t t = 0; t < j->T; t++)
-        j->kern->sum_16(j->s + t * (j->cols / 16), j->x + t * j->cols, j->cols);
+    int wants[PATH_PANELS_Q8 + 1] = {0};
+    for (size_t i = 0; i < j->count; i++) wants[j->parts[i].path] = 1;
+    if (wants[PATH_ROWS_Q8] || wants[PATH_PANELS_Q8]) KH_TRY(quantize(run, j));
+    if (wants[PATH_PRODUCT]) KH_TRY(make_tiles(run, j));
+    if (wants[PATH_ROWS] && !wants[PATH_ROWS_Q8] && j->cols >= 16) KH_TRY(make_sums(run, j));
     return KH_OK;
 }
 
@@ -316,8 +393,9 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
                     w[0]->name, j.cols, w[i]->name, w[i]->cols);
         part *p = &j.parts[j.count++];
         *p = (part){.w = w[i], .y = y[i], .unpack = kh_unpack_of(run->kern, w[i]->type)};
-        p->path = path_of(&p->unpack, run->compute, T);
-        items += (w[i]->rows + item_rows(p->path) - 1) / item_rows(p->path);
+        p->path = path_of(run, &p->unpack, T);
+        size_t most = item_rows(p->path, j.cols);
+        items += (w[i]->rows + most - 1) / most;
         p->end = items;
     }
     KH_TRY(check_scratch(run, &j));

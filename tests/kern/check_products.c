@@ -279,6 +279,53 @@ CHECK_UNPACK(q8_0, 32, 34)
 CHECK_UNPACK(q4_k, 256, 144)
 CHECK_UNPACK(q6_k, 256, 210)
 
+/* ---- prompts in f32: equal bits ---- */
+
+void check_product_pack(const kh_kern *ref, const kh_kern *other)
+{
+    static float from[16 * 300], to[2][16 * 300 + 16];
+    static const size_t lanes[] = {KH_PANEL_ROWS, KH_PRODUCT_TILE};
+    for (size_t i = 0; i < 2 * 16 * 20; i++) {
+        size_t rows = 1 + i % 16, n = 1 + i / 32 * i / 40;
+        if (rows > lanes[i / 16 % 2]) continue;
+        check_fill(from, rows * n, 1.0f);
+        memset(to, 0x3f, sizeof to);
+        ref->product_pack(to[0], lanes[i / 16 % 2], from, rows, n);
+        other->product_pack(to[1], lanes[i / 16 % 2], from, rows, n);
+        check_bits("product_pack", to[1], to[0], 16 * 300 + 16);
+    }
+}
+
+/* The twin against double as well; y is surrounded by marks. */
+void check_product_gemm(const kh_kern *ref, const kh_kern *other)
+{
+    enum { LDY = 70, DEEP = 2500 };
+    static const size_t Ts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 23, 24, 30};
+    static const size_t rows_of[] = {1, 15, 16, 17, 31, 32, 33, 48, 63, 64};
+    static const size_t ns[] = {1, 37, 96, 576, DEEP};
+    static float tiles[36 * DEEP], panels[64 * DEEP], y[2][30 * LDY];
+    for (size_t i = 0; i < 16 * 5; i++) {
+        size_t T = Ts[i % 16], n = ns[i / 16], rows = rows_of[i % 10];
+        check_fill(tiles, (T + 11) / 12 * 12 * n, 1.0f);
+        check_fill(panels, (rows + 15) / 16 * 16 * n, 1.0f);
+        memset(y, 0x3f, sizeof y);
+        ref->product_gemm(y[0], LDY, panels, rows, tiles, T, n);
+        other->product_gemm(y[1], LDY, panels, rows, tiles, T, n);
+        check_bits("product_gemm", y[1], y[0], 30 * LDY);
+        for (size_t t = 0; t < T; t++) {
+            double value = 0.0, size = 1e-30;
+            size_t r = check_random() % rows;
+            for (size_t k = 0; k < n; k++) {
+                double term = (double)tiles[t / 12 * 12 * n + 12 * k + t % 12] *
+                              (double)panels[r / 16 * 16 * n + 16 * k + r % 16];
+                value += term;
+                size += fabs(term);
+            }
+            check_near("product_gemm_ref", &y[0][t * LDY + r], &value, &size, 1, 1e-6);
+        }
+    }
+}
+
 /* ---- dense rows ---- */
 
 #define CHECK_DENSE(type, element, narrow, widen)                                                  \
