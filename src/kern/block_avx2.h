@@ -64,17 +64,18 @@ INLINE __m256i five_bits(const kh_block_q5_0 *at)
     return _mm256_or_si256(nibbles(at->qs), _mm256_and_si256(set, _mm256_set1_epi8(16)));
 }
 
-/* The eight 6-bit scales and minima of a Q4_K super-block, as bytes 0..7 and 8..15. */
+/* The eight 6-bit scales and minima of a Q4_K super-block, as bytes 0..7 and 8..15:
+ *
+ *     a b c  ->  a & 63,  (c & 15) | (a >> 6) << 4,  b & 63,  (c >> 4) | (b >> 6) << 4      (bytes)
+ *
+ * Sixteen bytes are read, of which the last four are levels. */
 INLINE __m128i k_scales(const uint8_t *packed /* [12] */)
 {
-    uint32_t a, b, c;
-    memcpy(&a, packed, 4);
-    memcpy(&b, packed + 4, 4);
-    memcpy(&c, packed + 8, 4);
-    uint32_t six = 0x3f3f3f3fu, four = 0x0f0f0f0fu, two = 0x03030303u;
-    uint32_t high_scale = (c & four) | (a >> 6 & two) << 4;
-    uint32_t high_min = (c >> 4 & four) | (b >> 6 & two) << 4;
-    return _mm_setr_epi32((int)(a & six), (int)high_scale, (int)(b & six), (int)high_min);
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)packed);
+    __m128i high = _mm_and_si128(_mm_srli_epi16(v, 2), _mm_set1_epi8(48));
+    __m128i c = _mm_srlv_epi32(_mm_shuffle_epi32(v, 0xaa), _mm_setr_epi32(0, 4, 0, 0));
+    high = _mm_or_si128(high, _mm_and_si128(c, _mm_set1_epi8(15)));
+    return _mm_unpacklo_epi32(_mm_and_si128(v, _mm_set1_epi8(63)), high);
 }
 
 INLINE __m256 bytes_f32(__m128i x)
@@ -87,16 +88,6 @@ INLINE __m256 pair_sums(const float *s /* [16] */)
     __m256 a = _mm256_loadu_ps(s), b = _mm256_loadu_ps(s + 8);
     __m256 c = _mm256_hadd_ps(a, b); /* 01 23 89 ab | 45 67 cd ef */
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(c), 0xd8));
-}
-
-/* d and dmin of a Q4_K super-block times its scales and minima, each rounded once. */
-INLINE void k_products(float *d /* [8] */, float *m /* [8] */, const kh_block_q4_k *at)
-{
-    __m128 dm = two_halves(&at->d);
-    __m128i sc = k_scales(at->scales);
-    _mm256_storeu_ps(d, _mm256_mul_ps(_mm256_broadcastss_ps(dm), bytes_f32(sc)));
-    _mm256_storeu_ps(
-        m, _mm256_mul_ps(_mm256_set1_ps(lane1(dm)), bytes_f32(_mm_unpackhi_epi64(sc, sc))));
 }
 
 /* 32 levels of Q6_K: run `run` of half `half` of a block. */

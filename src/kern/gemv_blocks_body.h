@@ -4,31 +4,44 @@
  *
  *     t = low * x0;  t = fma(high, x1, t);  acc = fma(d, t, acc);      least += m * (sum of x)
  *
- * Four rows at a time share the loads of x. The scales of blocks of 32 are collected and converted
- * SEGMENT at a time before they are needed: a conversion of sixteen f16 costs as much as that of one,
- * and a scale that lies in memory as f32 is broadcast by the load port, not by the crowded port of
- * shuffles. The rows that come next are asked for early, as in gemv_quant_body.h. */
+ * Four rows at a time share the loads of x. Scales of blocks of 32 lie 18 to 34 bytes apart as f16; a
+ * conversion of sixteen costs as much as that of one, and a scale that lies in memory as f32 is broadcast
+ * by a load, not by the crowded port of shuffles. So they are collected with plain loads and stores, of
+ * which the multiplying loop has none to spare time for: it collects those of the rows that come next.
+ *
+ *     collected: rows 4..7   ->   multiply rows 4..7, collect rows 8..11, ask for rows 12..15
+ *
+ * Rows wider than SEGMENT blocks take several such steps. */
 #include "kern/kern.h"
 
 #include <string.h>
 
 enum { SEGMENT = 64 };
 
-/* The first `halves` (1 or 2) f16 of R rows' blocks as f32, zeros up to a multiple of 16. All rows are
- * collected before the first is converted, so that the wide loads find the narrow stores done. */
-INLINE void gather_scales(float (*d)[2 * SEGMENT], const char *w, size_t row_bytes,
-                          size_t block_bytes, size_t blocks, const size_t halves, const int R)
+typedef struct scales {
+    uint16_t half[4][2 * SEGMENT]; /* of the step that comes next: d, or d and m, of each block */
+    float wide[4][2 * SEGMENT];    /* of this one */
+} scales;
+
+/* What the types of blocks of 32 have in common: where things are. */
+typedef struct blocks {
+    const char *w;
+    size_t row_bytes, bytes; /* of a row, of a block */
+    size_t halves;           /* f16 numbers at the beginning of a block: 1 or 2 */
+} blocks;
+
+INLINE void collect(scales *s, const blocks *in, size_t b, const int R)
 {
-    uint16_t half[4][2 * SEGMENT];
-    size_t count = blocks * halves, padded = (count + 15) / 16 * 16;
-    for (int r = 0; r < R; r++) {
-        const char *at = w + (size_t)r * row_bytes;
-        for (size_t b = 0; b < blocks; b++)
-            memcpy(half[r] + halves * b, at + b * block_bytes, 2 * halves);
-        for (size_t i = count; i < padded; i++) half[r][i] = 0;
-    }
     for (int r = 0; r < R; r++)
-        for (size_t i = 0; i < padded; i += 16) v16_store(d[r] + i, v16_from_f16(half[r] + i));
+        memcpy(s->half[r] + in->halves * b, in->w + (size_t)r * in->row_bytes + in->bytes * b,
+               2 * in->halves);
+}
+/* Whole registers; what lies behind the last scale is of no consequence. */
+INLINE void widen(scales *s, size_t count, const int R)
+{
+    for (int r = 0; r < R; r++)
+        for (size_t i = 0; i < count; i += 16)
+            v16_store(s->wide[r] + i, v16_from_f16(s->half[r] + i));
 }
 
 #define FOUR_ROWS_F32(type)                                                                        \
@@ -42,41 +55,70 @@ INLINE void gather_scales(float (*d)[2 * SEGMENT], const char *w, size_t row_byt
         for (; r < rows; r++, at += row_bytes) type##_rows(y + r, at, row_bytes, x, sums, n, 1);   \
     }
 
-/* Types of blocks of 32: `halves` f16 numbers lead a block (d, or d and m), LEVELS reads `at`. */
+/* Types of blocks of 32: `halves` f16 numbers lead a block (d, or d and m), LEVELS reads `at`. A step is
+ * up to SEGMENT blocks of R rows, whose scales were collected; `next` is what comes next, of `more`
+ * blocks. */
 #define BLOCKS_F32(type, halves, LEVELS)                                                           \
-    INLINE void type##_rows(float *y, const char *w, size_t row_bytes, const float *x,             \
-                            const float *sums, size_t n, const int R)                              \
+    INLINE void type##_step(v16 *acc, v16 *least, scales *s, const char *w, const char *next,      \
+                            size_t row_bytes, const float *x, const float *sums, size_t count,     \
+                            size_t more, const int R)                                              \
     {                                                                                              \
-        v16 acc[4], least[4];                                                                      \
-        float d[4][2 * SEGMENT];                                                                   \
-        for (int r = 0; r < R; r++) acc[r] = least[r] = v16_zero();                                \
-        for (size_t first = 0; first < n / 32; first += SEGMENT) {                                 \
-            size_t blocks = n / 32 - first < SEGMENT ? n / 32 - first : SEGMENT;                   \
-            const kh_block_##type *block = (const kh_block_##type *)(const void *)w + first;       \
-            gather_scales(d, (const char *)block, row_bytes, sizeof *block, blocks, halves, R);    \
-            for (size_t b = 0; b < blocks; b++, block++) {                                         \
-                const float *xb = x + 32 * (first + b);                                            \
-                v16 x0 = v16_load(xb), x1 = v16_load(xb + 16);                                     \
-                for (int r = 0; r < R; r++) {                                                      \
-                    const kh_block_##type *at =                                                    \
-                        (const void *)((const char *)block + (size_t)r * row_bytes);               \
-                    v16 low, high;                                                                 \
-                    LEVELS;                                                                        \
-                    ahead((const char *)at + 4 * row_bytes);                                       \
-                    v16 t = v16_fma(high, x1, v16_mul(low, x0));                                   \
-                    acc[r] = v16_fma(v16_set1(d[r][halves * b]), t, acc[r]);                       \
-                }                                                                                  \
-            }                                                                                      \
-            for (size_t b = 0; halves == 2 && b < blocks; b += 8) {                                \
-                size_t left = blocks - b < 8 ? blocks - b : 8;                                     \
-                v16 s = v16_load_n(sums + 2 * (first + b), 2 * left);                              \
-                for (int r = 0; r < R; r++)                                                        \
-                    least[r] = v16_fma(v16_odd(v16_load(d[r] + 2 * b)), s, least[r]);              \
+        const blocks in = {next, row_bytes, sizeof(kh_block_##type), halves};                      \
+        widen(s, halves *count, R);                                                                \
+        for (size_t b = 0; b < count; b++) {                                                       \
+            v16 x0 = v16_load(x + 32 * b), x1 = v16_load(x + 32 * b + 16);                         \
+            collect(s, &in, b < more ? b : 0, R);                                                  \
+            for (int r = 0; r < R; r++) {                                                          \
+                const kh_block_##type *at = (const void *)(w + (size_t)r * row_bytes);             \
+                at += b;                                                                           \
+                v16 low, high;                                                                     \
+                LEVELS;                                                                            \
+                ahead((const char *)at + 8 * row_bytes);                                           \
+                v16 t = v16_fma(high, x1, v16_mul(low, x0));                                       \
+                acc[r] = v16_fma(v16_set1(s->wide[r][halves * b]), t, acc[r]);                     \
             }                                                                                      \
         }                                                                                          \
-        for (int r = 0; r < R; r++) y[r] = v16_sum(v16_add(acc[r], least[r]));                     \
+        for (size_t b = count; b < more; b++) collect(s, &in, b, R);                               \
+        for (size_t b = 0; halves == 2 && b < count; b += 8) {                                     \
+            size_t left = count - b < 8 ? 2 * (count - b) : 16;                                    \
+            v16 sx = v16_load_n(sums + 2 * b, left);                                               \
+            for (int r = 0; r < R; r++)                                                            \
+                least[r] = v16_fma(v16_odd(v16_load_n(s->wide[r] + 2 * b, left)), sx, least[r]);   \
+        }                                                                                          \
     }                                                                                              \
-    FOUR_ROWS_F32(type)
+    INLINE void type##_groups(float *y, const char *w, size_t row_bytes, size_t groups,            \
+                              const float *x, const float *sums, size_t n, const int R)            \
+    {                                                                                              \
+        scales s;                                                                                  \
+        size_t all = n / 32, first = all < SEGMENT ? all : SEGMENT;                                \
+        memset(s.half, 0, sizeof s.half);                                                          \
+        const blocks start = {w, row_bytes, sizeof(kh_block_##type), halves};                      \
+        for (size_t b = 0; groups > 0 && b < first; b++) collect(&s, &start, b, R);                \
+        for (size_t g = 0; g < groups; g++, w += R * row_bytes, y += R) {                          \
+            v16 acc[4], least[4];                                                                  \
+            for (int r = 0; r < R; r++) acc[r] = least[r] = v16_zero();                            \
+            for (size_t b = 0; b < all; b += SEGMENT) {                                            \
+                size_t count = all - b < SEGMENT ? all - b : SEGMENT, left = all - b - count;      \
+                const char *at = w + b * sizeof(kh_block_##type);                                  \
+                const char *next = left > 0         ? at + SEGMENT * sizeof(kh_block_##type)       \
+                                   : g + 1 < groups ? w + R * row_bytes                            \
+                                                    : w;                                           \
+                type##_step(acc, least, &s, at, next, row_bytes, x + 32 * b, sums + 2 * b, count,  \
+                            left == 0        ? first                                               \
+                            : left < SEGMENT ? left                                                \
+                                             : SEGMENT,                                            \
+                            R);                                                                    \
+            }                                                                                      \
+            for (int r = 0; r < R; r++) y[r] = v16_sum(v16_add(acc[r], least[r]));                 \
+        }                                                                                          \
+    }                                                                                              \
+    void KH_NAME(gemv_##type##_f32)(float *y, const void *w, size_t row_bytes, size_t rows,        \
+                                    const float *x, const float *sums, size_t n)                   \
+    {                                                                                              \
+        size_t fours = rows / 4, r = 4 * fours;                                                    \
+        type##_groups(y, w, row_bytes, fours, x, sums, n, 4);                                      \
+        type##_groups(y + r, (const char *)w + r * row_bytes, row_bytes, rows - r, x, sums, n, 1); \
+    }
 
 BLOCKS_F32(q4_0, 1, level_nibbles(&low, &high, at->qs, 8))
 BLOCKS_F32(q4_1, 2, level_nibbles(&low, &high, at->qs, 0))
@@ -88,15 +130,15 @@ INLINE void q4_k_rows(float *y, const char *w, size_t row_bytes, const float *x,
 {
     v16 acc[4];
     __m256 least[4];
-    float d[4][8], m[8];
+    float d[4][16]; /* scales, then minima */
     for (int r = 0; r < R; r++) acc[r] = v16_zero(), least[r] = _mm256_setzero_ps();
     for (size_t b = 0; b < n / 256; b++, w += sizeof(kh_block_q4_k), x += 256) {
         __m256 sx = pair_sums(sums + 16 * b);
         for (int r = 0; r < R; r++) {
             const char *at = w + (size_t)r * row_bytes;
             for (int i = 0; i < 3; i++) ahead(at + 4 * row_bytes + 64 * i);
-            k_products(d[r], m, (const kh_block_q4_k *)(const void *)at);
-            least[r] = _mm256_fmadd_ps(_mm256_loadu_ps(m), sx, least[r]);
+            k_products(d[r], (const kh_block_q4_k *)(const void *)at);
+            least[r] = _mm256_fmadd_ps(_mm256_loadu_ps(d[r] + 8), sx, least[r]);
         }
         for (int part = 0; part < 4; part++) {
             const float *xp = x + 64 * part;

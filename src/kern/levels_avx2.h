@@ -40,6 +40,16 @@ INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
                             _mm256_sub_epi8(six_bits(at, g / 4, g % 4), _mm256_set1_epi8(32)));
 }
 
+/* d and dmin of a Q4_K super-block times its scales and minima, each rounded once: eight and eight. */
+INLINE void k_products(float *dm /* [16] */, const kh_block_q4_k *at)
+{
+    __m128 pair = two_halves(&at->d);
+    __m128i sc = k_scales(at->scales);
+    __m256 d = _mm256_broadcastss_ps(pair), m = _mm256_set1_ps(lane1(pair));
+    _mm256_storeu_ps(dm, _mm256_mul_ps(d, bytes_f32(sc)));
+    _mm256_storeu_ps(dm + 8, _mm256_mul_ps(m, bytes_f32(_mm_unpackhi_epi64(sc, sc))));
+}
+
 /* Lane i gets lane i | 1. */
 INLINE v16 v16_odd(v16 x)
 {

@@ -20,14 +20,25 @@ INLINE void level_nibbles(v16 *low, v16 *high, const void *qs /* [16] */, int ze
     *high = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table);
 }
 
+/* Bit i of qh, turned to the place of the fifth bit, chooses between two registers of levels. */
 INLINE void level_q5_0(v16 *low, v16 *high, const kh_block_q5_0 *at)
 {
-    uint32_t bits;
+    int bits;
     memcpy(&bits, at->qh, 4);
-    __m512 sixteen = _mm512_set1_ps(16.0f);
-    level_nibbles(low, high, at->qs, 16);
-    *low = _mm512_mask_add_ps(*low, (__mmask16)bits, *low, sixteen);
-    *high = _mm512_mask_add_ps(*high, (__mmask16)(bits >> 16), *high, sixteen);
+    __m512 zero = _mm512_setr_ps(-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2,
+                                 -1);
+    __m512 one = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i turn =
+        _mm512_sub_epi32(_mm512_set1_epi32(36),
+                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __m512i all = _mm512_set1_epi32(bits), fifth = _mm512_set1_epi32(16);
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at->qs));
+    __m512i a = _mm512_ternarylogic_epi32(fifth, _mm512_rolv_epi32(all, turn), bytes, 0xca);
+    __m512i b = _mm512_ternarylogic_epi32(fifth,
+                                          _mm512_rolv_epi32(all, _mm512_sub_epi32(turn, fifth)),
+                                          _mm512_srli_epi32(bytes, 4), 0xca);
+    *low = _mm512_permutex2var_ps(zero, a, one);
+    *high = _mm512_permutex2var_ps(zero, b, one);
 }
 
 INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
@@ -46,6 +57,15 @@ INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
         _mm512_storeu_si512(to + 128 * half, _mm512_sub_epi8(a, zero));
         _mm512_storeu_si512(to + 128 * half + 64, _mm512_sub_epi8(b, zero));
     }
+}
+
+/* d and dmin of a Q4_K super-block times its scales and minima, each rounded once. */
+INLINE void k_products(float *dm /* [16] */, const kh_block_q4_k *at)
+{
+    __m512i where = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    __m512 pair = _mm512_permutexvar_ps(where, _mm512_castps128_ps512(two_halves(&at->d)));
+    __m512 sc = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(k_scales(at->scales)));
+    _mm512_storeu_ps(dm, _mm512_mul_ps(pair, sc));
 }
 
 INLINE v16 v16_odd(v16 x)

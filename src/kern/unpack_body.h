@@ -43,8 +43,8 @@ INLINE void unpack_two_groups(float *y /* [64] */, const uint8_t *qs /* [32] */,
     }
 }
 
-UNPACK(q4_k, 256, float d[8], m[8]; k_products(d, m, from); for (int part = 0; part < 4; part++)
-           unpack_two_groups(y + 64 * part, from->qs + 32 * part, d + 2 * part, m + 2 * part);)
+UNPACK(q4_k, 256, float d[16]; k_products(d, from); for (int part = 0; part < 4; part++)
+           unpack_two_groups(y + 64 * part, from->qs + 32 * part, d + 2 * part, d + 8 + 2 * part);)
 
 UNPACK(q6_k, 256, int8_t level[256]; float d[16]; level_q6_k(level, from);
        v16_store(d, v16_mul(half_of(&from->d), v16_from_i8(from->scales)));
