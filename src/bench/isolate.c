@@ -1,9 +1,9 @@
 /* A measurement in a process of its own.
  *
  * Peak memory is a property of a process, so a method's figure is honest only when nothing else ran in
- * it. The child is forked before any thread exists (a team of OpenMP does not survive fork), writes its
- * result and its error sentence into a page that both share, and ends without running the parent's exit
- * handlers. The mapped model file is shared by all, as it is in real use. */
+ * it. The child starts threads of its own (cpu/pool.c), writes its result and its error sentence into a
+ * page that both share, and ends without running the parent's exit handlers. The mapped model file is
+ * shared by all, as it is in real use. */
 #include "bench/isolate.h"
 
 #include "base/fail.h"

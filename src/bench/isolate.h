@@ -7,8 +7,8 @@
 #include <stddef.h>
 
 /* Runs body(context, result), which fills `size` bytes of result. With `isolate` in a forked child whose
- * result is copied back; the calling process must not have started threads. A child that dies is
- * KH_ERR_CHECK with a sentence. */
+ * result is copied back; no other thread of the caller may be inside the library then. A child that
+ * dies is KH_ERR_CHECK with a sentence. */
 typedef kh_status kh_isolate_body(void *context, void *result);
 kh_status kh_isolate(int isolate, kh_isolate_body *body, void *context, void *result, size_t size);
 
