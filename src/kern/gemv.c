@@ -1,6 +1,6 @@
 /* Decode products in plain C: rows of weights as they lie in the file times one row of activations.
  *
- * The quantised twins take a block apart with the unpacking readers and add, group of 16 after group
+ * The 8-bit twins take a block apart with the unpacking readers and add, group of 16 after group
  * of 16,   acc += (d_w d_x) isum   and   acc += m_w s_x.   The bodies for other instruction sets keep
  * several partial sums, so they differ in the last bits; each agrees with the exact value to
  * 4e-6 of the sum of the absolute products (the check measures against double). One kernel gives the

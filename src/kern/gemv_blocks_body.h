@@ -4,14 +4,19 @@
  *
  *     t = low * x0;  t = fma(high, x1, t);  acc = fma(d, t, acc);      least += m * (sum of x)
  *
- * Four rows at a time share the loads of x. Scales of blocks of 32 lie 18 to 34 bytes apart as f16; a
- * conversion of sixteen costs as much as that of one, and a scale that lies in memory as f32 is broadcast
- * by a load, not by the crowded port of shuffles. So they are collected with plain loads and stores, of
- * which the multiplying loop has none to spare time for: it collects those of the rows that come next.
+ * Four rows at a time share the loads of x. Scales of blocks of 32 lie 18 to 34 bytes apart as f16; to
+ * convert sixteen costs as much as to convert one, and a scale that lies in memory as f32 is broadcast
+ * by a load instead of by the crowded port of shuffles. So they are collected by scalar loads and
+ * stores, for which the multiplying loop has idle ports, one group of rows before they are needed:
  *
  *     collected: rows 4..7   ->   multiply rows 4..7, collect rows 8..11, ask for rows 12..15
  *
- * Rows wider than SEGMENT blocks take several such steps. */
+ * (collecting a group's own scales first: 2.2 to 2.7 ns a block instead of 1.9 to 2.2.) Rows wider than
+ * SEGMENT blocks take several such steps.
+ *
+ * Measured on one Skylake server core, 64 MiB of weights, AVX-512: Q4_0 8.2, Q4_1 8.6, Q5_0 7.5,
+ * Q8_0 11, Q4_K 7.0, Q6_K 7.8 GB/s; rows of f32 reach 11. With AVX2 on the same core: 4.5, 5.4, 3.7,
+ * 9.0, 4.8, 5.8. The 8-bit kernels of the same core: 5.7, 7.4, 5.3, 8.9, 7.3, 8.1. */
 #include "kern/kern.h"
 
 #include <string.h>

@@ -5,8 +5,9 @@
  * rounded, then the minimum is added; nothing is contracted into a fused product. Subtracting a
  * product is adding its negative, to the bit, which lets one form serve every type with a minimum.
  *
- * Used when a matrix product wants f32 operands (embedding rows, `--compute f32`, oneDNN over a tile
- * of weights); a row is unpacked once per tile of the prompt, so these are not the hot loops. */
+ * A prompt's product unpacks every weight once a batch, embedding rows come from here as well. The
+ * common types have vector bodies with the same bits (unpack_body.h): 0.11 to 0.18 ns an element on a
+ * Skylake server core, where the twins take 0.6 to 1.7. */
 #include "kern/kern.h"
 #include "kern/unpack_block.h"
 

@@ -1,5 +1,6 @@
 /* ops/weight.h: a weight is one object with layouts. Today's layouts: the rows of the mapped file
- * (decode kernels read them as they are), and transient panels in a worker's scratch (prompts). */
+ * (decode kernels read them as they are), and transient panels in a worker's scratch (prompts), of f32
+ * or of bytes. */
 #ifndef KH_OPS_WEIGHT_H
 #define KH_OPS_WEIGHT_H
 
