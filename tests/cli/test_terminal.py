@@ -104,7 +104,7 @@ check("no prompt: exit 2", t.exit_code() == 2)
 check("and a sentence", "the text is empty" in t.text)
 
 # Long work shows what is done; --quiet does not.
-ppl = [KEYHOLE, "ppl", TINY, "-f", "examples/persuasion.txt", "-c", "128", "--chunks", "60"]
+ppl = [KEYHOLE, "ppl", TINY, "-f", "examples/persuasion.txt", "-c", "128", "--chunks", "600"]
 t = Terminal(*ppl)
 check("ppl ends well", t.exit_code() == 0)
 check("with a bar", "#" in t.text and "/s" in t.text)
