@@ -3,6 +3,7 @@
  * f32 products: logits of 96 ids at 256 positions within 2e-3, log-sum-exp and the top token at all.
  * Default products: the same next token at 99 % of the positions, and a KL to our own f32 run (whose
  * distance to the reference is the first test) of at most 1e-3 nats. */
+// not under: address|thread
 #include "base/alloc.h"
 #include "support/golden_run.h"
 #include "support/models.h"
