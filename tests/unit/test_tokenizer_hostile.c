@@ -1,6 +1,7 @@
 /* Tokenizers against files and texts that mean harm: broken vocabularies get a sentence or a defined
  * reading, a megabyte of anything is tokenised in a moment, and a failing allocation leaves nothing
  * behind. */
+// not under: thread
 #include "base/alloc.h"
 #include "format/tokenizer.h"
 #include "support/gguf_writer.h"
