@@ -20,6 +20,7 @@
 #include "gen/sampler.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ kh_status kh_reference_open(kh_reference *out, size_t rows, size_t V)
     const char *folder = getenv("TMPDIR");
     char path[512];
     snprintf(path, sizeof path, "%s/keyhole.XXXXXX", folder && folder[0] ? folder : "/tmp");
-    out->fd = mkostemp(path, 02000000 /* O_CLOEXEC */);
+    out->fd = mkostemp(path, O_CLOEXEC);
     if (out->fd < 0)
         KH_FAIL(KH_ERR_IO, "%s: a temporary file cannot be made: %s", path, strerror(errno));
     unlink(path);

@@ -51,14 +51,6 @@ typedef struct tally {
     size_t same, rows;
 } tally;
 
-static double log_sum_exp(const float *x, size_t n)
-{
-    double top = -(double)INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++) top = fmax(top, (double)x[i]);
-    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
-    return top + log(sum);
-}
-
 static kh_status take(void *context, size_t first, size_t rows, const float *logits)
 {
     tally *t = context;

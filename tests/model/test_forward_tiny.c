@@ -42,29 +42,9 @@ static void look(void *context, kh_point point, int layer, float *data, size_t r
     if (point == KH_POINT_FINAL_NORM) memcpy(s->final, data, rows * width * sizeof *data);
 }
 
-/* Largest difference, relative to the largest magnitude of what is expected. */
-static double distance(const float *got, const float *want, size_t n)
-{
-    double gap = 0, size = 1e-30;
-    for (size_t i = 0; i < n; i++) {
-        double d = fabs((double)got[i] - (double)want[i]);
-        if (!(d <= gap)) gap = d;
-        if (fabs((double)want[i]) > size) size = fabs((double)want[i]);
-    }
-    return gap / size;
-}
-
 static void near(const char *name, const char *what, double gap, double limit)
 {
     if (!(gap <= limit)) fail_msg("%s: %s differ by %g, allowed %g", name, what, gap, limit);
-}
-
-static double log_sum_exp(const float *x, size_t n)
-{
-    double top = -(double)INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++) top = fmax(top, (double)x[i]);
-    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
-    return top + log(sum);
 }
 
 static void check_logits(const char *name, golden *g, const float *rows, size_t T, size_t V,
@@ -78,7 +58,7 @@ static void check_logits(const char *name, golden *g, const float *rows, size_t 
     for (size_t t = 0; t < T; t++) {
         const float *row = rows + t * V;
         for (size_t c = 0; c < C; c++) got[c] = row[sampled[c]];
-        near(name, "logits", distance(got, want + t * C, C), 1e-4);
+        near(name, "logits", relative_distance(got, want + t * C, C), 1e-4);
         near(name, "log-sum-exp", fabs(log_sum_exp(row, V) - (double)lse[t]), 1e-4);
         for (size_t v = 0; v < V; v++) assert_true(row[v] <= row[best[t]] + 1e-4f);
     }
@@ -112,10 +92,10 @@ static void check(const char *name)
     kh_session_observe(session, &probe);
     float *rows = all_logits(model, session, ids, T);
     check_logits(name, &g, rows, T, V, C);
-    near(name, "residual norms", distance(s.norms, golden_take(&g, (N + 1) * T, 4), (N + 1) * T),
-         1e-4);
-    near(name, "last residual", distance(s.last, golden_take(&g, T * D, 4), T * D), 1e-4);
-    near(name, "final norm", distance(s.final, golden_take(&g, T * D, 4), T * D), 1e-4);
+    near(name, "residual norms",
+         relative_distance(s.norms, golden_take(&g, (N + 1) * T, 4), (N + 1) * T), 1e-4);
+    near(name, "last residual", relative_distance(s.last, golden_take(&g, T * D, 4), T * D), 1e-4);
+    near(name, "final norm", relative_distance(s.final, golden_take(&g, T * D, 4), T * D), 1e-4);
     kh_free(rows);
     kh_free(s.norms);
     kh_free(s.last);

@@ -5,6 +5,7 @@
 #include "base/alloc.h"
 #include "base/file.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -84,4 +85,24 @@ float *all_logits(const kh_model *model, kh_session *session, const int32_t *ids
     kh_read_options read = {.logits = keep, .logits_context = &k};
     GOOD(kh_session_read(session, ids, n, &read));
     return k.rows;
+}
+
+double relative_distance(const float *got, const float *want, size_t n)
+{
+    double gap = 0, size = 1e-30;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        if (isnan(d)) return d;
+        if (d > gap) gap = d;
+        if (fabs((double)want[i]) > size) size = fabs((double)want[i]);
+    }
+    return gap / size;
+}
+
+double log_sum_exp(const float *x, size_t n)
+{
+    double top = -HUGE_VAL, sum = 0;
+    for (size_t i = 0; i < n; i++) top = fmax(top, (double)x[i]);
+    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
+    return top + log(sum);
 }

@@ -28,6 +28,10 @@ kh_session *open_session(const kh_model *model, const kh_session_options *option
 /* Logits [n][V] of a text in one read, on the heap (free with kh_free). */
 float *all_logits(const kh_model *model, kh_session *session, const int32_t *ids, size_t n);
 
+/* Largest difference, relative to the largest magnitude of what is expected; NaN when one is NaN. */
+double relative_distance(const float *got, const float *want, size_t n);
+double log_sum_exp(const float *x, size_t n);
+
 #define GOOD(call)                                                                                 \
     do {                                                                                           \
         kh_status good_status = (call);                                                            \
