@@ -1,7 +1,7 @@
 # scripts/lint sees each kind of offence, where it is, and lets clean files pass.
 . tests/cli/lib.sh
 tree=$scratch/tree
-mkdir -p "$tree"/{scripts,src/base,src/kern,src/ops,src/gen,src/cli,include/keyhole,examples}
+mkdir -p "$tree"/{scripts,src/base,src/kern,src/ops,src/gen,src/cli,include/keyhole,examples,web/dist,web/src}
 cp scripts/lint scripts/layers.txt "$tree/scripts/"
 cp .clang-format "$tree/"
 
@@ -13,6 +13,8 @@ put src/base/clean.c <<<'#include <stddef.h>
 /* printf( in a comment and "exit(" in a string are harmless. */
 const char *const kh_clean = "exit(1) malloc(2)";'
 put src/base/clean.h <<<'extern const char *const kh_clean;'
+echo '/* What it is for. */' >"$tree/web/src/clean.ts"
+printf 'TO''DO in a build   \n' >"$tree/web/dist/report.html"
 put src/cli/main.c <<<'#include "base/clean.h"
 
 #include <stdio.h>
@@ -55,6 +57,9 @@ echo 'int kh_bare;' >"$tree/src/gen/bare.c"
 { echo '/*' && yes 'word' | head -45 && echo '*/'; } >"$tree/src/gen/essay.c"
 { printf 'int kh_long(int x)\n{\n' && yes '    x++;' | head -70 && printf '    return x;\n}\n'; } | put src/gen/long.c
 yes 'extern int kh_many;' | head -801 | put src/gen/many.h
+echo 'export const bare = 1; ' >"$tree/web/src/bare.ts"
+{ echo '/* What it is for. */' && yes '.a {}' | head -500; } >"$tree/web/src/many.css"
+printf '{\n  "resolved": "somewhere"\n}\n' >"$tree/web/package-lock.json"
 
 runs 1 "$tree/scripts/lint"
 while read -r line; do has "$out" "$line"; done <<'END'
@@ -81,6 +86,10 @@ src/gen/bare.c:1: a .c file opens with a block comment
 src/gen/essay.c:1: the opening comment has 47 lines
 src/gen/long.c:2: a function of 74 lines
 src/gen/many.h:800: 802 lines
+web/src/bare.ts:1: a file of web/ opens with
+web/src/bare.ts:1: trailing white space
+web/src/many.css:500: 501 lines
+web/package-lock.json:2: the lock file names no registry's host
 END
-for line in 'calls.c:9:' 'calls.c:10:' 'src/cli/main.c' 'src/base/clean.c'; do lacks "$out" "$line"; done
+for line in 'web/dist' 'clean.ts' 'calls.c:9:' 'calls.c:10:' 'src/cli/main.c' 'src/base/clean.c'; do lacks "$out" "$line"; done
 finish

@@ -1,0 +1,302 @@
+/* One picture: a metric against L (or what varies), both logarithmic, drawn by Observable Plot.
+ *
+ * Ours are full lines with filled symbols, peers are dashed with hollow ones, and each series has a
+ * symbol of its own: nothing depends on colour. Colours are variables of the style sheet, so light and
+ * dark need no second drawing. A series is named at its end; names that would meet are moved apart,
+ * which needs the position of a value in pixels: the scale is ours to state, so that is arithmetic. */
+import * as Plot from '@observablehq/plot';
+import { bytes, bytesTick, length, logTicks, time, timeTick } from '../shared/units';
+import type { Point, Section, Series } from './results';
+
+export interface Metric {
+  name: (section: Section) => string;
+  of: (point: Point) => number | null;
+  say: (value: number) => string;
+  tick: (value: number) => string;
+}
+
+export const METRICS: Metric[] = [
+  {
+    name: ({ timed }) => `time of ${timed}`,
+    of: (point) => point.seconds,
+    say: time,
+    tick: timeTick,
+  },
+  {
+    name: () => 'memory over inputs and outputs',
+    of: (point) => point.bytes || null,
+    say: bytes,
+    tick: bytesTick,
+  },
+];
+
+export interface Spot extends Point {
+  value: number;
+}
+
+export interface Picture {
+  spots: Spot[];
+  series: Series[];
+  x: [number, number]; // domains
+  y: [number, number];
+  metric: Metric;
+  section: Section;
+  width: number;
+  selected: Spot | null; // chosen by the keyboard
+  title: string;
+}
+
+const SYMBOLS = ['circle', 'square', 'triangle', 'diamond', 'star', 'cross', 'wye'];
+const COLOURS = 7;
+const HEIGHT = 340;
+const TOP = 12;
+const BOTTOM = 34;
+const LEFT = 56;
+const CHARACTER = 6.4; // of the labels, on average
+const LINE = 13; // pixels of a line of a label
+const GAP = 3; // between labels
+const NARROW = 520;
+
+export const colour = (series: Series): string => `var(--series-${series.style % COLOURS})`;
+const symbol = (series: Series): string => SYMBOLS[series.style % SYMBOLS.length]!;
+const dashes = (series: Series): string | undefined => (series.ours ? undefined : '5 3');
+
+export function spotsOf(points: Point[], metric: Metric): Spot[] {
+  return points.flatMap((point) => {
+    const value = metric.of(point);
+    return value !== null && value > 0 ? [{ ...point, value }] : [];
+  });
+}
+
+/* The domain that holds the values, with air on both sides; at least `span` wide, as a ratio, so that
+ * what is nearly flat looks flat. */
+export function domain(values: number[], span: number): [number, number] {
+  const least = Math.min(...values);
+  const most = Math.max(...values);
+  const air = Math.max(1.12, (most / least) ** 0.06, Math.sqrt((span * least) / most));
+  return [least / air, most * air];
+}
+
+const log = (value: number, [a, b]: [number, number]): number =>
+  Math.log(value / a) / Math.log(b / a);
+
+/* As many of the values as there is room for; the last always. */
+function valueTicks({ section, x }: Picture, room: number): number[] {
+  const kept: number[] = [];
+  for (const value of [...section.xs].reverse()) {
+    const next = kept[kept.length - 1];
+    const needed = 8 * length(next ?? 0).length + 6;
+    if (next === undefined || (log(next, x) - log(value, x)) * room >= needed) kept.push(value);
+  }
+  return kept;
+}
+
+interface Label {
+  spot: Spot;
+  lines: string[];
+  at: number; // pixels from the top, the middle of the text
+  above: boolean; // the spot and not behind it
+}
+
+function shorten(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const half = Math.floor((most - 1) / 2);
+  return `${text.slice(0, most - 1 - half)}…${text.slice(text.length - half)}`;
+}
+
+/* Names at the last spots, moved apart where they would overlap. */
+function labelsOf(picture: Picture): Label[] {
+  const height = HEIGHT - TOP - BOTTOM;
+  const lines = ({ impl, setting, label }: Series): string[] =>
+    picture.width < NARROW && setting
+      ? [shorten(impl, 12), shorten(setting, 12)]
+      : [shorten(label, 24)];
+  const ends = picture.series.flatMap((series) =>
+    picture.spots.filter((one) => one.series === series).slice(-1)
+  );
+  const last = Math.max(...picture.spots.map((spot) => spot.x));
+  const labels = ends.map((spot) => {
+    const at = TOP + (1 - log(spot.value, picture.y)) * height;
+    // A peer that gave up early, as the slowest: other curves will come up behind its end.
+    const top = picture.spots.every((one) => one.x !== spot.x || one.value <= spot.value);
+    const above = spot.x < last && top;
+    const own = lines(spot.series);
+    return { spot, lines: own, above, at: above ? at - 8 - (own.length * LINE) / 2 : at };
+  });
+  for (const x of new Set(ends.map((spot) => spot.x)))
+    spread(
+      labels.filter((label) => label.spot.x === x && !label.above),
+      TOP,
+      TOP + height
+    );
+  return labels;
+}
+
+const heightOf = (label: Label): number => label.lines.length * LINE + GAP;
+
+/* Neighbours that overlap become a block around their middle; blocks that meet, one block. */
+function spread(labels: Label[], top: number, bottom: number): void {
+  const blocks: { members: Label[]; size: number; wish: number }[] = [];
+  const inside = (wish: number, size: number): number =>
+    Math.max(top + size / 2, Math.min(bottom - size / 2, wish));
+  for (const label of [...labels].sort((a, b) => a.at - b.at)) {
+    const own = heightOf(label);
+    let block = { members: [label], size: own, wish: inside(label.at, own) };
+    for (let before = blocks.pop(); before; before = blocks.pop()) {
+      if (before.wish + before.size / 2 <= block.wish - block.size / 2) {
+        blocks.push(before);
+        break;
+      }
+      const n = before.members.length;
+      const m = block.members.length;
+      const size = before.size + block.size;
+      block = {
+        members: [...before.members, ...block.members],
+        size,
+        wish: inside((before.wish * n + block.wish * m) / (n + m), size),
+      };
+    }
+    blocks.push(block);
+  }
+  for (const { members, size, wish } of blocks) {
+    let y = wish - size / 2;
+    for (const label of members) {
+      label.at = y + heightOf(label) / 2;
+      y += heightOf(label);
+    }
+  }
+}
+
+function tipText(spot: Spot, letter: string, say: (value: number) => string): string {
+  const lines = [spot.series.label, `${letter} = ${length(spot.x)}: ${say(spot.value)}`];
+  if (spot.value === spot.seconds && spot.median !== null && spot.median !== spot.seconds)
+    lines.push(`median ${time(spot.median)}`);
+  return lines.join('\n');
+}
+
+export const spoken = (spot: Spot, { axis }: Section, { say }: Metric): string =>
+  tipText(spot, axis.letter, say).replaceAll('\n', ', ');
+
+function seriesMarks(spots: Spot[], series: Series[]): Plot.Markish[] {
+  return series.flatMap((one) => {
+    const mine = spots.filter((spot) => spot.series === one);
+    const place = { x: 'x', y: 'value', stroke: colour(one) };
+    return [
+      Plot.line(mine, {
+        ...place,
+        strokeWidth: one.ours ? 2.25 : 1.75,
+        strokeDasharray: dashes(one),
+      }),
+      Plot.dot(mine, {
+        ...place,
+        className: 'spots',
+        symbol: symbol(one) as Plot.SymbolType,
+        fill: one.ours ? colour(one) : 'var(--card)',
+        strokeWidth: 1.75,
+        r: 4,
+      }),
+    ];
+  });
+}
+
+export function draw(picture: Picture): Element {
+  const { spots, series, x, y, metric, width } = picture;
+  const { letter } = picture.section.axis;
+  const labels = labelsOf(picture);
+  const behind = labels.filter((label) => !label.above);
+  const widest = Math.max(0, ...behind.flatMap(({ lines }) => lines.map((line) => line.length)));
+  const right = Math.min(Math.round(widest * CHARACTER) + 18, Math.round(width * 0.4));
+  const inner = width - LEFT - right;
+  const height = HEIGHT - TOP - BOTTOM;
+  const value = (label: Label) => y[0] * (y[1] / y[0]) ** (1 - (label.at - TOP) / height);
+  const from = (label: Label) => TOP + (1 - log(label.spot.value, y)) * height;
+  const tip = {
+    x: 'x',
+    y: 'value',
+    title: (spot: Spot) => tipText(spot, letter, metric.say),
+    lineHeight: 1.25,
+  };
+  const ticksX = valueTicks(picture, inner);
+  const ticksY = logTicks(...y);
+  return Plot.plot({
+    width,
+    height: HEIGHT,
+    marginLeft: LEFT,
+    marginRight: right,
+    marginTop: TOP,
+    marginBottom: BOTTOM,
+    className: 'curves',
+    ariaLabel: picture.title,
+    x: { type: 'log', domain: x, label: null },
+    y: { type: 'log', domain: y, label: null },
+    marks: [
+      Plot.gridY(ticksY, { stroke: 'var(--grid)', strokeOpacity: 1 }),
+      Plot.gridX(ticksX, { stroke: 'var(--grid)', strokeOpacity: 1 }),
+      /* text, because a tickFormat loses ticks of logarithmic axes */
+      Plot.axisY(ticksY, { tickSize: 0, text: metric.tick, fill: 'var(--quiet)' }),
+      Plot.axisX(ticksX, { tickSize: 0, text: length, fill: 'var(--quiet)' }),
+      Plot.text([letter], {
+        frameAnchor: 'bottom-right',
+        dy: BOTTOM - 16,
+        dx: 12,
+        fontStyle: 'italic',
+        fill: 'var(--quiet)',
+      }),
+      Plot.link(
+        behind.filter((label) => Math.abs(label.at - from(label)) > 3),
+        {
+          x1: (label: Label) => label.spot.x,
+          y1: (label: Label) => label.spot.value,
+          x2: (label: Label) => label.spot.x * (x[1] / x[0]) ** (9 / inner),
+          y2: value,
+          stroke: (label: Label) => colour(label.spot.series),
+          strokeOpacity: 0.6,
+        }
+      ),
+      ...seriesMarks(spots, series),
+      ...[true, false].map((above) =>
+        Plot.text(
+          labels.filter((label) => label.above === above),
+          {
+            x: (label: Label) => label.spot.x,
+            y: value,
+            dx: above ? -5 : 11,
+            text: (label: Label) => label.lines.join('\n'),
+            textAnchor: 'start',
+            lineHeight: LINE / 12,
+            fill: (label: Label) => colour(label.spot.series),
+            stroke: 'var(--card)',
+            strokeWidth: 4,
+            fontWeight: 600,
+          }
+        )
+      ),
+      picture.selected
+        ? Plot.tip([picture.selected], tip)
+        : Plot.tip(spots, Plot.pointer({ ...tip, maxRadius: 48 })),
+    ],
+  });
+}
+
+/* The line and the symbol of a series, for legends and tables. */
+export function swatch(series: Series): Element {
+  const place = { x: (d: number) => d, y: () => 0, stroke: colour(series) };
+  return Plot.plot({
+    width: 34,
+    height: 14,
+    margin: 0,
+    className: 'swatch',
+    x: { type: 'linear', domain: [0, 34], range: [0, 34], axis: null },
+    y: { type: 'linear', domain: [-1, 1], axis: null },
+    marks: [
+      Plot.line([2, 32], { ...place, strokeWidth: 2, strokeDasharray: dashes(series) }),
+      Plot.dot([17], {
+        ...place,
+        symbol: symbol(series) as Plot.SymbolType,
+        fill: series.ours ? colour(series) : 'var(--card)',
+        strokeWidth: 1.75,
+        r: 4,
+      }),
+    ],
+  });
+}
