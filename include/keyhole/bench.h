@@ -15,6 +15,9 @@ typedef struct kh_bench_options {
     kh_session_options session; /* `attn` is ignored */
     const char *const *attns;   /* [attn_count] */
     size_t attn_count;
+    const char *const
+        *ffs; /* [ff_count] feed-forward settings, each with every attns; 0: session.ff */
+    size_t ff_count;
     const size_t *prompts; /* [prompt_count] prompt lengths (pp); 0 entries allowed */
     size_t prompt_count;
     const size_t *generate; /* [generate_count] generated lengths (tg) */
@@ -26,7 +29,7 @@ typedef struct kh_bench_options {
 } kh_bench_options;
 
 typedef struct kh_bench_result {
-    char attn[256];
+    char attn[256], ff[64];
     const char *test; /* "pp" or "tg" */
     size_t n, depth;
     double tokens_per_second, deviation; /* mean and standard deviation over the repetitions */
@@ -34,7 +37,7 @@ typedef struct kh_bench_result {
     uint64_t peak_bytes;
 } kh_bench_result;
 
-/* Rows in the order attn, depth, prompts, generate, handed over as they are known. */
+/* Rows in the order attn, ff, depth, prompts, generate, handed over as they are known. */
 KH_API kh_status kh_bench_speed(const kh_model *model, const kh_bench_options *options,
                                 kh_status (*row)(void *context, const kh_bench_result *result),
                                 void *context);

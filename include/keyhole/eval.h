@@ -19,18 +19,21 @@ typedef struct kh_ppl_options {
     kh_session_options session; /* `attn` is ignored */
     const char *const *attns;   /* [attn_count] settings, the first is the reference of KL */
     size_t attn_count;
+    const char *const
+        *ffs; /* [ff_count] feed-forward settings, each with every attns; 0: session.ff */
+    size_t ff_count;
     size_t context;     /* window; 0: the whole text at once, at most the trained length */
     size_t stride;      /* 0: window after window without overlap */
     int like_llama;     /* 1: llama-perplexity: windows of `context`, scores the second half */
     size_t max_windows; /* 0: all */
-    float *token_nll;   /* NULL, or [attn_count][token_count]: NaN where not scored */
+    float *token_nll;   /* NULL, or [settings][token_count]: NaN where not scored */
     int isolate;        /* 1: each setting in a process of its own (memory of it alone) */
     kh_eval_progress *progress;
     void *progress_context;
 } kh_ppl_options;
 
 typedef struct kh_ppl_result {
-    char attn[256];
+    char attn[256], ff[64];
     size_t ctx, tokens;   /* window, scored tokens */
     double nll, ppl;      /* mean negative log likelihood, its exponential */
     double ppl_second;    /* of the scored tokens in the second half of their window */
@@ -39,7 +42,7 @@ typedef struct kh_ppl_result {
     double keys_kept;     /* mean keys in a softmax */
     uint64_t peak_bytes;
 } kh_ppl_result;
-/* results [attn_count] */
+/* results [settings], attn by attn: attn_count times ff_count (1 where that is 0) */
 KH_API kh_status kh_ppl(const kh_model *model, const int32_t *ids, size_t count,
                         const kh_ppl_options *options, kh_ppl_result *results);
 

@@ -32,6 +32,7 @@ typedef struct kh_session_options {
     size_t batch;   /* rows per forward pass of a prompt; 0: 512 */
     kh_cache_type k_type, v_type;
     const char *attn; /* NULL: "full"; grammar in docs/attention.md; "auto" as calibrated */
+    const char *ff;   /* NULL: "dense"; "topk:k=512,rule=m" keeps the k best neurons of each row */
     kh_precision precision;
     size_t forks; /* how many contexts' worth of forked positions to reserve address space for */
     int stats;    /* 1: measures the kept mass, which costs every exponential */
@@ -69,6 +70,7 @@ KH_API kh_status kh_session_rewind(kh_session *session, size_t length);
 KH_API kh_status kh_session_shift(kh_session *session, size_t keep, size_t count);
 /* The setting in force, verbatim ("auto" resolved). */
 KH_API const char *kh_session_attn(const kh_session *session);
+KH_API const char *kh_session_ff(const kh_session *session);
 KH_API int kh_session_threads(const kh_session *session);
 
 /* Asks a running read or generation to stop soon; async-signal-safe. Cleared by the next call. */

@@ -47,6 +47,7 @@ typedef struct space {
     uint32_t indices[QUERIES * (SCORES + 16)], counts[QUERIES];
     float thresholds[QUERIES];
     const void *rows[GATHER];
+    uint32_t listed[8 * QUERIES], begin[QUERIES + 1]; /* of `page`'s rows */
     volatile float sink;
 } space;
 
@@ -175,6 +176,12 @@ BENCH(gather_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_rows(p, E * 2);
 BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 * 34);
       k->gather_q8_0(p->y, p->x, p->rows, GATHER, E))
 
+/* ---- feed-forward: 16 lists of 8 entries */
+BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
+      k->listed_mix(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
+BENCH(listed_dot, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
+      k->listed_dot(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
+
 typedef struct line {
     const char *name;
     void (*call)(const kh_kern *k, space *p);
@@ -206,6 +213,8 @@ static void fill(space *p, const kh_kern *ref)
     for (size_t i = 0; i < KEYS * E; i++) p->page[i] = (float)(i % 101) / 100.0f;
     for (size_t i = 0; i < QUERIES * SCORES; i++) p->scores[i] = (float)(i * 7919 % 1000) / 1000.0f;
     for (size_t i = 0; i < QUERIES; i++) p->thresholds[i] = 0.9f;
+    for (size_t i = 0; i < 8 * QUERIES; i++) p->listed[i] = (uint32_t)(i * 29 % KEYS);
+    for (size_t i = 0; i <= QUERIES; i++) p->begin[i] = (uint32_t)(8 * i);
     for (size_t t = 0; t < T; t++)
         ref->quantize_q8(p->q + t * N, p->d + t * (N / 32), p->s + t * (N / 16), p->x + t * N, N);
     for (size_t i = 0; i < 16 * N; i++) p->wq[i] = (int8_t)(i % 16);

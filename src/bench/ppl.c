@@ -1,4 +1,4 @@
-/* Perplexity of a text under one or several attention settings.
+/* Perplexity of a text under one or several settings of attention and feed-forward layers.
  *
  * Windows (n ids, context c, stride s):
  *
@@ -67,6 +67,18 @@ static size_t count_windows(const ppl_run *r)
     return o->max_windows && n > o->max_windows ? o->max_windows : n;
 }
 
+static size_t settings_of(const kh_ppl_options *o)
+{
+    return o->attn_count * (o->ff_count ? o->ff_count : 1);
+}
+
+/* The settings of the index-th row of results. */
+static void choose(const kh_ppl_options *o, size_t index, kh_session_options *so)
+{
+    so->attn = o->attns[o->ff_count ? index / o->ff_count : index];
+    if (o->ff_count) so->ff = o->ffs[index % o->ff_count];
+}
+
 static kh_status run_windows(ppl_run *r, kh_session *session, kh_score *score)
 {
     const kh_ppl_options *o = r->options;
@@ -77,7 +89,10 @@ static kh_status run_windows(ppl_run *r, kh_session *session, kh_score *score)
         if (o->like_llama && kh_model_get_info(r->model)->add_bos && bos >= 0) r->window[0] = bos;
         KH_TRY(kh_score_window(score, session, r->window, w.n, w.from,
                                r->token_nll ? r->token_nll + w.start : NULL));
-        if (o->progress) o->progress(o->progress_context, o->attns[r->setting], i + 1, r->windows);
+        kh_session_options so = {0};
+        choose(o, r->setting, &so);
+        if (o->progress)
+            o->progress(o->progress_context, o->ff_count > 1 ? so.ff : so.attn, i + 1, r->windows);
     }
     return KH_OK;
 }
@@ -87,7 +102,7 @@ static kh_status measure(void *context, void *result)
     ppl_run *r = context;
     kh_ppl_result *out = result;
     kh_session_options so = r->options->session;
-    so.attn = r->options->attns[r->setting];
+    choose(r->options, r->setting, &so);
     so.context = r->context;
     so.longer = 1;
     kh_session *session = NULL;
@@ -113,6 +128,7 @@ static kh_status measure(void *context, void *result)
             .keys_kept = report.keys_kept / report.rows,
             .peak_bytes = kh_cpu_peak_rss()};
         snprintf(out->attn, sizeof out->attn, "%s", kh_session_attn(session));
+        snprintf(out->ff, sizeof out->ff, "%s", kh_session_ff(session));
     }
     kh_score_close(&score);
     kh_session_close(session);
@@ -146,18 +162,19 @@ kh_status kh_ppl(const kh_model *model, const int32_t *ids, size_t count,
     KH_TRY(prepare(&r));
     kh_status status = KH_OK;
     size_t V = (size_t)kh_model_get_info(model)->vocabulary;
-    if (options->attn_count > 1) {
+    size_t settings = settings_of(options);
+    if (settings > 1) {
         status = kh_reference_open(&reference, r.windows * r.context, V);
         r.reference = &reference;
     }
-    for (size_t i = 0; status == KH_OK && i < options->attn_count; i++) {
+    for (size_t i = 0; status == KH_OK && i < settings; i++) {
         r.setting = i;
         r.token_nll = options->token_nll ? options->token_nll + i * count : NULL;
         for (size_t t = 0; r.token_nll && t < count; t++) r.token_nll[t] = NAN;
         /* values per token live in the caller's memory, which a child would not reach */
         status = kh_isolate(options->isolate && !r.token_nll, measure, &r, &results[i],
                             sizeof results[i]);
-        if (status == KH_OK && options->attn_count == 1) {
+        if (status == KH_OK && settings == 1) {
             results[i].kl = 0;
             results[i].same_top1 = 1;
         }

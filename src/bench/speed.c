@@ -20,7 +20,7 @@
 typedef struct speed_run {
     const kh_model *model;
     const kh_bench_options *options;
-    const char *attn;
+    const char *attn, *ff;
     size_t n, depth;
     int decode;
 } speed_run;
@@ -67,6 +67,7 @@ static kh_status measure(void *context, void *result)
     *out = (kh_bench_result){.test = r->decode ? "tg" : "pp", .n = r->n, .depth = r->depth};
     kh_session_options so = r->options->session;
     so.attn = r->attn;
+    so.ff = r->ff;
     so.context = r->depth + r->n;
     kh_session *session = NULL;
     int32_t *ids = NULL;
@@ -78,6 +79,7 @@ static kh_status measure(void *context, void *result)
     if (status == KH_OK) {
         kh_pool_warm(&session->engine->pool);
         snprintf(out->attn, sizeof out->attn, "%s", kh_session_attn(session));
+        snprintf(out->ff, sizeof out->ff, "%s", kh_session_ff(session));
         status = repeat(r, session, ids, out);
     }
     out->peak_bytes = kh_cpu_peak_rss();
@@ -110,9 +112,11 @@ kh_status kh_bench_speed(const kh_model *model, const kh_bench_options *o,
     size_t depth_count = o->depth_count ? o->depth_count : 1;
     row_target target = {row, context};
     speed_run r = {.model = model, .options = o};
-    for (size_t a = 0; a < o->attn_count; a++)
+    size_t ff_count = o->ff_count ? o->ff_count : 1;
+    for (size_t a = 0; a < o->attn_count * ff_count; a++)
         for (size_t d = 0; d < depth_count; d++) {
-            r.attn = o->attns[a];
+            r.attn = o->attns[a / ff_count];
+            r.ff = o->ff_count ? o->ffs[a % ff_count] : o->session.ff;
             r.depth = depths[d];
             for (size_t i = 0; i < o->prompt_count; i++)
                 KH_TRY(one_row(&r, o->prompts[i], 0, &target));

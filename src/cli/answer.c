@@ -184,8 +184,8 @@ json_t *cli_answer_json(const cli_answer *answer)
     kh_session_get_report(answer->session, &report);
     double mass = answer->args->stats ? report.kept_mass : (double)NAN;
     return json_pack(
-        "{s:s, s:o, s:o, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:s, s:I}", "attn",
-        kh_session_attn(answer->session), "text",
+        "{s:s, s:s, s:o, s:o, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:s, s:I}", "attn",
+        kh_session_attn(answer->session), "ff", kh_session_ff(answer->session), "text",
         cli_json_text(answer->text.data, answer->text.size), "tokens",
         cli_json_ids(answer->ids, answer->id_count), "prompt_tokens",
         (json_int_t)answer->prompt_tokens, "prompt_seconds", cli_json_real(answer->read_seconds),

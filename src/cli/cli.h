@@ -17,8 +17,8 @@
 typedef struct cli_args {
     const char *verb; /* "run" */
     /* model and computation */
-    const char *model, *attn;
-    kh_opt_texts attns;
+    const char *model, *attn, *ff;
+    kh_opt_texts attns, ffs;
     int64_t context, threads, batch;
     int longer, k_type, v_type, precision;
     /* input */
@@ -103,9 +103,9 @@ enum { CLI_MOST_CONTEXT = 1 << 24 };
 
 /* Tables that several verbs share (options.c). */
 extern const kh_opt cli_options_model[], cli_options_context[], cli_options_compute[],
-    cli_options_attn[], cli_options_attns[], cli_options_prompt[], cli_options_template[],
-    cli_options_answer[], cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
-    cli_options_known[];
+    cli_options_attn[], cli_options_attns[], cli_options_ff[], cli_options_ffs[],
+    cli_options_prompt[], cli_options_template[], cli_options_answer[], cli_options_sampling[],
+    cli_options_output[], cli_options_output_answer[], cli_options_known[];
 
 /* Takes the model out of the positional words unless -m named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);

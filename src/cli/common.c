@@ -71,8 +71,9 @@ kh_status cli_session_open(kh_session **out, const kh_model *model, const cli_ar
     if (status != KH_OK) return status;
     cli_signals_session(*out);
     if (args->verbose && !cli_quiet)
-        cli_say("attention %s, context %zu, %d threads, %s", kh_session_attn(*out),
-                kh_session_context(*out), kh_session_threads(*out), kh_instruction_set());
+        cli_say("attention %s, feed-forward %s, context %zu, %d threads, %s", kh_session_attn(*out),
+                kh_session_ff(*out), kh_session_context(*out), kh_session_threads(*out),
+                kh_instruction_set());
     return KH_OK;
 }
 

@@ -55,6 +55,21 @@ const kh_opt cli_options_attns[] = {
               "attention setting, as keyhole run takes it (default: full)"),
     CLI_END};
 
+const kh_opt cli_options_ff[] = {
+    CLI_TEXT(
+        ff, "--ff", "SPEC",
+        "feed-forward layers: dense (the default), topk:k=512 keeps the k best neurons of each "
+        "row, ranked by rule=g (the gate), m (its product with up; the default) or n (that "
+        "times the norm of the value vector)",
+        NULL),
+    CLI_END};
+
+const kh_opt cli_options_ffs[] = {
+    CLI_TEXTS(ffs, "--ff", "SPEC",
+              "feed-forward setting, as keyhole run takes it; each is combined with each --attn "
+              "(default: dense)"),
+    CLI_END};
+
 const kh_opt cli_options_prompt[] = {
     CLI_TEXT(prompt, "-p --prompt", "TEXT", "the prompt", NULL),
     CLI_TEXT(file, "-f --file", "FILE",
@@ -139,6 +154,7 @@ kh_session_options cli_session_options(const cli_args *args)
                                 .longer = args->longer,
                                 .threads = (int)args->threads,
                                 .batch = (size_t)args->batch,
+                                .ff = args->ff,
                                 .k_type = (kh_cache_type)args->k_type,
                                 .v_type = (kh_cache_type)args->v_type,
                                 .precision = (kh_precision)args->precision,

@@ -17,7 +17,7 @@ typedef struct sink {
     const cli_args *args;
     json_t *results; /* NULL without --json */
     size_t rows;
-    int width; /* of the column of settings */
+    int width, ff_width; /* of the columns of settings; 0: no --ff was given */
     int threads;
 } sink;
 
@@ -26,22 +26,24 @@ static kh_status speed_row(void *context, const kh_bench_result *r)
     sink *s = context;
     cli_progress_end();
     if (s->results) {
-        json_t *one = json_pack(
-            "{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:i, s:I}", "attn", r->attn, "test", r->test, "n",
-            (json_int_t)r->n, "depth", (json_int_t)r->depth, "tokens_per_second",
-            cli_json_real(r->tokens_per_second), "deviation", cli_json_real(r->deviation), "best",
-            cli_json_real(r->best), "threads", s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
+        json_t *one = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:i, s:I}", "attn",
+                                r->attn, "ff", r->ff, "test", r->test, "n", (json_int_t)r->n,
+                                "depth", (json_int_t)r->depth, "tokens_per_second",
+                                cli_json_real(r->tokens_per_second), "deviation",
+                                cli_json_real(r->deviation), "best", cli_json_real(r->best),
+                                "threads", s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
         if (json_array_append_new(s->results, one) != 0)
             KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
         return KH_OK;
     }
     char peak[32];
     if (s->rows++ == 0)
-        cli_out(
-            "%-*s  test       n   depth  threads    tokens/s         +-        best       peak\n",
-            s->width, "attn");
-    cli_out("%-*s  %-4s  %6zu  %6zu  %7d  %10.2f  %9.2f  %10.2f  %9s\n", s->width, r->attn, r->test,
-            r->n, r->depth, s->threads, r->tokens_per_second, r->deviation, r->best,
+        cli_out("%-*s%-*s  test       n   depth  threads    tokens/s         +-        best       "
+                "peak\n",
+                s->width, "attn", s->ff_width, s->ff_width ? "  ff" : "");
+    cli_out("%-*s%s%-*s  %-4s  %6zu  %6zu  %7d  %10.2f  %9.2f  %10.2f  %9s\n", s->width, r->attn,
+            s->ff_width ? "  " : "", s->ff_width ? s->ff_width - 2 : 0, s->ff_width ? r->ff : "",
+            r->test, r->n, r->depth, s->threads, r->tokens_per_second, r->deviation, r->best,
             cli_bytes(peak, sizeof peak, r->peak_bytes));
     KH_TRY(cli_out_flush());
     if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
@@ -82,6 +84,8 @@ static kh_status measure(const kh_model *model, const cli_args *args, const kh_o
     kh_bench_options options = {.session = cli_session_options(args),
                                 .attns = (const char *const *)attns->items,
                                 .attn_count = attns->count,
+                                .ffs = (const char *const *)args->ffs.items,
+                                .ff_count = args->ffs.count,
                                 .repeat = (int)args->repeat,
                                 .isolate = 1};
     size_t *prompts = NULL, *generate = NULL, *depths = NULL, *threads = NULL, thread_count = 0;
@@ -118,6 +122,7 @@ static kh_status run(cli_args *args, const char **words, size_t count)
     kh_model *model = NULL;
     kh_opt_texts attns = cli_attns(args, full, 1);
     sink s = {.args = args, .width = widest(&attns)};
+    if (args->ffs.count) s.ff_width = 2 + widest(&args->ffs);
     KH_TRY(cli_model_open(&model, args, 0));
     kh_status status = KH_OK;
     if (args->json && !(s.results = json_array()))
@@ -199,6 +204,7 @@ static const kh_opt output[] = {CLI_FLAG(json, "--json", "prints {results: [...]
 static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Tests", tests},
                                       {"Attention", cli_options_attns},
+                                      {"Feed-forward", cli_options_ffs},
                                       {"Computation", compute},
                                       {"Output", output},
                                       {"Known from llama.cpp", cli_options_known},
@@ -207,21 +213,23 @@ static const kh_opt_group kernel_groups[] = {{"Output", output}, CLI_NO_GROUP};
 
 const cli_verb cli_verb_bench = {
     .group = "Measure",
-    .command = {.name = "bench",
-                .does = "speed of prompts and generation",
-                .words = "[MODEL]",
-                .most_words = 1,
-                .about =
-                    "Measures tokens per second of reading a prompt (pp) and of generating (tg), "
-                    "for every combination of lengths, depths, thread counts and attention "
-                    "settings. Prints mean, standard deviation and best of the repetitions, and "
-                    "the peak memory of that row alone.\n\nWith --json: {\"results\": [{attn, "
-                    "test, n, depth, tokens_per_second, deviation, best, threads, "
-                    "peak_bytes}]}.\n\nkeyhole bench recall measures what is remembered; keyhole "
-                    "bench kernels measures single kernels.",
-                .example = "keyhole bench -m model.gguf -p 512 -n 64 -d 0,8000 --attn full --attn "
-                           "topk:k=128",
-                .groups = groups},
+    .command =
+        {.name = "bench",
+         .does = "speed of prompts and generation",
+         .words = "[MODEL]",
+         .most_words = 1,
+         .about =
+             "Measures tokens per second of reading a prompt (pp) and of generating (tg), "
+             "for every combination of lengths, depths, thread counts and settings of attention "
+             "and feed-forward layers. Prints mean, standard deviation and best of the "
+             "repetitions, and "
+             "the peak memory of that row alone.\n\nWith --json: {\"results\": [{attn, ff, "
+             "test, n, depth, tokens_per_second, deviation, best, threads, "
+             "peak_bytes}]}.\n\nkeyhole bench recall measures what is remembered; keyhole "
+             "bench kernels measures single kernels.",
+         .example = "keyhole bench -m model.gguf -p 512 -n 64 -d 0,8000 --attn full --attn "
+                    "topk:k=128",
+         .groups = groups},
     .run = run,
 };
 

@@ -1,4 +1,4 @@
-/* keyhole ppl: perplexity of a text, of several attention settings in one table.
+/* keyhole ppl: perplexity of a text, of several settings in one table.
  *
  * The library measures; this file chooses the protocol, prints the table, and writes what others
  * want to compare with: the negative log likelihood of each token (--tokens), and the raw logits of
@@ -17,21 +17,24 @@ typedef struct measured {
     int32_t *ids; /* [count] */
     size_t count;
     kh_opt_texts attns;
-    kh_ppl_result *results; /* [attns.count] */
-    float *nll;             /* NULL, or [attns.count][count] */
+    size_t settings;        /* attns times --ff */
+    kh_ppl_result *results; /* [settings] */
+    float *nll;             /* NULL, or [settings][count] */
 } measured;
 
 static void print_table(const measured *m)
 {
     cli_table table = {0};
-    cli_table_row(&table, "attn\tctx\ttokens\tnll\tppl\tppl 2nd half\tkl\tsame top\tkeys\tseconds\t"
-                          "peak");
-    for (size_t i = 0; i < m->attns.count; i++) {
+    int ff = m->args->ffs.count > 0;
+    cli_table_row(&table,
+                  "attn%s\tctx\ttokens\tnll\tppl\tppl 2nd half\tkl\tsame top\tkeys\tseconds\tpeak",
+                  ff ? "\tff" : "");
+    for (size_t i = 0; i < m->settings; i++) {
         const kh_ppl_result *r = m->results + i;
         char peak[32];
-        cli_table_row(&table, "%s\t%zu\t%zu\t%.5f\t%.4f\t%.4f\t%.5f\t%.2f %%\t%.1f\t%.2f\t%s",
-                      r->attn, r->ctx, r->tokens, r->nll, r->ppl, r->ppl_second, r->kl,
-                      100 * r->same_top1, r->keys_kept, r->seconds,
+        cli_table_row(&table, "%s%s%s\t%zu\t%zu\t%.5f\t%.4f\t%.4f\t%.5f\t%.2f %%\t%.1f\t%.2f\t%s",
+                      r->attn, ff ? "\t" : "", ff ? r->ff : "", r->ctx, r->tokens, r->nll, r->ppl,
+                      r->ppl_second, r->kl, 100 * r->same_top1, r->keys_kept, r->seconds,
                       cli_bytes(peak, sizeof peak, r->peak_bytes));
     }
     cli_table_print(&table);
@@ -40,11 +43,13 @@ static void print_table(const measured *m)
 static void print_token_csv(const measured *m)
 {
     cli_out("index,id");
-    for (size_t a = 0; a < m->attns.count; a++) cli_out(",\"nll %s\"", m->results[a].attn);
+    for (size_t a = 0; a < m->settings; a++)
+        cli_out(",\"nll %s%s%s\"", m->results[a].attn, m->args->ffs.count ? " " : "",
+                m->args->ffs.count ? m->results[a].ff : "");
     cli_out("\n");
     for (size_t i = 0; i < m->count && !cli_out_closed(); i++) {
         cli_out("%zu,%d", i, m->ids[i]);
-        for (size_t a = 0; a < m->attns.count; a++) {
+        for (size_t a = 0; a < m->settings; a++) {
             float nll = m->nll[a * m->count + i];
             if (isnan(nll))
                 cli_out(",");
@@ -69,15 +74,15 @@ static json_t *token_list(const float *nll, size_t count)
 static kh_status print_json(const measured *m)
 {
     json_t *results = json_array();
-    for (size_t i = 0; i < m->attns.count && results; i++) {
+    for (size_t i = 0; i < m->settings && results; i++) {
         const kh_ppl_result *r = m->results + i;
         json_t *one = json_pack(
-            "{s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "attn", r->attn, "ctx",
-            (json_int_t)r->ctx, "tokens", (json_int_t)r->tokens, "nll", cli_json_real(r->nll),
-            "ppl", cli_json_real(r->ppl), "kl", cli_json_real(r->kl), "same_top1",
-            cli_json_real(r->same_top1), "seconds", cli_json_real(r->seconds), "peak_bytes",
-            (json_int_t)r->peak_bytes, "ppl_second_half", cli_json_real(r->ppl_second), "keys_kept",
-            cli_json_real(r->keys_kept));
+            "{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "attn", r->attn, "ff",
+            r->ff, "ctx", (json_int_t)r->ctx, "tokens", (json_int_t)r->tokens, "nll",
+            cli_json_real(r->nll), "ppl", cli_json_real(r->ppl), "kl", cli_json_real(r->kl),
+            "same_top1", cli_json_real(r->same_top1), "seconds", cli_json_real(r->seconds),
+            "peak_bytes", (json_int_t)r->peak_bytes, "ppl_second_half",
+            cli_json_real(r->ppl_second), "keys_kept", cli_json_real(r->keys_kept));
         if (one && m->nll &&
             json_object_set_new(one, "token_nll", token_list(m->nll + i * m->count, m->count))) {
             json_decref(one);
@@ -94,12 +99,15 @@ static kh_status print_json(const measured *m)
 static kh_status measure(measured *m)
 {
     const cli_args *args = m->args;
-    KH_TRY(kh_new(&m->results, m->attns.count, sizeof *m->results, "the results"));
+    m->settings = m->attns.count * (args->ffs.count ? args->ffs.count : 1);
+    KH_TRY(kh_new(&m->results, m->settings, sizeof *m->results, "the results"));
     if (args->token_nll)
-        KH_TRY(kh_new(&m->nll, m->attns.count * m->count, sizeof *m->nll, "the tokens' results"));
+        KH_TRY(kh_new(&m->nll, m->settings * m->count, sizeof *m->nll, "the tokens' results"));
     kh_ppl_options options = {.session = cli_session_options(args),
                               .attns = (const char *const *)m->attns.items,
                               .attn_count = m->attns.count,
+                              .ffs = (const char *const *)args->ffs.items,
+                              .ff_count = args->ffs.count,
                               .context = (size_t)args->context,
                               .stride = (size_t)args->stride,
                               .like_llama = args->like == 1,
@@ -151,6 +159,7 @@ static kh_status save_logits(const measured *m)
     size_t window = args->context ? (size_t)args->context : m->count;
     if (window > m->count) window = m->count;
     if ((size_t)with.context < window) with.context = (int64_t)window;
+    if (args->ffs.count) with.ff = args->ffs.items[0];
     kh_status status = cli_session_open(&sink.session, m->model, &with, m->attns.items[0]);
     if (status == KH_OK) status = kh_outfile_open(&sink.file, args->logits_file);
     kh_read_options options = {.logits = write_logits,
@@ -223,6 +232,7 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Text", input},
                                       {"Protocol", protocol},
                                       {"Attention", cli_options_attns},
+                                      {"Feed-forward", cli_options_ffs},
                                       {"Computation", cli_options_compute},
                                       {"Output", output},
                                       {"Known from llama.cpp", cli_options_known},
@@ -235,12 +245,12 @@ const cli_verb cli_verb_ppl = {
                 .words = "[MODEL] [FILE]",
                 .most_words = 2,
                 .about =
-                    "Reads a text once per attention setting and prints, for each: mean negative "
+                    "Reads a text once per setting and prints, for each: mean negative "
                     "log likelihood, perplexity (of all scored tokens, and of those in the second "
                     "half of their window), the mean KL divergence to the first setting in nats, "
                     "the share of positions with the same likeliest token, the keys that a softmax "
                     "used on average, the seconds of reading, and the peak memory of that setting "
-                    "alone.\n\nWith --json: {\"results\": [{attn, ctx, tokens, nll, ppl, kl, "
+                    "alone.\n\nWith --json: {\"results\": [{attn, ff, ctx, tokens, nll, ppl, kl, "
                     "same_top1, seconds, peak_bytes, ppl_second_half, keys_kept}]}, and token_nll "
                     "with --tokens (null where a token is not scored).",
                 .example = "keyhole ppl -m model.gguf -f novel.txt -c 4096 --chunks 1 --attn full "

@@ -101,6 +101,7 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Plain text", input},
                                       {"Answer", cli_options_answer},
                                       {"Attention", cli_options_attn},
+                                      {"Feed-forward", cli_options_ff},
                                       {"Context", cli_options_context},
                                       {"Computation", cli_options_compute},
                                       {"Sampling", cli_options_sampling},
@@ -118,7 +119,7 @@ const cli_verb cli_verb_run = {
                     "Reads a prompt (-p, -f, both, or standard input) and prints the model's "
                     "answer as it comes. If the file has a chat template, the prompt becomes a "
                     "user's message in it; --raw completes the plain text.\n\nWith --json the "
-                    "answer is one object: attn, text, tokens (the ids of the answer), "
+                    "answer is one object: attn, ff, text, tokens (the ids of the answer), "
                     "prompt_tokens, prompt_seconds, generated_tokens, generate_seconds, "
                     "peak_bytes, kept_mass (null without --stats), seed, finish, cached_tokens.",
                 .example = "keyhole run -m model.gguf -p \"Name three rivers.\"\n"

@@ -67,6 +67,18 @@ static kh_status open_plan(kh_engine *e, const char *attn)
     return kh_attn_plan_parse(&e->plan, attn, d->N, d->H);
 }
 
+static kh_status open_ff(kh_engine *e, const char *ff)
+{
+    size_t layers = (size_t)e->model->d.N;
+    KH_TRY(kh_ff_plan_parse(&e->ff, ff));
+    const kh_weight **down = NULL;
+    KH_TRY(kh_new(&down, layers, sizeof *down, "the feed-forward layers"));
+    for (size_t i = 0; i < layers; i++) down[i] = &e->model->w.blocks[i].down;
+    kh_status status = kh_ff_plan_bind(&e->ff, e->kern, down, layers);
+    kh_free(down);
+    return status;
+}
+
 static kh_status open_memory(kh_engine *e, const kh_session_options *o)
 {
     const kh_description *d = &e->model->d;
@@ -111,6 +123,7 @@ kh_status kh_engine_open(kh_engine **out, const kh_model *model, const kh_sessio
     e->kern = kh_kern_get(kh_cpu_isa());
     e->stats.want_mass = options->stats;
     kh_status status = open_plan(e, options->attn);
+    if (status == KH_OK) status = open_ff(e, options->ff);
     if (status == KH_OK) status = open_memory(e, options);
     if (status != KH_OK) {
         kh_engine_close(e);
@@ -125,6 +138,7 @@ void kh_engine_close(kh_engine *e)
     if (!e || --e->refs > 0) return;
     kh_kv_pool_close(e->pages);
     kh_attn_plan_free(e->plan);
+    kh_ff_plan_close(&e->ff);
     kh_free(e->logit_rows);
     kh_free(e->positions);
     kh_free(e->tokens);

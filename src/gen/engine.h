@@ -3,6 +3,7 @@
 #define KH_GEN_ENGINE_H
 
 #include "attn/attn.h"
+#include "ff/keep.h"
 #include "kv/kv.h"
 #include "model/network.h"
 #include "run/run.h"
@@ -18,6 +19,7 @@ typedef struct kh_engine {
     const kh_kern *kern;
     kh_arena step, *scratch; /* [threads] */
     kh_attn_plan *plan;
+    kh_ff_plan ff;
     kh_kv_pool *pages;
     kh_attn_stats stats;
     /* of the batch in flight */

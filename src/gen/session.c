@@ -119,6 +119,7 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                   .phase = phase,
                   .kv_self = &s->kv,
                   .attn = e->plan,
+                  .ff = &e->ff,
                   .probe = s->probe,
                   .compute = e->compute,
                   .stats = &e->stats,
@@ -246,6 +247,11 @@ kh_status kh_session_shift(kh_session *s, size_t keep, size_t count)
 const char *kh_session_attn(const kh_session *s)
 {
     return kh_attn_plan_text(s->engine->plan);
+}
+
+const char *kh_session_ff(const kh_session *s)
+{
+    return s->engine->ff.text;
 }
 
 int kh_session_threads(const kh_session *s)

@@ -159,6 +159,13 @@
     X(B, void, gather_f16,                                                                           \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_q8_0,                                                                          \
-      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))
+      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    /* ---- feed-forward layers that keep few neurons: see kern/ff_kern.h for the contracts */       \
+    X(B, void, listed_mix,                                                                           \
+      (float *out, const float *weights, const uint32_t *indices, const uint32_t *begin,             \
+       const uint32_t *end, size_t R, const float *panel, uint32_t first))                           \
+    X(B, void, listed_dot,                                                                           \
+      (float *sums, const float *x, const uint32_t *indices, const uint32_t *begin,                  \
+       const uint32_t *end, size_t R, const float *panel, uint32_t first))
 
 #endif

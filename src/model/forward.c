@@ -7,7 +7,8 @@
  *     block:  h = norm(x);  q, k, v = W h (+ bias);  q, k = qk-norm;  q, k = rotate
  *             z = attention(q, k, v)                       keys and values go to the cache
  *             x += [post-norm] (W_o z)
- *             h = norm(x);  m = act(W_gate h) * (W_up h);  x += [post-norm] (W_down m)
+ *             h = norm(x);  m = act(W_gate h) * (W_up h) [k best neurons];
+ *             x += [post-norm] (W_down m)
  *     logits = [cap] W_head norm(x)                        only rows that are asked for, in chunks
  *
  * Memory of a step: every buffer below lives for the whole pass and is reused by all layers; what an op
@@ -21,6 +22,7 @@
  * layers. There is no other forward pass: training, inspection and quantised files all come through
  * here. */
 #include "base/fail.h"
+#include "ff/keep.h"
 #include "model/network.h"
 #include "ops/linear.h"
 
@@ -123,7 +125,10 @@ static kh_status feed_forward(walk *w, int layer)
     KH_TRY(kh_op_linear_many(run, 2, out, w->h, w->T, in));
     look(w, KH_POINT_MLP_PRE, layer, w->gate, w->F);
     look(w, KH_POINT_MLP_PRE_LINEAR, layer, w->up, w->F);
+    int by_gate = run->ff && run->ff->rule == KH_FF_GATE;
+    if (by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
     kh_op_glu(run, w->gate, w->up, w->T, w->F, d->act);
+    if (run->ff && !by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
     look(w, KH_POINT_MLP_ACT, layer, w->gate, w->F);
     KH_TRY(kh_op_linear(run, w->h, w->gate, w->T, &b->down));
     look(w, KH_POINT_MLP_OUT, layer, w->h, w->D);
@@ -201,7 +206,7 @@ void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_k
     const kh_description *d = &model->d;
     size_t D = (size_t)d->D, HE = (size_t)d->H * (size_t)d->E, GE = (size_t)d->G * (size_t)d->E;
     size_t F = (size_t)d->F, f = sizeof(float), own = 0, op = 0;
-    *scratch = 0;
+    *scratch = kh_ff_keep_scratch(F);
     own += 2 * kh_arena_need(T * D * f) + 2 * kh_arena_need(T * HE * f);
     own += 2 * kh_arena_need(T * GE * f) + 2 * kh_arena_need(T * F * f);
     own += 4 * kh_arena_need(T * (size_t)d->E / 2 * f);

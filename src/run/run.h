@@ -14,6 +14,7 @@
 
 struct kh_kv;
 struct kh_attn_plan;
+struct kh_ff_plan;
 struct kh_tape;
 
 /* Consecutive rows of a batch that belong to one sequence and have consecutive positions. */
@@ -50,9 +51,10 @@ typedef struct kh_run {
     enum kh_phase phase;    /* which half of the attention plan applies */
     struct kh_kv **kv_self; /* per sequence */
     const struct kh_attn_plan *attn;
-    struct kh_tape *tape;  /* NULL unless training */
-    const kh_probe *probe; /* NULL unless someone looks or edits */
-    kh_rng_key key;        /* dropout */
+    const struct kh_ff_plan *ff; /* NULL: every neuron of the feed-forward layers */
+    struct kh_tape *tape;        /* NULL unless training */
+    const kh_probe *probe;       /* NULL unless someone looks or edits */
+    kh_rng_key key;              /* dropout */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
     atomic_bool *stop;           /* NULL, or read between layers */
