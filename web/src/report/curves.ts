@@ -52,12 +52,13 @@ const HEIGHT = 340;
 const TOP = 12;
 const BOTTOM = 34;
 const LEFT = 56;
-const CHARACTER = 6.4; // of the labels, on average
 const LINE = 13; // pixels of a line of a label
 const GAP = 3; // between labels
 const NARROW = 520;
 
-export const colour = (series: Series): string => `var(--series-${series.style % COLOURS})`;
+/* Beyond the last symbol they begin again, in other colours. */
+export const colour = ({ style }: Series): string =>
+  `var(--series-${(style + 3 * Math.floor(style / SYMBOLS.length)) % COLOURS})`;
 const symbol = (series: Series): string => SYMBOLS[series.style % SYMBOLS.length]!;
 const dashes = (series: Series): string | undefined => (series.ours ? undefined : '5 3');
 
@@ -80,13 +81,24 @@ export function domain(values: number[], span: number): [number, number] {
 const log = (value: number, [a, b]: [number, number]): number =>
   Math.log(value / a) / Math.log(b / a);
 
-/* As many of the values as there is room for; the last always. */
-function valueTicks({ section, x }: Picture, room: number): number[] {
+const paper = document.createElement('canvas').getContext('2d');
+
+/* How wide a label will be, in pixels. */
+function widthOf(text: string): number {
+  if (!paper) return 8 * text.length;
+  paper.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
+  return paper.measureText(text).width;
+}
+
+/* As many of the values as there is room for: the ends, then round ones, then others. */
+function valueTicks({ section: { xs }, x }: Picture, room: number): number[] {
+  const round = (value: number) => Number(/[kM]$/.test(length(value)));
+  const end = (value: number) => Number(value === xs[0] || value === xs[xs.length - 1]);
   const kept: number[] = [];
-  for (const value of [...section.xs].reverse()) {
-    const next = kept[kept.length - 1];
-    const needed = 8 * length(next ?? 0).length + 6;
-    if (next === undefined || (log(next, x) - log(value, x)) * room >= needed) kept.push(value);
+  for (const value of [...xs].sort((a, b) => end(b) - end(a) || round(b) - round(a) || b - a)) {
+    const apart = (other: number) => Math.abs(log(value, x) - log(other, x)) * room;
+    const needed = (other: number) => (widthOf(length(value)) + widthOf(length(other))) / 2 + 8;
+    if (kept.every((other) => apart(other) >= needed(other))) kept.push(value);
   }
   return kept;
 }
@@ -204,8 +216,8 @@ export function draw(picture: Picture): Element {
   const { letter } = picture.section.axis;
   const labels = labelsOf(picture);
   const behind = labels.filter((label) => !label.above);
-  const widest = Math.max(0, ...behind.flatMap(({ lines }) => lines.map((line) => line.length)));
-  const right = Math.min(Math.round(widest * CHARACTER) + 18, Math.round(width * 0.4));
+  const widest = Math.max(0, ...behind.flatMap(({ lines }) => lines.map(widthOf)));
+  const right = Math.min(Math.ceil(widest) + 16, Math.round(width * 0.42));
   const inner = width - LEFT - right;
   const height = HEIGHT - TOP - BOTTOM;
   const value = (label: Label) => y[0] * (y[1] / y[0]) ** (1 - (label.at - TOP) / height);
@@ -237,7 +249,7 @@ export function draw(picture: Picture): Element {
       Plot.axisX(ticksX, { tickSize: 0, text: length, fill: 'var(--quiet)' }),
       Plot.text([letter], {
         frameAnchor: 'bottom-right',
-        dy: BOTTOM - 16,
+        dy: BOTTOM - 17,
         dx: 12,
         fontStyle: 'italic',
         fill: 'var(--quiet)',

@@ -1,6 +1,6 @@
 /* The report: what was measured and where, the curves, and every number in a table. */
 import { useMemo, useState } from 'preact/hooks';
-import { bytes, length, ratio, time } from '../shared/units';
+import { bytes, factor, length, ratio, time } from '../shared/units';
 import { Chart, Swatch } from './chart';
 import { METRICS, domain, spotsOf } from './curves';
 import {
@@ -39,15 +39,15 @@ function machineLine(machine: Machine): string {
 function Sentence({ found, axis }: { found: Headline; axis: Axis }) {
   const { best, reference } = found;
   const faster = reference.seconds / best.seconds;
-  const factor = (faster >= 1 ? faster : 1 / faster).toPrecision(2);
   const lighter = best.bytes && reference.bytes ? reference.bytes / best.bytes : 1;
   return (
     <li>
       <span class="factor">{ratio(faster)}</span>
       <span>
         <b>{found.pass.title}</b> at {axis.letter} = {length(found.x)}: <b>{best.series.label}</b>{' '}
-        takes {time(best.seconds)}, {factor} times {faster >= 1 ? 'faster' : 'slower'} than{' '}
-        {reference.series.label} ({time(reference.seconds)})
+        takes {time(best.seconds)}, {factor(faster >= 1 ? faster : 1 / faster)} times{' '}
+        {faster >= 1 ? 'faster' : 'slower'} than {reference.series.label} ({time(reference.seconds)}
+        )
         {(lighter > 1.1 || lighter < 0.9) &&
           `; memory ${bytes(best.bytes!)} instead of ${bytes(reference.bytes!)}`}
         .
@@ -221,7 +221,10 @@ function Part({ section, machine }: { section: Section; machine: boolean }) {
   return (
     <section>
       <h2>{section.title}</h2>
-      {machine && section.machine && <p class="quiet">{machineLine(section.machine)}</p>}
+      <p class="quiet">
+        {section.letters}
+        {machine && section.machine && ` · ${machineLine(section.machine)}`}
+      </p>
       {section.series.length > 1 && (
         <ul class="headlines">
           {found.map((one) => (

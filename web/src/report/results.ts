@@ -67,6 +67,7 @@ export interface Section {
   title: string;
   machine?: Machine;
   timed: string; // what a time is of: "a pass"
+  letters: string; // what they stand for
   axis: Axis;
   series: Series[];
   xs: number[]; // rising
@@ -88,17 +89,28 @@ const PASSES: Record<string, string> = {
 interface Work {
   name: string; // in titles; attention needs none
   timed: string;
+  letters: string;
   only?: string; // what the one pass is called, where forward says nothing
 }
 const WORKS: Record<string, Work> = {
-  attention: { name: '', timed: 'a pass' },
-  decode: { name: 'Decoding over a cache', timed: 'a token', only: 'Decoding' },
-  select: { name: 'Selection of the k largest', timed: 'a row', only: 'Selection' },
-  ff: { name: 'Feed-forward layer', timed: 'a pass' },
+  attention: { name: '', timed: 'a pass', letters: 'L: queries and keys' },
+  decode: {
+    name: 'Decoding over a cache',
+    timed: 'a token',
+    letters: 'L: keys in the cache',
+    only: 'Decoding',
+  },
+  select: {
+    name: 'Selection of the k largest',
+    timed: 'a row',
+    letters: 'L: scores of a row',
+    only: 'Selection',
+  },
+  ff: { name: 'Feed-forward layer', timed: 'a pass', letters: 'L: tokens, F: neurons' },
 };
 const workOf = (row: Row): Work => {
   const name = text(row.work, 'attention');
-  return WORKS[name] ?? { name, timed: 'a pass' };
+  return WORKS[name] ?? { name, timed: 'a pass', letters: '' };
 };
 const OURS = 'keyhole';
 
@@ -234,6 +246,7 @@ function sectionOf(draft: Draft): Section {
     title: draft.title,
     machine: draft.machine,
     timed: work.timed,
+    letters: work.letters,
     axis: draft.axis,
     series,
     xs: [...new Set(draft.rows.map(draft.axis.of))].sort((a, b) => a - b),

@@ -43,10 +43,11 @@ export function length(L: number): string {
 }
 
 /* How often the one goes into the other: two digits below ten, else whole. */
-export function ratio(value: number): string {
-  if (value >= 9.95) return `${Math.round(value).toLocaleString('en')}×`;
-  return `${Number(value.toPrecision(2)).toFixed(value >= 0.995 ? 1 : 2)}×`;
+export function factor(value: number): string {
+  if (value >= 9.95) return Math.round(value).toLocaleString('en');
+  return Number(value.toPrecision(2)).toFixed(value >= 0.995 ? 1 : 2);
 }
+export const ratio = (value: number): string => `${factor(value)}×`;
 
 /* Ticks of a logarithmic axis: powers of ten, with 2 and 5 between them where these are few. */
 export function logTicks(least: number, most: number): number[] {
