@@ -143,6 +143,7 @@ BENCH(gelu_mul, WIDE * 12, 0, FRESH; k->gelu_mul(p->y, p->x, WIDE))
 BENCH(rmsnorm, N * 16, 0, k->rmsnorm(p->y, p->x, p->z, 1e-5f, N))
 BENCH(rope_half, E * 12, 0, k->rope_half(p->z, p->angle, p->angle + E / 2, E))
 BENCH(rope_pairs, E * 12, 0, k->rope_pairs(p->z, p->angle, p->angle + E / 2, E))
+BENCH(fma_chain, 0, 2.0 * KH_CHAINS * 64, k->fma_chain(p->y, 0.5f, 0.25f, 64))
 
 /* ---- attention ---- */
 BENCH(kv_f16, N * 6, 0, k->kv_f16((uint16_t *)(void *)p->y, p->x, N))

@@ -1,6 +1,6 @@
 /* Row kernels in plain C: residuals, caps, gates, norms and rotations. These twins define the result.
  *
- * add, scale, rope_* and rmsnorm give the same bits on every instruction set; softcap, silu_mul and
+ * add, scale, rope_*, rmsnorm and fma_chain give the same bits on every instruction set; softcap, silu_mul and
  * gelu_mul use the C library's expf and tanhf here and kern/vec_math.h there, and agree to a few
  * units in the last place.
  *
@@ -68,4 +68,10 @@ void rope_pairs_ref(float *x, const float *cosine, const float *sine, size_t n)
         x[2 * i] = a * cosine[i] - b * sine[i];
         x[2 * i + 1] = b * cosine[i] + a * sine[i];
     }
+}
+
+void fma_chain_ref(float *y, float a, float b, size_t rounds)
+{
+    for (size_t i = 0; i < KH_CHAINS; i++)
+        for (size_t r = 0; r < rounds; r++) y[i] = fmaf(y[i], a, b);
 }

@@ -2,6 +2,10 @@
  * each angle is doubled, and the products of the swapped row are subtracted and added in turn. */
 #include "kern/vec_avx2.h"
 
+enum {
+    CHAINS_AT_ONCE = 6
+}; /* twelve registers of sixteen: more than the latency of an fma needs */
+
 /* p[0], p[0], p[1], p[1], ... p[7], p[7] */
 static inline v16 v16_twice(const float *p /* [8] */)
 {

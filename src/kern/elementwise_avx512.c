@@ -2,6 +2,8 @@
  * pairs are rotated. */
 #include "kern/vec_avx512.h"
 
+enum { CHAINS_AT_ONCE = 12 };
+
 static inline v16 v16_twice(const float *p /* [8] */)
 {
     __m512i lanes = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);

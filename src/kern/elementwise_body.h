@@ -96,4 +96,15 @@ void KH_NAME(rope_pairs)(float *x, const float *cosine, const float *sine, size_
     }
 }
 
+void KH_NAME(fma_chain)(float *y, float a, float b, size_t rounds)
+{
+    v16 factor = v16_set1(a), term = v16_set1(b), x[CHAINS_AT_ONCE];
+    for (size_t first = 0; first < KH_CHAINS; first += 16 * CHAINS_AT_ONCE) {
+        for (size_t c = 0; c < CHAINS_AT_ONCE; c++) x[c] = v16_load(y + first + 16 * c);
+        for (size_t r = 0; r < rounds; r++)
+            for (size_t c = 0; c < CHAINS_AT_ONCE; c++) x[c] = v16_fma(x[c], factor, term);
+        for (size_t c = 0; c < CHAINS_AT_ONCE; c++) v16_store(y + first + 16 * c, x[c]);
+    }
+}
+
 #undef ROW

@@ -21,6 +21,8 @@
     L(q4_0)                                                                                        \
     L(q4_1) L(q5_0) L(q5_1) L(q8_0) L(q2_k) L(q3_k) L(q4_k) L(q5_k) L(q6_k) L(iq4_nl) L(iq4_xs)
 
+enum { KH_CHAINS = 192 };
+
 #define KH_KERN_LIST(X)                                                                              \
     /* ---- unpacking: y[i] = the value of element i of a row of n elements; equal bits */           \
     X(B, void, unpack_f32_f16, (float *y, const void *x, size_t n))                                  \
@@ -126,6 +128,8 @@
      * elements in place by the angles whose cosines and sines are given, [n/2] each */ \
     X(B, void, rope_half, (float *x, const float *cosine, const float *sine, size_t n))              \
     X(B, void, rope_pairs, (float *x, const float *cosine, const float *sine, size_t n))             \
+    /* y[i] = y[i] * a + b in one fma, `rounds` times, i < KH_CHAINS: all that a core can do */      \
+    X(B, void, fma_chain, (float *y, float a, float b, size_t rounds))                               \
     /* ---- attention: see kern/attn_kern.h for the contracts */                                     \
     X(B, void, kv_f16, (uint16_t * y, const float *x, size_t n))                                     \
     X(B, void, kv_key_f32, (float *panels, const void *page, int type, size_t E, size_t keys))       \

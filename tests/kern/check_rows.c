@@ -220,3 +220,15 @@ void check_rope_pairs(const kh_kern *ref, const kh_kern *other)
 {
     rotate("rope_pairs", ref->rope_pairs, other->rope_pairs, 2, 0);
 }
+
+void check_fma_chain(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t rounds = 0; rounds < 5; rounds++) {
+        float x[KH_CHAINS], y[KH_CHAINS];
+        check_fill(x, KH_CHAINS, 3.0f);
+        memcpy(y, x, sizeof y);
+        ref->fma_chain(x, 0.7f, 0.3f, rounds);
+        other->fma_chain(y, 0.7f, 0.3f, rounds);
+        check_bits("fma_chain", y, x, KH_CHAINS);
+    }
+}
