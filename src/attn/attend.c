@@ -17,6 +17,7 @@
  * planned by kh_attn_need and checked before threads start, so nothing fails inside a loop. */
 #include "attn/attend.h"
 
+#include "attn/save.h"
 #include "base/fail.h"
 
 #include <string.h>
@@ -202,6 +203,7 @@ void kh_attn_open_tile(const kh_attn_work *work, const kh_attn_task *task, size_
                    .kv = task->kv,
                    .layer = work->layer,
                    .setting = task->setting,
+                   .drop = work->run->drop,
                    .g = task->g,
                    .head = task->head,
                    .heads = task->heads,
@@ -247,13 +249,17 @@ static void finish_ranges(const kh_attn_work *work, kh_attn_task *task, const kh
     float *z = z_row(work, t, r), share = t->u[r] > 0 ? 1.0f / t->u[r] : 0.0f;
     for (size_t e = 0; e < E; e++) z[e] = share > 0 ? t->out[r * E + e] * share : 0.0f;
     const kh_range *range = t->keys.ranges + 2 * r;
+    if (work->run->save) kh_attn_save_ranges(work->run->save, t, r, task->setting == &all_keys);
     count_row(work, task, t, r, (range[0].end - range[0].begin) + (range[1].end - range[1].begin));
 }
 
 static void finish_indices(const kh_attn_work *work, kh_attn_task *task, kh_tile *t, size_t r,
                            float *values, uint32_t *indices, size_t n)
 {
+    size_t heads = (size_t)t->heads, head = (size_t)t->head + r % heads;
     n = kh_scorer_weights(t, r, values, indices, n);
+    if (work->run->save) kh_attn_save_indices(work->run->save, t, r, indices, n);
+    if (t->drop) kh_attn_drop_listed(t->drop, head, t->row + r / heads, values, indices, n);
     kh_scorer_gather(t, r, values, indices, n, z_row(work, t, r));
     count_row(work, task, t, r, n);
 }

@@ -217,6 +217,14 @@ static void mix_page(const kh_tile *t, size_t p, size_t n)
     t->kern->mix_rows(t->out, E, t->alpha, t->scores, KH_PAGE, t->R, values, n, E);
 }
 
+/* Dropout takes weights out of the mix, not out of u. */
+static void drop_page(const kh_tile *t, size_t p, size_t n)
+{
+    for (size_t r = 0; t->drop && r < t->R; r++)
+        kh_attn_drop_range(t->drop, (size_t)t->head + r % (size_t)t->heads,
+                           t->row + r / (size_t)t->heads, t->scores + r * KH_PAGE, p * KH_PAGE, n);
+}
+
 void kh_scorer_ranges(kh_tile *t)
 {
     kh_range span = kh_tile_span(t);
@@ -239,6 +247,7 @@ void kh_scorer_ranges(kh_tile *t)
             t->kern->softmax_rows(t->scores, KH_PAGE, t->m, t->u, t->alpha, t->R, n, scale);
         else
             for (size_t r = 0; r < t->R; r++) weigh_part(t, r, page, scale);
+        drop_page(t, p, n);
         mix_page(t, p, n);
     }
 }

@@ -5,6 +5,7 @@
 #ifndef KH_ATTN_SCORER_H
 #define KH_ATTN_SCORER_H
 
+#include "attn/dropout.h"
 #include "attn/method.h"
 
 enum {
@@ -20,6 +21,7 @@ typedef struct kh_tile {
     const kh_kv *kv;
     const kh_attn_layer *layer;
     const kh_attn_setting *setting;
+    const kh_attn_drop *drop;  /* NULL: no weight is dropped */
     int g;                     /* key head */
     int head, heads;           /* query heads [head, head + heads) */
     size_t row, tokens;        /* rows [row, row + tokens) of the batch */

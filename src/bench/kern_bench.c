@@ -183,6 +183,18 @@ BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
 BENCH(listed_dot, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
       k->listed_dot(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
 
+/* ---- attention backward */
+BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);
+      k->softmax_back(p->y, p->z, SCORES, 0.125f, 0.5f, 0.25f))
+BENCH(softmax_back_listed, GATHER * 16, 0, memcpy(p->y, p->scores, GATHER * 4);
+      k->softmax_back_listed(p->y, p->z, p->listed, GATHER, 0.125f, p->scores, p->scores))
+BENCH(mix_cols, 0, 2.0 * QUERIES * KEYS * E,
+      k->mix_cols(p->y, E, p->x, KEYS, KEYS, p->page, QUERIES, E))
+BENCH(dot_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
+      k->dot_pairs(p->y, p->y + GATHER, p->x, p->x, p->z, p->listed, GATHER, E))
+BENCH(gather_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
+      k->gather_pairs(p->y, p->y + E, p->z, p->listed, p->x, p->x, GATHER, E))
+
 typedef struct line {
     const char *name;
     void (*call)(const kh_kern *k, space *p);

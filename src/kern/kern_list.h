@@ -164,6 +164,20 @@ enum { KH_CHAINS = 192 };
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_q8_0,                                                                          \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    /* ---- attention backward: see kern/grad_kern.h for the contracts */                            \
+    X(B, void, softmax_back, (float *p, float *d, size_t n, float scale, float shift, float sum))    \
+    X(B, void, softmax_back_listed,                                                                  \
+      (float *p, float *d, const uint32_t *rows, size_t n, float scale, const float *shifts,         \
+       const float *sums))                                                                           \
+    X(B, void, mix_cols,                                                                             \
+      (float *out, size_t ldo, const float *weights, size_t ldw, size_t cols, const float *rows,     \
+       size_t R, size_t E))                                                                          \
+    X(B, void, dot_pairs,                                                                            \
+      (float *a, float *b, const float *x, const float *y, const float *pairs,                       \
+       const uint32_t *rows, size_t n, size_t E))                                                    \
+    X(B, void, gather_pairs,                                                                         \
+      (float *a, float *b, const float *pairs, const uint32_t *rows, const float *wa,                \
+       const float *wb, size_t n, size_t E))                                                         \
     /* ---- feed-forward layers that keep few neurons: see kern/ff_kern.h for the contracts */       \
     X(B, void, listed_mix,                                                                           \
       (float *out, const float *weights, const uint32_t *indices, const uint32_t *begin,             \

@@ -14,6 +14,8 @@
 
 struct kh_kv;
 struct kh_attn_plan;
+struct kh_attn_save;
+struct kh_attn_drop;
 struct kh_ff_plan;
 struct kh_tape;
 
@@ -51,10 +53,12 @@ typedef struct kh_run {
     enum kh_phase phase;    /* which half of the attention plan applies */
     struct kh_kv **kv_self; /* per sequence */
     const struct kh_attn_plan *attn;
-    const struct kh_ff_plan *ff; /* NULL: every neuron of the feed-forward layers */
-    struct kh_tape *tape;        /* NULL unless training */
-    const kh_probe *probe;       /* NULL unless someone looks or edits */
-    kh_rng_key key;              /* dropout */
+    const struct kh_attn_save *save; /* NULL unless a backward pass of attention follows */
+    const struct kh_attn_drop *drop; /* NULL, or the dropout of attention's weights */
+    const struct kh_ff_plan *ff;     /* NULL: every neuron of the feed-forward layers */
+    struct kh_tape *tape;            /* NULL unless training */
+    const kh_probe *probe;           /* NULL unless someone looks or edits */
+    kh_rng_key key;                  /* dropout */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
     atomic_bool *stop;           /* NULL, or read between layers */

@@ -1,0 +1,45 @@
+/* attn/backward.h: the gradients of attention on plain arrays, from what the forward pass saved.
+ *
+ * Heads whose setting keeps indices and heads whose setting keeps ranges go different ways; both add
+ * into dk and dv, which start as zeros, and write dq. Key heads and batch entries are reached through
+ * the strides of the arguments. */
+#ifndef KH_ATTN_BACKWARD_H
+#define KH_ATTN_BACKWARD_H
+
+#include "attn/dropout.h"
+#include "attn/method.h"
+
+#include <keyhole/attention.h>
+
+typedef struct kh_attn_back {
+    const kh_attention_args *args; /* `saved` as forward left it */
+    const kh_attention_gradients *gradients;
+    kh_attention_stride q, k, v, out; /* without zeros */
+    const kh_attn_layer *layer;
+    const kh_attn_plan *plan;
+    const kh_attn_drop *drop; /* NULL: none */
+    const kh_pool *pool;
+    const kh_kern *kern;
+} kh_attn_back;
+
+/* Query heads [head, head + heads) of one batch entry, which share a key head and a setting. */
+typedef struct kh_attn_heads {
+    size_t b, g, head, heads;
+    const kh_attn_setting *setting;
+} kh_attn_heads;
+
+/* The first run of heads (heads 0: before the first) or the next one whose setting is of this kind;
+ * 0 when there is none. */
+int kh_attn_next_heads(const kh_attn_back *back, enum kh_keys_kind kind, kh_attn_heads *run);
+
+/* The gradients of all heads of one kind. KH_ERR_MEMORY; KH_ERR_ARGUMENT for saved indices that forward
+ * cannot have written. The same bits for any number of threads. */
+kh_status kh_attn_backward_indices(const kh_attn_back *back);
+kh_status kh_attn_backward_ranges(const kh_attn_back *back);
+
+/* The derivatives by scores that were scaled and capped become those by raw ones: d *= scale * (1 -
+ * (score / cap)^2), except where d is 0. */
+void kh_attn_uncap(float *d /* [n] */, const float *scores /* [n] */, size_t n, float cap,
+                   float scale);
+
+#endif

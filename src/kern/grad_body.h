@@ -1,0 +1,212 @@
+/* kern/grad_body.h: the kernels of attention's backward pass over sixteen lanes; included by
+ * grad_avx2.c and grad_avx512.c after their vector header and
+ *
+ *   DOT_ROWS              rows whose lanes are summed together
+ *   sum_rows(out, acc)    out[i] = the lanes of acc[i], i < DOT_ROWS, added as v16_sum adds them
+ *   lookup(table, rows, n)  lane i: table[rows[i]], i < n
+ *   TILE_ROWS, TILE_COLS  accumulators of mix_cols
+ *   PAIR_COLS             of 16 lanes: how many of each half of a pair gather_pairs holds
+ *
+ * The essay is in grad_avx512.c. */
+#include "kern/grad_kern.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- the softmax's derivative */
+
+INLINE v16 weight_of(v16 x, v16 scale, v16 shift)
+{
+    /* the operands of max stand so that NaN becomes the bound, and the bound 0 */
+    return v16_exp(v16_max(v16_sub(v16_mul(x, scale), shift), v16_set1(-104.5f)));
+}
+
+INLINE v16 back_of(v16 w, v16 d, v16 scale, v16 sum)
+{
+    v16 change = v16_mul(v16_mul(w, scale), v16_sub(d, sum));
+    return v16_where_less(v16_zero(), w, change, v16_zero());
+}
+
+void KH_NAME(softmax_back)(float *p, float *d, size_t n, float scale, float shift, float sum)
+{
+    v16 a = v16_set1(scale), b = v16_set1(shift), c = v16_set1(sum);
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 w = weight_of(v16_load(p + i), a, b);
+        v16_store(d + i, back_of(w, v16_load(d + i), a, c));
+        v16_store(p + i, w);
+    }
+    if (i == n) return;
+    v16 w = weight_of(v16_load_n(p + i, n - i), a, b);
+    v16_store_n(d + i, back_of(w, v16_load_n(d + i, n - i), a, c), n - i);
+    v16_store_n(p + i, w, n - i);
+}
+
+void KH_NAME(softmax_back_listed)(float *p, float *d, const uint32_t *rows, size_t n, float scale,
+                                  const float *shifts, const float *sums)
+{
+    v16 a = v16_set1(scale);
+    for (size_t i = 0; i < n; i += 16) {
+        size_t lanes = n - i < 16 ? n - i : 16;
+        v16 w = weight_of(v16_load_n(p + i, lanes), a, lookup(shifts, rows + i, lanes));
+        v16 change = back_of(w, v16_load_n(d + i, lanes), a, lookup(sums, rows + i, lanes));
+        v16_store_n(p + i, w, lanes);
+        v16_store_n(d + i, change, lanes);
+    }
+}
+
+/* ---- weights transposed times rows */
+
+INLINE void cols_tile(float *out, size_t ldo, const float *weights, size_t ldw, size_t height,
+                      const float *rows, size_t R, size_t E, size_t cols)
+{
+    v16 acc[TILE_ROWS][TILE_COLS];
+    for (size_t j = 0; j < height; j++)
+        for (size_t c = 0; c < cols; c++) acc[j][c] = v16_load(out + j * ldo + 16 * c);
+    for (size_t r = 0; r < R; r++) {
+        v16 right[TILE_COLS];
+        for (size_t c = 0; c < cols; c++) right[c] = v16_load(rows + r * E + 16 * c);
+        for (size_t j = 0; j < height; j++) {
+            v16 left = v16_set1(weights[r * ldw + j]);
+            for (size_t c = 0; c < cols; c++) acc[j][c] = v16_fma(left, right[c], acc[j][c]);
+        }
+    }
+    for (size_t j = 0; j < height; j++)
+        for (size_t c = 0; c < cols; c++) v16_store(out + j * ldo + 16 * c, acc[j][c]);
+}
+
+/* The last E - e < 16 elements. */
+INLINE void cols_rest(float *out, const float *weights, size_t ldw, const float *rows, size_t R,
+                      size_t E, size_t e)
+{
+    v16 acc = v16_load_n(out + e, E - e);
+    for (size_t r = 0; r < R; r++)
+        acc = v16_fma(v16_set1(weights[r * ldw]), v16_load_n(rows + r * E + e, E - e), acc);
+    v16_store_n(out + e, acc, E - e);
+}
+
+INLINE void cols_block(float *out, size_t ldo, const float *weights, size_t ldw, size_t height,
+                       const float *rows, size_t R, size_t E)
+{
+    size_t e = 0;
+    for (; e + 16 * TILE_COLS <= E; e += 16 * TILE_COLS)
+        cols_tile(out + e, ldo, weights, ldw, height, rows + e, R, E, TILE_COLS);
+    for (; e + 16 <= E; e += 16) cols_tile(out + e, ldo, weights, ldw, height, rows + e, R, E, 1);
+    for (size_t j = 0; e < E && j < height; j++)
+        cols_rest(out + j * ldo, weights + j, ldw, rows, R, E, e);
+}
+
+/* The counts become constants, so that the accumulators stay in registers. */
+#define COLS_CASE(n)                                                                               \
+    case n: cols_block(o, ldo, w, ldw, n, rows, R, E); break;
+
+void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
+                       const float *rows, size_t R, size_t E)
+{
+    for (size_t j = 0; j < cols; j += TILE_ROWS) {
+        float *o = out + j * ldo;
+        const float *w = weights + j;
+        switch (cols - j) {
+            COLS_CASE(1)
+            COLS_CASE(2)
+            COLS_CASE(3)
+            COLS_CASE(4)
+            COLS_CASE(5)
+        default: cols_block(o, ldo, w, ldw, TILE_ROWS, rows, R, E);
+        }
+    }
+}
+
+/* ---- listed pairs: their products with a key and a value, and what they add to them */
+
+INLINE v16 dot_lanes(const float *x, const float *row, size_t E)
+{
+    v16 sum = v16_zero();
+    size_t e = 0;
+    for (; e + 16 <= E; e += 16) sum = v16_fma(v16_load(x + e), v16_load(row + e), sum);
+    if (e < E) sum = v16_fma(v16_load_n(x + e, E - e), v16_load_n(row + e, E - e), sum);
+    return sum;
+}
+
+INLINE void dot_group(float *out, const float *x, const float *half, const uint32_t *rows, size_t E)
+{
+    v16 acc[DOT_ROWS];
+    for (size_t j = 0; j < DOT_ROWS; j++) acc[j] = dot_lanes(x, half + 2 * E * rows[j], E);
+    sum_rows(out, acc);
+}
+
+INLINE void dot_any(float *a, float *b, const float *x, const float *y, const float *pairs,
+                    const uint32_t *rows, size_t n, size_t E)
+{
+    size_t i = 0;
+    for (; i + DOT_ROWS <= n; i += DOT_ROWS) {
+        dot_group(a + i, x, pairs, rows + i, E);
+        dot_group(b + i, y, pairs + E, rows + i, E);
+    }
+    if (i == n) return;
+    uint32_t last[DOT_ROWS];
+    float s[DOT_ROWS], d[DOT_ROWS];
+    for (size_t j = 0; j < DOT_ROWS; j++) last[j] = rows[i + j < n ? i + j : n - 1];
+    dot_group(s, x, pairs, last, E);
+    dot_group(d, y, pairs + E, last, E);
+    for (size_t j = 0; i < n; i++, j++) {
+        a[i] = s[j];
+        b[i] = d[j];
+    }
+}
+
+/* The usual widths as constants: the vectors that are the same for all rows stay in registers. */
+void KH_NAME(dot_pairs)(float *a, float *b, const float *x, const float *y, const float *pairs,
+                        const uint32_t *rows, size_t n, size_t E)
+{
+    if (E == 64)
+        dot_any(a, b, x, y, pairs, rows, n, 64);
+    else if (E == 128)
+        dot_any(a, b, x, y, pairs, rows, n, 128);
+    else
+        dot_any(a, b, x, y, pairs, rows, n, E);
+}
+
+INLINE void pairs_cols(float *a, float *b, const float *pairs, const uint32_t *rows,
+                       const float *wa, const float *wb, size_t n, size_t E, size_t cols)
+{
+    v16 left[PAIR_COLS], right[PAIR_COLS];
+    for (size_t c = 0; c < cols; c++) {
+        left[c] = v16_load(a + 16 * c);
+        right[c] = v16_load(b + 16 * c);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const float *pair = pairs + 2 * E * rows[i];
+        v16 x = v16_set1(wa[i]), y = v16_set1(wb[i]);
+        for (size_t c = 0; c < cols; c++) {
+            left[c] = v16_fma(x, v16_load(pair + 16 * c), left[c]);
+            right[c] = v16_fma(y, v16_load(pair + E + 16 * c), right[c]);
+        }
+    }
+    for (size_t c = 0; c < cols; c++) {
+        v16_store(a + 16 * c, left[c]);
+        v16_store(b + 16 * c, right[c]);
+    }
+}
+
+INLINE void pairs_rest(float *a, float *b, const float *pairs, const uint32_t *rows,
+                       const float *wa, const float *wb, size_t n, size_t E, size_t lanes)
+{
+    v16 left = v16_load_n(a, lanes), right = v16_load_n(b, lanes);
+    for (size_t i = 0; i < n; i++) {
+        const float *pair = pairs + 2 * E * rows[i];
+        left = v16_fma(v16_set1(wa[i]), v16_load_n(pair, lanes), left);
+        right = v16_fma(v16_set1(wb[i]), v16_load_n(pair + E, lanes), right);
+    }
+    v16_store_n(a, left, lanes);
+    v16_store_n(b, right, lanes);
+}
+
+void KH_NAME(gather_pairs)(float *a, float *b, const float *pairs, const uint32_t *rows,
+                           const float *wa, const float *wb, size_t n, size_t E)
+{
+    size_t e = 0;
+    for (; e + 16 * PAIR_COLS <= E; e += 16 * PAIR_COLS)
+        pairs_cols(a + e, b + e, pairs + e, rows, wa, wb, n, E, PAIR_COLS);
+    for (; e + 16 <= E; e += 16) pairs_cols(a + e, b + e, pairs + e, rows, wa, wb, n, E, 1);
+    if (e < E) pairs_rest(a + e, b + e, pairs + e, rows, wa, wb, n, E, E - e);
+}
