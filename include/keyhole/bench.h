@@ -1,7 +1,9 @@
-/* keyhole/bench.h: how fast it is here: prompt and generation speed, and single kernels. */
+/* keyhole/bench.h: how fast it is here: prompt and generation speed, attention on random arrays, and
+ * single kernels. */
 #ifndef KEYHOLE_BENCH_H
 #define KEYHOLE_BENCH_H
 
+#include <keyhole/attention.h>
 #include <keyhole/session.h>
 #include <keyhole/status.h>
 #include <stddef.h>
@@ -41,6 +43,115 @@ typedef struct kh_bench_result {
 KH_API kh_status kh_bench_speed(const kh_model *model, const kh_bench_options *options,
                                 kh_status (*row)(void *context, const kh_bench_result *result),
                                 void *context);
+
+/* What every other figure is a share of. */
+typedef struct kh_bench_machine {
+    char cpu[128];
+    const char *isa;                 /* of the kernels that run here */
+    int cores;                       /* that the process may use */
+    uint64_t memory_bytes;           /* physical */
+    double gigaflops;                /* f32 of one core: fused multiply-adds, two operations each */
+    double gigabytes, gigabytes_all; /* per second read from memory, by one core and by all */
+} kh_bench_machine;
+/* Measures for half a second, in a process of its own; needs 256 MiB. */
+KH_API kh_status kh_bench_machine_measure(kh_bench_machine *out);
+
+typedef enum kh_bench_pass { KH_BENCH_FORWARD, KH_BENCH_FORWARD_BACKWARD } kh_bench_pass;
+
+/* Attention as keyhole/attention.h offers it, over standard normal arrays: queries and keys of one length,
+ * f32, packed. */
+typedef struct kh_bench_attention_options {
+    const char *const *attns; /* [attn_count] */
+    size_t attn_count;
+    const size_t *lengths; /* [length_count] L */
+    size_t length_count;
+    kh_bench_pass pass;
+    kh_attention_mask mask;
+    int batch, heads, key_heads, width; /* 0: 1, 12, as many as heads, 64 */
+    size_t chunk;                       /* queries that a call is given; 0: all */
+    int threads;                        /* 0: all processors that the process may use */
+    int repeat;                         /* 0: 5 timed runs, after one that is not timed */
+    uint64_t seed;
+    int isolate; /* 1: each row in a process of its own */
+} kh_bench_attention_options;
+
+typedef struct kh_bench_attention_result {
+    char attn[256];
+    size_t length;
+    int k, threads; /* k: keys that a row keeps at most; 0: all that it sees */
+    double seconds_min, seconds_median;
+    double microseconds; /* per query and head, of the shortest run */
+    double gigaflops;    /* as full attention: 4 E for each visible pair, 14 E with backward */
+    uint64_t peak_bytes; /* over inputs and outputs; only meaningful in a process of its own */
+    uint64_t process_bytes, saved_bytes; /* peak of all; what forward keeps for backward */
+} kh_bench_attention_result;
+/* Rows in the order attn, length, handed over as they are known. */
+KH_API kh_status kh_bench_attention(const kh_bench_attention_options *options,
+                                    kh_status (*row)(void *context,
+                                                     const kh_bench_attention_result *result),
+                                    void *context);
+
+/* Attention of one generated token over a cache of `length` positions, in as many layers as make it come
+ * from memory; times are of one layer. */
+typedef struct kh_bench_decode_options {
+    const char *const *attns; /* [attn_count] */
+    size_t attn_count;
+    const size_t *lengths; /* [length_count] positions in the cache, the token's own included */
+    size_t length_count;
+    int heads, key_heads, width; /* 0: 12, as many as heads, 64 */
+    kh_cache_type k_type, v_type;
+    int threads; /* 0: all processors that the process may use */
+    int repeat;  /* 0: 5 */
+    uint64_t seed;
+    int isolate;
+} kh_bench_decode_options;
+
+typedef struct kh_bench_decode_result {
+    char attn[256];
+    size_t length;
+    int k, threads;
+    double seconds_min, seconds_median; /* of one layer */
+    double gigabytes;    /* per second: all keys, and the values that are mixed, by seconds_min */
+    uint64_t peak_bytes; /* over the cache */
+} kh_bench_decode_result;
+/* Rows in the order attn, length. */
+KH_API kh_status kh_bench_decode(const kh_bench_decode_options *options,
+                                 kh_status (*row)(void *context,
+                                                  const kh_bench_decode_result *result),
+                                 void *context);
+
+/* Selection alone: kh_select_topk on rows of random scores, one thread. */
+typedef enum kh_bench_scores {
+    KH_BENCH_GAUSSIAN,
+    KH_BENCH_ASCENDING, /* gaussian, sorted: every score is among the best so far */
+    KH_BENCH_EQUAL,
+    KH_BENCH_TIES, /* sixteen different values */
+    KH_BENCH_SCORES_COUNT
+} kh_bench_scores;
+KH_API const char *kh_bench_scores_name(kh_bench_scores scores);
+
+typedef struct kh_bench_select_options {
+    const kh_bench_scores *scores; /* [score_count]; none: all */
+    size_t score_count;
+    const size_t *lengths, *keeps; /* [length_count] scores of a row, [keep_count] k */
+    size_t length_count, keep_count;
+    int repeat; /* 0: 5 */
+    uint64_t seed;
+    int isolate;
+} kh_bench_select_options;
+
+typedef struct kh_bench_select_result {
+    kh_bench_scores scores;
+    size_t length, k;
+    double seconds_min, seconds_median; /* of a row */
+    double nanoseconds;                 /* per score, of the shortest run */
+    uint64_t peak_bytes;                /* over the rows */
+} kh_bench_select_result;
+/* Rows in the order scores, length, k. */
+KH_API kh_status kh_bench_select(const kh_bench_select_options *options,
+                                 kh_status (*row)(void *context,
+                                                  const kh_bench_select_result *result),
+                                 void *context);
 
 /* One line per kernel and instruction set. */
 typedef struct kh_bench_kernel {

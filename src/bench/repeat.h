@@ -1,0 +1,19 @@
+/* bench/repeat.h: the times of a piece of work that is done again and again. */
+#ifndef KH_BENCH_REPEAT_H
+#define KH_BENCH_REPEAT_H
+
+#include <keyhole/status.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef kh_status kh_repeat_body(void *context);
+
+/* Runs body once untimed, then `times` times (at least once, at most KH_REPEAT_MOST); *least and *median in
+ * seconds. A failing body ends it. */
+enum { KH_REPEAT_MOST = 1000 };
+kh_status kh_repeat(int times, kh_repeat_body *body, void *context, double *least, double *median);
+
+/* Standard normal numbers, a function of (seed, stream) alone; on the pool of `threads`. */
+void kh_fill_normal(float *x /* [n] */, size_t n, uint64_t seed, uint64_t stream, int threads);
+
+#endif
