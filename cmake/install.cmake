@@ -33,6 +33,8 @@ install(FILES ${PROJECT_BINARY_DIR}/completion/_keyhole OPTIONAL
 install(FILES ${PROJECT_BINARY_DIR}/completion/keyhole.fish OPTIONAL
     DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+# What the libraries in the pages, which are in the binary, ask for.
+install(FILES web/NOTICE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME keyhole)

@@ -16,6 +16,8 @@
 /* The values of all options of all verbs; a verb's tables say which of them it has. */
 typedef struct cli_args {
     const char *verb; /* "run" */
+    int argc;         /* the command line behind the verb */
+    char *const *argv;
     /* model and computation */
     const char *model, *attn, *ff;
     kh_opt_texts attns, ffs;
@@ -42,7 +44,7 @@ typedef struct cli_args {
     int64_t repeat, tokens, heads, kv_heads, head_dim, chunk;
     int causal, no_causal, pass, scores, csv;
     int demo, dry_run;
-    const char *only;
+    const char *only, *report;
 } cli_args;
 
 typedef struct cli_verb {
@@ -53,7 +55,7 @@ typedef struct cli_verb {
 
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_kernels,
-    cli_verb_calibrate, cli_verb_show, cli_verb_tokenize, cli_verb_verify;
+    cli_verb_report, cli_verb_calibrate, cli_verb_show, cli_verb_tokenize, cli_verb_verify;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -138,6 +140,8 @@ kh_status cli_text_ids(const kh_model *model, const cli_args *args, const char *
 kh_opt_texts cli_attns(const cli_args *args, const char *const *fallback, size_t count);
 /* Says on stderr what "auto" means for this file, if one of the settings is "auto". */
 void cli_explain_auto(const kh_model *model, const cli_args *args, const char *attn);
+/* The command line as a shell takes it: keyhole bench report 'a file'. Appended. */
+kh_status cli_command(kh_buf *out, const cli_args *args);
 double cli_seconds(void); /* a clock that only runs forward */
 
 /* ---- one answer (answer.c): run, chat and ask ---- */

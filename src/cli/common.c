@@ -170,3 +170,23 @@ kh_status cli_cache_load(kh_session *session, const char *path, const int32_t *i
     *loaded = cli_common_prefix(kh_session_tokens(session), kh_session_length(session), ids, count);
     return KH_OK;
 }
+
+kh_status cli_command(kh_buf *out, const cli_args *args)
+{
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=,+@%";
+    KH_TRY(kh_buf_format(out, "keyhole %s", args->verb));
+    for (int i = 0; i < args->argc; i++) {
+        const char *word = args->argv[i];
+        KH_TRY(kh_buf_text(out, " "));
+        if (*word && word[strspn(word, plain)] == 0) {
+            KH_TRY(kh_buf_text(out, word));
+            continue;
+        }
+        KH_TRY(kh_buf_text(out, "'"));
+        for (; *word; word++)
+            KH_TRY(*word == '\'' ? kh_buf_text(out, "'\\''") : kh_buf_add(out, word, 1));
+        KH_TRY(kh_buf_text(out, "'"));
+    }
+    return KH_OK;
+}

@@ -12,11 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-const cli_verb *const cli_verbs[] = {&cli_verb_run,       &cli_verb_chat,      &cli_verb_ask,
-                                     &cli_verb_ppl,       &cli_verb_bench,     &cli_verb_recall,
-                                     &cli_verb_attention, &cli_verb_decode,    &cli_verb_select,
-                                     &cli_verb_kernels,   &cli_verb_calibrate, &cli_verb_show,
-                                     &cli_verb_tokenize,  &cli_verb_verify,    NULL};
+const cli_verb *const cli_verbs[] = {
+    &cli_verb_run,    &cli_verb_chat,     &cli_verb_ask,       &cli_verb_ppl,
+    &cli_verb_bench,  &cli_verb_recall,   &cli_verb_attention, &cli_verb_decode,
+    &cli_verb_select, &cli_verb_kernels,  &cli_verb_report,    &cli_verb_calibrate,
+    &cli_verb_show,   &cli_verb_tokenize, &cli_verb_verify,    NULL};
 
 /* The verb that argv begins with, of one or two words; *words receives how many. */
 static const cli_verb *find_verb(int argc, char **argv, int *words)
@@ -93,7 +93,7 @@ static kh_status completion(int argc, char **argv)
 
 static kh_status run_verb(const cli_verb *verb, int argc, char **argv)
 {
-    cli_args args = {.verb = verb->command.name};
+    cli_args args = {.verb = verb->command.name, .argc = argc, .argv = argv};
     kh_opt_result result;
     kh_status status = kh_opt_parse(&verb->command, &args, argc, argv, &result);
     cli_quiet = args.quiet;

@@ -4,6 +4,7 @@
  * they come, --csv, and --json, whose keys other programs rely on: bench/peers/attention, scripts/numbers.
  * Every figure can be judged by what the machine does at most, which is measured first. */
 #include "cli/cli.h"
+#include "cli/report.h"
 
 #include "base/alloc.h"
 #include "base/fail.h"
@@ -18,7 +19,7 @@ static const char *const kinds[] = {"all",   "gaussian", "ascending", /* kh_benc
 typedef struct sink {
     const cli_args *args;
     kh_bench_machine machine;
-    json_t *results; /* NULL without --json */
+    json_t *results; /* NULL without --json and --report */
     size_t rows;
     int width; /* of the column of settings */
     int batch, heads, key_heads;
@@ -28,12 +29,9 @@ typedef struct sink {
 
 static kh_status open_sink(sink *s)
 {
-    if (s->args->json && s->args->csv)
-        KH_FAIL(KH_ERR_ARGUMENT, "--json and --csv are two forms of one output: choose one");
+    KH_TRY(cli_results_begin(&s->results, s->args));
     KH_TRY(kh_bench_machine_measure(&s->machine));
     const kh_bench_machine *m = &s->machine;
-    if (s->args->json && !(s->results = json_array()))
-        KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
     if (s->args->json) return KH_OK;
     cli_out(
         "%s%s, %d cores (%s), %.0f GiB; %.0f GFLOP/s a core; reads %.1f GB/s, all cores %.1f\n%s",
@@ -45,17 +43,7 @@ static kh_status open_sink(sink *s)
 
 static kh_status close_sink(sink *s, kh_status status)
 {
-    const kh_bench_machine *m = &s->machine;
-    if (status != KH_OK || !s->results) {
-        json_decref(s->results);
-        return status;
-    }
-    return cli_json_print(
-        json_pack("{s:{s:o, s:s, s:i, s:I, s:o, s:o, s:o}, s:o}", "machine", "cpu",
-                  cli_json_text(m->cpu, strlen(m->cpu)), "isa", m->isa, "cores", m->cores,
-                  "memory_bytes", (json_int_t)m->memory_bytes, "gigaflops_per_core",
-                  cli_json_real(m->gigaflops), "read_gigabytes", cli_json_real(m->gigabytes),
-                  "read_gigabytes_all", cli_json_real(m->gigabytes_all), "results", s->results));
+    return cli_results_end(s->results, &s->machine, s->args, status);
 }
 
 static kh_status row_done(void)
@@ -138,7 +126,8 @@ static kh_status attention_row(void *context, const kh_bench_attention_result *r
 {
     sink *s = context;
     double share = r->gigaflops / (s->machine.gigaflops * r->threads);
-    if (s->results) return add_result(s, attention_json(s, r, share));
+    if (s->results) KH_TRY(add_result(s, attention_json(s, r, share)));
+    if (s->args->json) return KH_OK;
     (s->args->csv ? attention_csv : attention_table)(s, r, share);
     return row_done();
 }
@@ -267,6 +256,7 @@ static const kh_opt runs[] = {
     CLI_END};
 static const kh_opt output[] = {
     CLI_FLAG(json, "--json", "prints {machine: {...}, results: [...]}"),
+    CLI_TEXT(report, "--report", "FILE", "also writes FILE.html, a page of curves", NULL),
     CLI_FLAG(csv, "--csv", "prints comma-separated values behind a line about the machine"),
     CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"), CLI_END};
 static const kh_opt_group attention_groups[] = {
@@ -287,9 +277,10 @@ const cli_verb cli_verb_attention = {
                     "memory_bytes, gigaflops_per_core, read_gigabytes, read_gigabytes_all}, "
                     "\"results\": [{impl, work, attn, pass, L, heads, head_dim, k, threads, "
                     "seconds_min, seconds_median, peak_bytes, batch, kv_heads, causal, chunk, "
-                    "us_per_query_head, gigaflops, peak_share, process_bytes, saved_bytes}]}; k is "
-                    "0 where a row keeps all keys.\n\nbench/peers/attention runs the same work "
-                    "with PyTorch in turn.",
+                    "us_per_query_head, gigaflops, peak_share, process_bytes, saved_bytes}], "
+                    "\"command\"}; k is 0 where a row keeps all keys.\n\nbench/peers/attention "
+                    "runs the same work with PyTorch in turn; keyhole bench report draws the "
+                    "curves of both.",
                 .example = "keyhole bench attention -t 1 -L 2048,4096 --heads 12 --head-dim 64 -k "
                            "128 --attn full --pass fwd+bwd",
                 .groups = attention_groups},
@@ -304,7 +295,7 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
     double bandwidth = r->threads > 1 ? s->machine.gigabytes_all : s->machine.gigabytes;
     double share = r->gigabytes / bandwidth;
     if (s->results)
-        return add_result(
+        KH_TRY(add_result(
             s, json_pack(
                    "{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:i, s:o, s:o}",
                    "impl", "keyhole", "work", "decode", "attn", r->attn, "pass", "fwd", "L",
@@ -312,7 +303,8 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
                    "k", r->k, "threads", r->threads, "seconds_min", cli_json_real(r->seconds_min),
                    "seconds_median", cli_json_real(r->seconds_median), "peak_bytes",
                    (json_int_t)r->peak_bytes, "kv_heads", s->key_heads, "gigabytes",
-                   cli_json_real(r->gigabytes), "bandwidth_share", cli_json_real(share)));
+                   cli_json_real(r->gigabytes), "bandwidth_share", cli_json_real(share))));
+    if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)
             cli_out("impl,work,attn,pass,L,heads,head_dim,k,threads,seconds_min,seconds_median,"
@@ -418,14 +410,15 @@ static kh_status select_row(void *context, const kh_bench_select_result *r)
     char attn[32];
     snprintf(attn, sizeof attn, "topk:k=%zu", r->k);
     if (s->results)
-        return add_result(
+        KH_TRY(add_result(
             s,
             json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:i, s:o, s:o, s:I, s:s, s:o}",
                       "impl", "keyhole", "work", "select", "attn", attn, "pass", "fwd", "L",
                       (json_int_t)r->length, "heads", 1, "head_dim", 0, "k", (json_int_t)r->k,
                       "threads", 1, "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
                       cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
-                      "scores", scores, "ns_per_score", cli_json_real(r->nanoseconds)));
+                      "scores", scores, "ns_per_score", cli_json_real(r->nanoseconds))));
+    if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)
             cli_out("impl,work,attn,pass,L,heads,head_dim,k,threads,seconds_min,seconds_median,"

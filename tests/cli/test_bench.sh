@@ -21,7 +21,7 @@ small="-L 96,130 --heads 4 --kv-heads 2 --head-dim 16 --repeat 2"
 runs 0 "$keyhole" bench attention $small -t 1,2 --attn full -k 8,16 --json
 python '
 whole = json.load(open(sys.argv[1]))
-assert list(whole) == ["machine", "results"], whole
+assert list(whole) == ["machine", "results", "command"], whole
 m, r = whole["machine"], whole["results"]
 for key in "cpu isa cores memory_bytes gigaflops_per_core read_gigabytes read_gigabytes_all".split():
     assert key in m, key

@@ -72,7 +72,7 @@ if command -v dpkg-deb >/dev/null && command -v dpkg-shlibdeps >/dev/null; then
     check "cpack makes a .deb" test -f "$deb"
     content=$(dpkg-deb --contents "$deb" 2>&1)
     for path in ./usr/bin/keyhole libkeyhole.so.0 ./usr/include/keyhole/status.h pkgconfig/keyhole.pc \
-        keyholeConfig.cmake copyright; do
+        keyholeConfig.cmake copyright NOTICE; do
         has "$content" "$path"
     done
     has "$(dpkg-deb --field "$deb" Depends)" libgomp1
