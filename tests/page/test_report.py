@@ -154,7 +154,7 @@ def check_other_work(browser, folder):
     titles = page.eval("[...document.querySelectorAll('section h2')].map(h => h.innerText)")
     check("a part for each kind of work", titles == [
         "Feed-forward layer, width 768, L = 4k, relu, 1 thread",
-        "Selection of the k largest, scores: ties, 1 thread",
+        "Selection of the k largest, k = 128, scores: ties, 1 thread",
         "12 heads of 64, causal, 1 thread",
     ], titles)  # fmt: skip
     letters = page.eval("[...document.querySelectorAll('thead th:first-child')].map(t => t.innerText)")
