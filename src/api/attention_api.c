@@ -115,6 +115,7 @@ static kh_status attend_entry(work *w, size_t b)
 {
     const kh_attention_call *c = &w->call;
     const kh_attention_args *a = c->args;
+    kh_attention_call_enter(&w->call, b);
     KH_TRY(kh_kv_rewind(w->kv, 0));
     KH_TRY(kh_kv_prepare(w->kv, a->keys));
     for (int g = 0; g < c->layer.G; g++)
@@ -142,6 +143,7 @@ static kh_status forward(work *w, const kh_attention_args *a)
     if (a->stats) *a->stats = (kh_attention_stats){0};
     if (a->batch == 0 || a->queries == 0) return KH_OK;
     w->stats.want_mass = 1;
+    KH_TRY(kh_attention_call_expand_bias(&w->call));
     KH_TRY(open_work(w));
     for (size_t b = 0; b < (size_t)a->batch; b++) KH_TRY(attend_entry(w, b));
     return KH_OK;

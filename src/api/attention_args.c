@@ -5,6 +5,7 @@
 #include "api/attention_args.h"
 
 #include "attn/method.h"
+#include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
 
@@ -58,6 +59,14 @@ static kh_status check_options(const kh_attention_args *a)
     if (!(a->dropout.rate >= 0 && a->dropout.rate < 1))
         KH_FAIL(KH_ERR_ARGUMENT, "attention: dropout rate %g: from 0 to below 1",
                 (double)a->dropout.rate);
+    const kh_attention_bias *bias = a->bias;
+    if (bias && bias->relative &&
+        (bias->buckets < 2 || bias->buckets % 2 != 0 || bias->max_distance <= bias->buckets / 2))
+        KH_FAIL(
+            KH_ERR_ARGUMENT,
+            "attention: relative biases of %d buckets up to distance %d: the buckets must be even "
+            "and the distance above half of them",
+            bias->buckets, bias->max_distance);
     if (a->threads < 0 || a->threads > MAX_THREADS)
         KH_FAIL(KH_ERR_ARGUMENT, "attention: %d threads: 0 .. %d are allowed", a->threads,
                 MAX_THREADS);
@@ -123,8 +132,41 @@ kh_status kh_attention_call_open(kh_attention_call *call, const kh_attention_arg
     return KH_OK;
 }
 
+/* One row of numbers for each head and one for the keys of a batch entry, in the unit of raw scores. */
+kh_status kh_attention_call_expand_bias(kh_attention_call *call)
+{
+    const kh_attention_args *a = call->args;
+    const kh_attention_bias *bias = a->bias;
+    int causal = a->mask == KH_ATTENTION_CAUSAL;
+    size_t H = (size_t)a->heads, span = a->keys + a->queries - 1;
+    if (!bias || a->queries == 0) return KH_OK;
+    call->layer.bias = &call->bias;
+    call->bias.span = span;
+    call->bias.origin = (causal ? a->keys : a->queries) - 1;
+    if (bias->relative || bias->slopes) {
+        KH_TRY(
+            kh_new(&call->distances, H * span, sizeof *call->distances, "the biases of attention"));
+        kh_attn_expand_bias(call->distances, bias, H, span, call->bias.origin, !causal,
+                            call->layer.scale);
+        call->bias.distances = call->distances;
+    }
+    if (bias->key_mask)
+        KH_TRY(kh_new(&call->masked, a->keys, sizeof *call->masked, "the mask of attention"));
+    call->bias.keys = call->masked;
+    return KH_OK;
+}
+
+void kh_attention_call_enter(kh_attention_call *call, size_t b)
+{
+    const kh_attention_args *a = call->args;
+    for (size_t j = 0; call->masked && j < a->keys; j++)
+        call->masked[j] = a->bias->key_mask[b * a->keys + j] ? 0.0f : -INFINITY;
+}
+
 void kh_attention_call_close(kh_attention_call *call)
 {
+    kh_free(call->distances);
+    kh_free(call->masked);
     kh_attn_plan_free(call->plan);
 }
 

@@ -4,6 +4,7 @@
 #define KH_API_ATTENTION_ARGS_H
 
 #include "attn/attn.h"
+#include "attn/bias.h"
 #include "attn/dropout.h"
 
 #include <keyhole/attention.h>
@@ -15,12 +16,17 @@ typedef struct kh_attention_call {
     kh_attn_plan *plan;
     kh_attn_drop drop; /* used where args->dropout.rate > 0 */
     kh_pool pool;
-    size_t kept; /* K of kh_attention_saved */
+    size_t kept;       /* K of kh_attention_saved */
+    kh_attn_bias bias; /* what layer.bias points to where args->bias is given */
+    float *distances, *masked;
 } kh_attention_call;
 
 /* KH_ERR_ARGUMENT with a sentence; close it in any case. */
 kh_status kh_attention_call_open(kh_attention_call *call, const kh_attention_args *args);
 void kh_attention_call_close(kh_attention_call *call);
+/* Makes args->bias additive; a mask is that of batch entry b after kh_attention_call_enter. */
+kh_status kh_attention_call_expand_bias(kh_attention_call *call);
+void kh_attention_call_enter(kh_attention_call *call, size_t b);
 /* The arrays of args->saved are there, and of the size that this call needs. */
 kh_status kh_attention_call_check_saved(const kh_attention_call *call);
 

@@ -30,6 +30,8 @@ static kh_status check(const kh_attention_call *c, const kh_attention_gradients 
                 : !a->v   ? "v"
                 : !a->out ? "out"
                           : "dout");
+    if (a->bias)
+        KH_FAIL(KH_ERR_ARGUMENT, "attention backward: masks and biases have no gradient yet");
     for (int head = 0; head < a->heads; head++)
         if (kh_attn_plan_at(c->plan, KH_PHASE_PREFILL, 0, head)->tail_mean)
             KH_FAIL(KH_ERR_ARGUMENT,

@@ -19,6 +19,7 @@
 
 #include "attn/save.h"
 #include "base/fail.h"
+#include "kern/attn_kern.h"
 
 #include <string.h>
 
@@ -48,7 +49,7 @@ static size_t part_bytes(size_t parts, size_t E, size_t keep)
 {
     return kh_arena_need(parts * E * sizeof(float)) +
            2 * kh_arena_need(parts * keep * sizeof(float)) +
-           5 * kh_arena_need(parts * sizeof(float));
+           7 * kh_arena_need(parts * sizeof(float));
 }
 
 void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh_kv_shape *shape,
@@ -186,6 +187,8 @@ static kh_status take_parts(kh_attn_work *work)
     KH_TRY(kh_arena_new(step, &p->u, n, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->m_all, n, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->u_all, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->tail_shifts, n, sizeof(float)));
+    KH_TRY(kh_arena_new(step, &p->tails, n, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->w, n * E, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->counts, n, sizeof(uint32_t)));
     KH_TRY(kh_arena_new(step, &p->values, n * p->keep, sizeof(float)));
@@ -213,8 +216,7 @@ void kh_attn_open_tile(const kh_attn_work *work, const kh_attn_task *task, size_
                    .length = task->length,
                    .R = R,
                    .chunk = {0, UINT32_MAX}};
-    t->want_all = task->setting->tail_mean ||
-                  (stats && stats->want_mass && task->setting->method != &kh_attn_full);
+    t->want_all = stats && stats->want_mass && task->setting->method != &kh_attn_full;
     if (task->chunks > 1) {
         t->chunk.begin = (uint32_t)((task->chunk + c) * KH_CHUNK);
         t->chunk.end = t->chunk.begin + KH_CHUNK;
@@ -284,6 +286,8 @@ static void store_part(const kh_attn_work *work, const kh_attn_task *task, size_
         p->counts[at] = (uint32_t)n;
         p->m_all[at] = t->want_all ? t->m_all[r] : 0;
         p->u_all[at] = t->want_all ? t->u_all[r] : 0;
+        p->tail_shifts[at] = t->tail_shifts[r];
+        p->tails[at] = kh_tile_tail(t, r);
     }
 }
 
@@ -320,11 +324,17 @@ static void merge_all(const kh_attn_work *work, const kh_attn_task *task, kh_til
 {
     const kh_attn_parts *p = &work->parts;
     size_t at = task->part + r * task->chunks;
+    float *tail = t->tail_sums + r * KH_PANEL;
+    memset(tail, 0, KH_PANEL * sizeof *tail);
     t->m_all[r] = p->m_all[at];
     t->u_all[r] = p->u_all[at];
-    for (size_t c = 1; c < task->chunks; c++)
+    t->tail_shifts[r] = p->tail_shifts[at];
+    *tail = p->tails[at];
+    for (size_t c = 1; c < task->chunks; c++) {
         kh_merge_partials(t->m_all + r, t->u_all + r, NULL, p->m_all[at + c], p->u_all[at + c],
                           NULL, 0);
+        kh_merge_tails(t->tail_shifts + r, tail, p->tail_shifts[at + c], p->tails[at + c]);
+    }
 }
 
 static void merge_ranges(const kh_attn_work *work, const kh_attn_task *task, kh_tile *t, size_t r)
@@ -373,7 +383,7 @@ static void merge_task(void *context, size_t index, int worker)
     kh_tile_means(&t);
     if (task->setting->method->kind == KH_KEYS_RANGES) task->setting->method->select(&t);
     for (size_t r = 0; r < t.R; r++) {
-        if (t.want_all) merge_all(work, task, &t, r);
+        merge_all(work, task, &t, r);
         if (task->setting->method->kind == KH_KEYS_RANGES) {
             merge_ranges(work, task, &t, r);
             finish_ranges(work, task, &t, r);

@@ -22,6 +22,7 @@ typedef struct kh_attn_item {
 /* Results of one row over one chunk: ranges use m, u, w; indices the list; tail and mass the rest. */
 typedef struct kh_attn_parts {
     float *m, *u, *m_all, *u_all; /* [parts] */
+    float *tail_shifts, *tails;   /* [parts] */
     float *w;                     /* [parts][E] */
     float *values;                /* [parts][keep] */
     uint32_t *indices;            /* [parts][keep] */

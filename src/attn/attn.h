@@ -70,6 +70,7 @@ typedef struct kh_attn_layer {
     float softcap; /* 0: none */
     int window;    /* 0: all earlier keys; else the last `window` keys, the row's own included */
     enum kh_attn_order order;
+    const struct kh_attn_bias *bias; /* NULL, or what is added to raw scores: attn/bias.h */
 } kh_attn_layer;
 
 /* Bytes that one layer needs in run->step and in each worker's scratch for batches of at most T rows

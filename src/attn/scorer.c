@@ -25,6 +25,7 @@
  * Gimelshein 2018) over chunks instead of keys. */
 #include "attn/scorer.h"
 
+#include "attn/bias.h"
 #include "base/arena.h"
 #include "kern/attn_kern.h"
 
@@ -48,6 +49,7 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size
     at = place(&t->q, base, at, E * row);
     at = place(&t->scores, base, at, KH_PAGE * row);
     at = place(&t->spare, base, at, KH_PAGE * row);
+    at = place(&t->capped, base, at, KH_PAGE * row);
     at = place(&t->panels, base, at, KH_PAGE * E * sizeof(float));
     at = place(&t->values, base, at, KH_PAGE * E * sizeof(float));
     at = place(&t->out, base, at, E * row);
@@ -55,9 +57,12 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size
     at = place(&t->u, base, at, row);
     at = place(&t->m_all, base, at, row);
     at = place(&t->u_all, base, at, row);
+    at = place(&t->tail_sums, base, at, KH_PANEL * row);
+    at = place(&t->tail_shifts, base, at, row);
+    at = place(&t->dropped, base, at, row);
     at = place(&t->alpha, base, at, row);
     at = place(&t->thresholds, base, at, row);
-    at = place(&t->heads_kept, base, at, R * sizeof(uint32_t));
+    at = place(&t->pinned, base, at, R * sizeof(uint32_t));
     at = place(&t->mean, base, at, E * row);
     at = place(&t->rows, base, at, ld * sizeof(void *));
     at = place(&t->value_pages, base, at, (S / KH_PAGE + 1) * sizeof(char *));
@@ -114,32 +119,57 @@ uint32_t kh_tile_recent(const kh_tile *t, size_t r)
     return v.end - v.begin > recent ? v.end - recent : v.begin;
 }
 
-size_t kh_tile_score(const kh_tile *t, size_t p, size_t end)
+static void add_bias(const kh_tile *t, float *scores, size_t first, size_t rows)
+{
+    const kh_attn_bias *b = t->layer->bias;
+    for (size_t i = 0, r = first; i < rows; i++, r++) {
+        size_t head = (size_t)t->head + r % (size_t)t->heads;
+        size_t at = t->page_first + b->origin - kh_tile_position(t, r);
+        if (b->distances)
+            t->kern->add(scores + i * KH_PAGE, b->distances + head * b->span + at, t->page_keys);
+        if (b->keys) t->kern->add(scores + i * KH_PAGE, b->keys + t->page_first, t->page_keys);
+    }
+}
+
+size_t kh_tile_open_page(kh_tile *t, size_t p, size_t end)
 {
     size_t E = (size_t)t->layer->E, n = end - p * KH_PAGE < KH_PAGE ? end - p * KH_PAGE : KH_PAGE;
-    const void *page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
-    const float *panels = page;
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
-    if (type == KH_TYPE_F16 && t->R <= FEW_ROWS) {
-        t->kern->score_panel_f16(t->scores, KH_PAGE, t->q, E, t->R, page,
-                                 (n + KH_PANEL - 1) / KH_PANEL, E);
-        return n;
+    t->page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
+    t->page_first = p * KH_PAGE;
+    t->page_keys = n;
+    t->page_half = type == KH_TYPE_F16 && t->R <= FEW_ROWS;
+    if (type != KH_TYPE_F32 && !t->page_half) {
+        t->kern->kv_key_f32(t->panels, t->page, (int)type, E, n);
+        t->page = t->panels;
     }
-    if (type != KH_TYPE_F32) {
-        t->kern->kv_key_f32(t->panels, page, (int)type, E, n);
-        panels = t->panels;
-    }
-    t->kern->score_panel(t->scores, KH_PAGE, t->q, E, t->R, panels, (n + KH_PANEL - 1) / KH_PANEL,
-                         E);
+    return n;
+}
+
+void kh_tile_score_rows(const kh_tile *t, float *scores, size_t first, size_t rows)
+{
+    size_t E = (size_t)t->layer->E, panels = (t->page_keys + KH_PANEL - 1) / KH_PANEL;
+    const float *q = t->q + first * E;
+    if (t->page_half)
+        t->kern->score_panel_f16(scores, KH_PAGE, q, E, rows, t->page, panels, E);
+    else
+        t->kern->score_panel(scores, KH_PAGE, q, E, rows, t->page, panels, E);
+    if (t->layer->bias) add_bias(t, scores, first, rows);
+}
+
+size_t kh_tile_score(kh_tile *t, size_t p, size_t end)
+{
+    size_t n = kh_tile_open_page(t, p, end);
+    kh_tile_score_rows(t, t->scores, 0, t->R);
     return n;
 }
 
 /* Raw scores of a page become what the softmax sees but for the scale that is returned. */
-static float cap_scores(const kh_tile *t, float *scores, size_t n)
+static float cap_scores(const kh_tile *t, float *scores, size_t rows, size_t n)
 {
     float cap = t->layer->softcap;
     if (cap == 0) return t->layer->scale;
-    for (size_t r = 0; r < t->R; r++) {
+    for (size_t r = 0; r < rows; r++) {
         t->kern->scale(scores + r * KH_PAGE, t->layer->scale, n);
         t->kern->softcap(scores + r * KH_PAGE, cap, n);
     }
@@ -149,22 +179,55 @@ static float cap_scores(const kh_tile *t, float *scores, size_t n)
 void kh_tile_start_all(const kh_tile *t)
 {
     for (size_t r = 0; r < t->R; r++) {
-        t->m_all[r] = -INFINITY;
+        t->m_all[r] = t->tail_shifts[r] = -INFINITY;
         t->u_all[r] = 0;
+    }
+    memset(t->tail_sums, 0, t->R * KH_PANEL * sizeof *t->tail_sums);
+}
+
+static void add_mass(const kh_tile *t, const float *scores, kh_range page, size_t first,
+                     size_t rows, float scale)
+{
+    float alpha;
+    memcpy(t->spare, scores, rows * KH_PAGE * sizeof *scores);
+    for (size_t i = 0, r = first; i < rows; i++, r++) {
+        kh_range in = both(page, kh_tile_seen(t, r));
+        if (in.begin < in.end)
+            t->kern->softmax_rows(t->spare + i * KH_PAGE + (in.begin - page.begin), KH_PAGE,
+                                  t->m_all + r, t->u_all + r, &alpha, 1, in.end - in.begin, scale);
     }
 }
 
-void kh_tile_add_all(const kh_tile *t, size_t p, size_t n)
+static void add_tail(const kh_tile *t, const float *scores, kh_range page, size_t first,
+                     size_t rows, float scale)
 {
-    memcpy(t->spare, t->scores, t->R * KH_PAGE * sizeof *t->spare);
-    float scale = cap_scores(t, t->spare, n), alpha;
-    kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)(p * KH_PAGE + n)};
-    for (size_t r = 0; r < t->R; r++) {
+    kh_range early = kh_tile_seen(t, first), late = kh_tile_seen(t, first + rows - 1);
+    if (late.begin <= page.begin && early.end >= page.end) {
+        t->kern->tail_rows(t->tail_sums + first * KH_PANEL, t->tail_shifts + first, scores, KH_PAGE,
+                           rows, page.end - page.begin, scale);
+        return;
+    }
+    for (size_t i = 0, r = first; i < rows; i++, r++) {
         kh_range in = both(page, kh_tile_seen(t, r));
         if (in.begin < in.end)
-            t->kern->softmax_rows(t->spare + r * KH_PAGE + (in.begin - page.begin), KH_PAGE,
-                                  t->m_all + r, t->u_all + r, &alpha, 1, in.end - in.begin, scale);
+            t->kern->tail_rows(t->tail_sums + r * KH_PANEL, t->tail_shifts + r,
+                               scores + i * KH_PAGE + (in.begin - page.begin), KH_PAGE, 1,
+                               in.end - in.begin, scale);
     }
+}
+
+void kh_tile_add_all(const kh_tile *t, const float *scores, size_t p, size_t first, size_t rows)
+{
+    kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)(p * KH_PAGE + t->page_keys)};
+    float scale = t->layer->scale;
+    if (!t->want_all && !t->setting->tail_mean) return;
+    if (t->layer->softcap != 0) {
+        memcpy(t->capped, scores, rows * KH_PAGE * sizeof *scores);
+        scale = cap_scores(t, t->capped, rows, t->page_keys);
+        scores = t->capped;
+    }
+    if (t->want_all) add_mass(t, scores, page, first, rows, scale);
+    if (t->setting->tail_mean) add_tail(t, scores, page, first, rows, scale);
 }
 
 /* Weights of a page for one row that keeps only a part of it. */
@@ -233,16 +296,16 @@ void kh_scorer_ranges(kh_tile *t)
         t->m[r] = -INFINITY;
         t->u[r] = 0;
     }
-    if (t->want_all) kh_tile_start_all(t);
+    kh_tile_start_all(t);
     for (size_t p = span.begin / KH_PAGE; p * KH_PAGE < span.end; p++) {
         size_t end = (p + 1) * KH_PAGE < span.end ? (p + 1) * KH_PAGE : span.end;
         kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)end};
         int kept = coverage(t, page);
         if (kept == NONE && !t->want_all) continue;
         size_t n = kh_tile_score(t, p, end);
-        if (t->want_all) kh_tile_add_all(t, p, n);
+        kh_tile_add_all(t, t->scores, p, 0, t->R);
         if (kept == NONE) continue;
-        float scale = cap_scores(t, t->scores, n);
+        float scale = cap_scores(t, t->scores, t->R, n);
         if (kept == WHOLE)
             t->kern->softmax_rows(t->scores, KH_PAGE, t->m, t->u, t->alpha, t->R, n, scale);
         else
@@ -268,17 +331,44 @@ static size_t drop_small(const kh_tile *t, size_t r, float *scores, uint32_t *in
     return kept;
 }
 
+static float lanes_sum(const float *lanes)
+{
+    float sum[KH_PANEL];
+    memcpy(sum, lanes, sizeof sum);
+    for (size_t half = KH_PANEL / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) sum[i] += sum[i + half];
+    return sum[0];
+}
+
+float kh_tile_tail(const kh_tile *t, size_t r)
+{
+    return lanes_sum(t->tail_sums + r * KH_PANEL);
+}
+
+/* The mass of the visible keys that are not among n scaled scores, in the softmax's own unit exp(m):
+ * both sums are estimates of the same kind, so what is kept cancels. */
+static float tail_beside(const kh_tile *t, size_t r, const float *scores, size_t n)
+{
+    kh_range visible = kh_tile_visible(t, r);
+    float kept[KH_PANEL] = {0}, shift = t->tail_shifts[r];
+    if (n == visible.end - visible.begin) return 0;
+    t->kern->tail_rows(kept, &shift, scores, 0, 1, n, 1.0f);
+    float left = kh_tile_tail(t, r) - lanes_sum(kept) * exp2f(shift - t->tail_shifts[r]);
+    return left > 0 ? left * exp2f(t->tail_shifts[r] - t->m[r] * KH_LOG2_E) : 0;
+}
+
 size_t kh_scorer_weights(kh_tile *t, size_t r, float *values, uint32_t *indices, size_t n)
 {
     t->kern->scale(values, t->layer->scale, n);
     if (t->layer->softcap != 0) t->kern->softcap(values, t->layer->softcap, n);
     t->m[r] = t->kern->row_max(values, n);
-    t->u[r] = 0;
+    t->u[r] = t->dropped[r] = 0;
     if (n == 0) return 0;
     if (t->setting->min_p > 0) n = drop_small(t, r, values, indices, n, t->m[r]);
+    float tail = t->setting->tail_mean ? tail_beside(t, r, values, n) : 0;
     t->u[r] = t->kern->exp_sum(values, values, n, 1.0f, t->m[r]);
-    float share = 1.0f / t->u[r];
-    if (t->setting->tail_mean) share = expf(t->m[r] - t->m_all[r]) / t->u_all[r];
+    float share = 1.0f / (t->u[r] + tail);
+    t->dropped[r] = tail * share;
     t->kern->scale(values, share, n);
     return n;
 }
@@ -296,9 +386,8 @@ void kh_scorer_gather(kh_tile *t, size_t r, const float *weights, const uint32_t
     default: t->kern->gather_q8_0(z, weights, t->rows, n, E); break;
     }
     if (!t->setting->tail_mean || n == 0) return;
-    float dropped = 1.0f - kh_tile_kept_mass(t, r);
     const float *mean = t->mean + r / (size_t)t->heads * E;
-    for (size_t e = 0; e < E; e++) z[e] += dropped * mean[e];
+    for (size_t e = 0; e < E; e++) z[e] += t->dropped[r] * mean[e];
 }
 
 float kh_tile_kept_mass(const kh_tile *t, size_t r)
@@ -342,6 +431,14 @@ void kh_tile_means(kh_tile *t)
         float share = 1.0f / (float)(v.end - v.begin);
         for (size_t e = 0; e < E; e++) t->mean[token * E + e] = (upper[e] - lower[e]) * share;
     }
+}
+
+void kh_merge_tails(float *shift, float *sum, float shift2, float sum2)
+{
+    if (!(shift2 > -INFINITY)) return;
+    float top = *shift > shift2 ? *shift : shift2;
+    *sum = (*shift > -INFINITY ? *sum * exp2f(*shift - top) : 0) + sum2 * exp2f(shift2 - top);
+    *shift = top;
 }
 
 void kh_merge_partials(float *m, float *u, float *w, float m2, float u2, const float *w2, size_t E)

@@ -21,25 +21,32 @@ typedef struct kh_tile {
     const kh_kv *kv;
     const kh_attn_layer *layer;
     const kh_attn_setting *setting;
-    const kh_attn_drop *drop;  /* NULL: no weight is dropped */
-    int g;                     /* key head */
-    int head, heads;           /* query heads [head, head + heads) */
-    size_t row, tokens;        /* rows [row, row + tokens) of the batch */
-    size_t position;           /* of the first token */
-    size_t length;             /* keys that exist, for KH_ATTN_ALL_KEYS */
-    size_t R;                  /* tokens * heads, at most KH_TILE_ROWS */
-    kh_range chunk;            /* keys that this item may look at */
-    int want_all;              /* m_all and u_all are wanted */
-    float *q;                  /* [R][E] */
-    float *scores;             /* [R][64] */
-    float *spare;              /* [R][64] */
-    float *panels;             /* [4][E][16] */
-    float *values;             /* [64][E] */
-    float *out;                /* [R][E] unnormalised sum of weights times values */
-    float *m, *u;              /* [R] largest scaled score and sum of exp(score - m), kept keys */
-    float *m_all, *u_all;      /* [R] the same of all visible keys */
+    const kh_attn_drop *drop; /* NULL: no weight is dropped */
+    int g;                    /* key head */
+    int head, heads;          /* query heads [head, head + heads) */
+    size_t row, tokens;       /* rows [row, row + tokens) of the batch */
+    size_t position;          /* of the first token */
+    size_t length;            /* keys that exist, for KH_ATTN_ALL_KEYS */
+    size_t R;                 /* tokens * heads, at most KH_TILE_ROWS */
+    kh_range chunk;           /* keys that this item may look at */
+    int want_all;             /* m_all and u_all are wanted */
+    float *q;                 /* [R][E] */
+    float *scores;            /* [R][64] */
+    float *spare, *capped;    /* [R][64] */
+    float *panels;            /* [4][E][16] */
+    const void *page;         /* the open page: f32 panels, or f16 ones */
+    size_t page_first;        /* its first position */
+    size_t page_keys;         /* of its keys in use */
+    int page_half;
+    float *values;        /* [64][E] */
+    float *out;           /* [R][E] unnormalised sum of weights times values */
+    float *m, *u;         /* [R] largest scaled score and sum of exp(score - m), kept keys */
+    float *m_all, *u_all; /* [R] the same of all visible keys */
+    float *tail_sums;     /* [R][16] estimated mass of all visible keys, tail_rows of attn_kern.h */
+    float *tail_shifts;   /* [R] */
+    float *dropped;       /* [R] the share of it that the row's kept keys do not have */
     float *alpha, *thresholds; /* [R] */
-    uint32_t *heads_kept;      /* [R] sinks at the front of a row's list */
+    uint32_t *pinned;          /* [R] recent keys at the end of a row's list */
     const void **rows;         /* [ld] value rows of one query row */
     const char **value_pages;  /* [pages] filled by kh_tile_load where values are gathered */
     size_t pages;              /* that the tile's rows see, from the first of the sequence */
@@ -64,11 +71,18 @@ static inline size_t kh_tile_position(const kh_tile *tile, size_t r)
     return tile->position + r / (size_t)tile->heads;
 }
 
-/* scores[r][0..n) = q.k of page p's first n keys, those below `end`; returns n. */
-size_t kh_tile_score(const kh_tile *tile, size_t p, size_t end);
-/* Starts, and adds a scored page of n keys to, m_all and u_all. */
+/* Readies page p for scoring: its first n keys, those below `end`; returns n. */
+size_t kh_tile_open_page(kh_tile *tile, size_t p, size_t end);
+/* scores[i][0..n) = q.k of the open page, for rows [first, first + rows) of the tile. */
+void kh_tile_score_rows(const kh_tile *tile, float *scores, size_t first, size_t rows);
+/* Both, for all rows, into the tile's scores. */
+size_t kh_tile_score(kh_tile *tile, size_t p, size_t end);
+/* Starts m_all, u_all and the tail's sums; adds the scores of page p for rows [first, first + rows),
+ * as kh_tile_score_rows left them, to those that are wanted. */
 void kh_tile_start_all(const kh_tile *tile);
-void kh_tile_add_all(const kh_tile *tile, size_t p, size_t n);
+void kh_tile_add_all(const kh_tile *tile, const float *scores, size_t p, size_t first, size_t rows);
+/* The sum of a row's lanes, in a fixed order. */
+float kh_tile_tail(const kh_tile *tile, size_t r);
 
 /* RANGES: m, u and out from the pages. */
 void kh_scorer_ranges(kh_tile *tile);
@@ -81,6 +95,8 @@ void kh_scorer_gather(kh_tile *tile, size_t r, const float *weights, const uint3
 /* mean [tokens][E] of the visible values, where the setting wants it. */
 void kh_tile_means(kh_tile *tile);
 
+/* Two estimates of disjoint sets of keys become one, in the first. */
+void kh_merge_tails(float *shift, float *sum, float shift2, float sum2);
 /* The share of the row's softmax that the kept keys hold; 1 where all visible keys were kept. */
 float kh_tile_kept_mass(const kh_tile *tile, size_t r);
 

@@ -157,12 +157,16 @@ BENCH(score_panel_f16, KEYS *E * 2, 2.0 * QUERIES * KEYS * E,
 BENCH(filter_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts);
       k->filter_rows(p->values, p->indices, SCORES + 16, p->counts, p->scores, SCORES,
                      p->thresholds, QUERIES, SCORES, 0))
+BENCH(filter_back_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts);
+      k->filter_back_rows(p->values + SCORES + 16, p->indices + SCORES + 16, SCORES + 16, p->counts,
+                          p->scores, SCORES, p->thresholds, QUERIES, SCORES, 0, SCORES))
 BENCH(count_at_least, SCORES * 4, 0, p->sink = (float)k->count_at_least(p->scores, SCORES, 0.5f))
 BENCH(keep_best, SCORES * 8, 0, memcpy(p->values, p->scores, SCORES * 4);
       p->sink = (float)k->keep_best(p->values, p->indices, SCORES, 0.5f, 1))
 BENCH(row_max, SCORES * 4, 0, p->sink = k->row_max(p->scores, SCORES))
 BENCH(row_min, SCORES * 4, 0, p->sink = k->row_min(p->scores, SCORES))
 BENCH(exp_sum, SCORES * 8, 0, p->sink = k->exp_sum(p->y, p->scores, SCORES, 1.0f, 1.0f))
+BENCH(tail_rows, QUERIES *KEYS * 4, 0, k->tail_rows(p->z, p->m, p->x, KEYS, QUERIES, KEYS, 0.1f))
 BENCH(softmax_rows, QUERIES *KEYS * 8, 0, memcpy(p->y, p->x, QUERIES *KEYS * 4);
       k->softmax_rows(p->y, KEYS, p->m, p->u, p->alpha, QUERIES, KEYS, 0.1f))
 BENCH(mix_rows, 0, 2.0 * QUERIES * KEYS * E,
@@ -177,12 +181,6 @@ BENCH(gather_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_rows(p, E * 2);
 BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 * 34);
       k->gather_q8_0(p->y, p->x, p->rows, GATHER, E))
 
-/* ---- feed-forward: 16 lists of 8 entries */
-BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
-      k->listed_mix(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
-BENCH(listed_dot, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
-      k->listed_dot(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
-
 /* ---- attention backward */
 BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);
       k->softmax_back(p->y, p->z, SCORES, 0.125f, 0.5f, 0.25f))
@@ -194,6 +192,12 @@ BENCH(dot_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
       k->dot_pairs(p->y, p->y + GATHER, p->x, p->x, p->z, p->listed, GATHER, E))
 BENCH(gather_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
       k->gather_pairs(p->y, p->y + E, p->z, p->listed, p->x, p->x, GATHER, E))
+
+/* ---- feed-forward: 16 lists of 8 entries */
+BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
+      k->listed_mix(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
+BENCH(listed_dot, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
+      k->listed_dot(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
 
 typedef struct line {
     const char *name;

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { RARE = 256 }; /* fewer than one listed key in 256 seen: few groups of 64 have any */
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* The right-hand side of a product, f32 or f16; `half` is a constant wherever this is inlined. */
@@ -227,25 +229,69 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
         const float *s = scores + r * lds;
         v16 threshold = v16_set1(thresholds[r]);
         size_t at = r * ldc + counts[r], i = 0;
-        for (; i + 64 <= n; i += 64) { /* most pages pass nothing: one branch for the four */
+        for (; i + 64 <= n; i += 64) { /* most groups pass nothing: one branch for the four */
             v16 top = threshold;       /* NaN gives way to it, operand by operand */
             for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + i + 16 * c), top);
             if (!v16_bits_gt(top, threshold)) continue;
             for (size_t c = 0; c < 4; c++) {
                 v16 x = v16_load(s + i + 16 * c);
-                uint32_t bits = v16_bits_gt(x, threshold);
-                if (bits)
-                    at += compress(values + at, indices + at, x,
-                                   first_index + (uint32_t)(i + 16 * c), bits);
+                at += compress(values + at, indices + at, x, first_index + (uint32_t)(i + 16 * c),
+                               v16_bits_gt(x, threshold));
             }
         }
         for (; i < n; i += 16) {
             size_t lanes = n - i < 16 ? n - i : 16;
             v16 x = v16_load_n(s + i, lanes);
             uint32_t bits = v16_bits_gt(x, threshold) & ((1u << lanes) - 1);
-            if (bits) at += compress(values + at, indices + at, x, first_index + (uint32_t)i, bits);
+            at += compress(values + at, indices + at, x, first_index + (uint32_t)i, bits);
         }
         counts[r] = (uint32_t)(at - r * ldc);
+    }
+}
+
+/* Where few scores pass, one branch for 64 of them; where most groups of 64 have some, none at all: a
+ * compress that keeps nothing costs less than a branch that cannot be foreseen. */
+INLINE size_t filter_back_page(float *values, uint32_t *indices, const float *s, v16 threshold,
+                               uint32_t first, int rare)
+{
+    size_t back = 0;
+    if (rare) {
+        v16 top = v16_set1(-INFINITY); /* NaN gives way to it, operand by operand */
+        for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + 16 * c), top);
+        if (!v16_bits_ge(top, threshold)) return 0;
+    }
+    for (size_t c = 4; c-- > 0;) {
+        v16 x = v16_load(s + 16 * c);
+        uint32_t bits = v16_bits_ge(x, threshold);
+        back += (size_t)__builtin_popcount(bits);
+        compress_n(values - back, indices - back, x, first + (uint32_t)(16 * c), bits);
+    }
+    return back;
+}
+
+void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
+                               const float *scores, size_t lds, const float *thresholds, size_t R,
+                               size_t n, uint32_t first_index, size_t seen)
+{
+    for (size_t r = 0; r < R; r++) {
+        const float *s = scores + r * lds;
+        v16 threshold = v16_set1(thresholds[r]);
+        float *v = values + r * ldc - counts[r];
+        uint32_t *at = indices + r * ldc - counts[r];
+        size_t i = n, back = 0;
+        while (i % 64 > 0) {
+            size_t lanes = (i - 1) % 16 + 1;
+            i -= lanes;
+            v16 x = v16_load_n(s + i, lanes);
+            uint32_t bits = v16_bits_ge(x, threshold) & ((1u << lanes) - 1);
+            back += (size_t)__builtin_popcount(bits);
+            compress_n(v - back, at - back, x, first_index + (uint32_t)i, bits);
+        }
+        int rare = (uint64_t)counts[r] * RARE < seen;
+        for (; i > 0; i -= 64)
+            back += filter_back_page(v - back, at - back, s + i - 64, threshold,
+                                     first_index + (uint32_t)(i - 64), rare);
+        counts[r] += (uint32_t)back;
     }
 }
 
@@ -279,10 +325,29 @@ INLINE uint32_t lowest(uint32_t bits, size_t ties)
     return keep;
 }
 
+/* All that reach the threshold: no ties to count, and no branch. A full store stays among what was read. */
+INLINE size_t keep_all(float *values, uint32_t *indices, size_t n, v16 t)
+{
+    size_t kept = 0, i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 x = v16_load(values + i);
+        kept += compact(values + kept, indices + kept, x, indices + i, 16, v16_bits_ge(x, t));
+    }
+    if (i == n) return kept;
+    float v[16];
+    uint32_t at[16];
+    v16 x = v16_load_n(values + i, n - i);
+    size_t more = compact(v, at, x, indices + i, n - i, v16_bits_ge(x, t) & ((1u << (n - i)) - 1));
+    memcpy(values + kept, v, more * sizeof *v);
+    memcpy(indices + kept, at, more * sizeof *at);
+    return kept + more;
+}
+
 size_t KH_NAME(keep_best)(float *values, uint32_t *indices, size_t n, float threshold, size_t ties)
 {
     v16 t = v16_set1(threshold);
     size_t kept = 0;
+    if (ties == SIZE_MAX) return keep_all(values, indices, n, t);
     for (size_t i = 0; i < n; i += 16) {
         size_t lanes = n - i < 16 ? n - i : 16;
         v16 x = v16_load_n(values + i, lanes);
@@ -307,22 +372,38 @@ size_t KH_NAME(keep_best)(float *values, uint32_t *indices, size_t n, float thre
     return kept;
 }
 
+INLINE v16 largest_lanes(const float *x, size_t *i, size_t n)
+{
+    v16 best[4];
+    for (size_t c = 0; c < 4; c++) best[c] = v16_set1(-INFINITY);
+    for (; *i + 64 <= n; *i += 64)
+        for (size_t c = 0; c < 4; c++) best[c] = v16_max(v16_load(x + *i + 16 * c), best[c]);
+    for (; *i + 16 <= n; *i += 16) best[0] = v16_max(v16_load(x + *i), best[0]);
+    return v16_max(v16_max(best[0], best[1]), v16_max(best[2], best[3]));
+}
+
+INLINE v16 least_lanes(const float *x, size_t *i, size_t n)
+{
+    v16 best[4];
+    for (size_t c = 0; c < 4; c++) best[c] = v16_set1(INFINITY);
+    for (; *i + 64 <= n; *i += 64)
+        for (size_t c = 0; c < 4; c++) best[c] = v16_min(v16_load(x + *i + 16 * c), best[c]);
+    for (; *i + 16 <= n; *i += 16) best[0] = v16_min(v16_load(x + *i), best[0]);
+    return v16_min(v16_min(best[0], best[1]), v16_min(best[2], best[3]));
+}
+
 float KH_NAME(row_max)(const float *x, size_t n)
 {
-    v16 best = v16_set1(-INFINITY);
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) best = v16_max(v16_load(x + i), best);
-    float top = v16_largest(best);
+    float top = v16_largest(largest_lanes(x, &i, n));
     for (; i < n; i++) top = x[i] > top ? x[i] : top;
     return top;
 }
 
 float KH_NAME(row_min)(const float *x, size_t n)
 {
-    v16 best = v16_set1(INFINITY);
     size_t i = 0;
-    for (; i + 16 <= n; i += 16) best = v16_min(v16_load(x + i), best);
-    float low = -v16_largest(v16_neg(best));
+    float low = -v16_largest(v16_neg(least_lanes(x, &i, n)));
     for (; i < n; i++) low = x[i] < low ? x[i] : low;
     return low;
 }
@@ -351,25 +432,117 @@ float KH_NAME(exp_sum)(float *y, const float *x, size_t n, float scale, float sh
     return v16_sum(sum);
 }
 
+/* n scores of a row become weights in units of 2^(shift); returns their sum. */
+INLINE float weigh(float *s, size_t n, v16 scale, v16 shift)
+{
+    v16 sum = v16_zero();
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 w = v16_exp2w(v16_fma(v16_load(s + i), scale, shift));
+        v16_store(s + i, w);
+        sum = v16_add(sum, w);
+    }
+    if (i < n) {
+        v16_store_n(s + i, v16_exp2w(v16_fma(v16_load_n(s + i, n - i), scale, shift)), n - i);
+        sum = v16_add(sum, v16_load_n(s + i, n - i));
+    }
+    return v16_sum(sum);
+}
+
+INLINE float largest(const float *s, size_t n)
+{
+    size_t i = 0;
+    return v16_largest(largest_lanes(s, &i, n));
+}
+
+INLINE void softmax_row(float *s, float *m, float *u, float *alpha, size_t n, float scale,
+                        float top)
+{
+    float old = *m;
+    *m = top > old ? top : old;
+    *alpha = 1.0f;
+    if (*m != old) {
+        float change[16];
+        v16_store(change, v16_exp(v16_set1(old - *m)));
+        *alpha = change[0];
+    }
+    v16 shift = v16_set1(*m > -INFINITY ? *m * -KH_LOG2_E : 0.0f);
+    *u = *u * *alpha + weigh(s, n, v16_set1(scale * KH_LOG2_E), shift);
+}
+
 void KH_NAME(softmax_rows)(float *scores, size_t lds, float *m, float *u, float *alpha, size_t R,
                            size_t n, float scale)
 {
     for (size_t r = 0; r < R; r++) {
-        float *s = scores + r * lds, old = m[r], top = KH_NAME(row_max)(s, n) * scale;
-        m[r] = top > old ? top : old;
-        alpha[r] = 1.0f;
-        if (m[r] != old) {
-            float change[16];
-            v16_store(change, v16_exp(v16_set1(old - m[r])));
-            alpha[r] = change[0];
+        float *s = scores + r * lds;
+        if (n == KH_PAGE) /* a constant: whole pages stay in registers */
+            softmax_row(s, m + r, u + r, alpha + r, KH_PAGE, scale, largest(s, KH_PAGE) * scale);
+        else
+            softmax_row(s, m + r, u + r, alpha + r, n, scale, KH_NAME(row_max)(s, n) * scale);
+    }
+}
+
+/* ---- the mass of what is dropped */
+
+/* 2^((y - 127 * 2^23) / 2^23) by way of the float's own bits: rounding y gives the exponent and a
+ * fraction that is linear where it should be exponential, a cubic in the fraction mends that. */
+INLINE v16 add_power(v16 y, v16 sum)
+{
+    v16 e = v16_of_bits(y), f = v16_mantissa(e);
+    v16 p = v16_fma(v16_set1(KH_TAIL_C3), f, v16_set1(KH_TAIL_C2));
+    p = v16_fma(p, f, v16_set1(KH_TAIL_C1));
+    p = v16_fma(p, f, v16_set1(KH_TAIL_C0));
+    return v16_fma(e, p, sum);
+}
+
+/* Adds a row; 0 when a power would leave the floats, and then *sum is left alone. */
+INLINE int tail_row(v16 *sum, const float *s, size_t n, float scale, float shift)
+{
+    v16 a = v16_set1(scale * (KH_LOG2_E * KH_TAIL_UNIT)),
+        b = v16_set1((127 - shift) * KH_TAIL_UNIT);
+    v16 part = *sum, top = v16_zero();
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 y = v16_fma(v16_load(s + i), a, b);
+        top = v16_max(y, top);
+        part = add_power(y, part);
+    }
+    if (i < n) {
+        float rest[16];
+        for (size_t j = 0; j < 16; j++) rest[j] = i + j < n ? s[i + j] : -INFINITY;
+        v16 y = v16_fma(v16_load(rest), a, b);
+        top = v16_max(y, top);
+        part = add_power(y, part);
+    }
+    if (v16_bits_gt(top, v16_set1(KH_TAIL_MOST))) return 0;
+    *sum = part;
+    return 1;
+}
+
+void KH_NAME(tail_rows)(float *sums, float *shifts, const float *scores, size_t lds, size_t R,
+                        size_t n, float scale)
+{
+    for (size_t r = 0; r < R; r++) {
+        const float *s = scores + r * lds;
+        v16 sum = v16_load(sums + 16 * r);
+        while (!(shifts[r] > -INFINITY && tail_row(&sum, s, n, scale, shifts[r]))) {
+            float next = ceilf(KH_NAME(row_max)(s, n) * scale * KH_LOG2_E), old = shifts[r];
+            if (!(next > old)) break;
+            shifts[r] = next;
+            sum = v16_scale2(sum, v16_set1(old - next > -250 ? old - next : -250));
         }
-        u[r] = u[r] * alpha[r] + KH_NAME(exp_sum)(s, s, n, scale, m[r] > -INFINITY ? m[r] : 0.0f);
+        v16_store(sums + 16 * r, sum);
     }
 }
 
 /* ---- values of the kept keys */
 
-enum { AHEAD = 8 }; /* rows whose first cache lines are asked for in advance */
+enum { AHEAD = 8 }; /* rows that are asked for in advance */
+
+INLINE void prefetch(const void *begin, const void *end)
+{
+    for (const char *p = begin; p < (const char *)end; p += 64) _mm_prefetch(p, _MM_HINT_T0);
+}
 
 #define GATHER(name, LOAD)                                                                         \
     INLINE void name##_cols(float *out, const float *weights, const void *const *rows, size_t K,   \
@@ -379,7 +552,8 @@ enum { AHEAD = 8 }; /* rows whose first cache lines are asked for in advance */
         for (size_t c = 0; c < cols; c++) acc[c] = v16_zero();                                     \
         for (size_t j = 0; j < K; j++) {                                                           \
             if (j + AHEAD < K)                                                                     \
-                _mm_prefetch((const char *)LOAD##_at(rows[j + AHEAD], e), _MM_HINT_T0);            \
+                prefetch(LOAD##_at(rows[j + AHEAD], e),                                            \
+                         LOAD##_at(rows[j + AHEAD], e + 16 * cols));                               \
             v16 w = v16_set1(weights[j]);                                                          \
             for (size_t c = 0; c < cols; c++)                                                      \
                 acc[c] = v16_fma(w, LOAD(rows[j], e + 16 * c), acc[c]);                            \

@@ -24,6 +24,10 @@
  *                 never passes), i < n, to values[r * ldc + counts[r] ...], first_index + i to indices
  *                 at the same place, and counts them into counts[r]. Each row has room for n more, and
  *                 for 16 more that may be overwritten.
+ * filter_back_rows  the same for lists that grow downwards: row r's counts[r] entries lie just before
+ *                 values + r * ldc, and the scores >= thresholds[r] are put, in order, before those.
+ *                 Nothing at or behind the list's first entry is touched. `seen`: how many keys were
+ *                 filtered into the lists before; decides nothing but speed.
  * count_at_least  how many values are >= threshold.
  * keep_best       drops, in place and in order, all values but those > threshold and the first `ties`
  *                 of those equal to it; returns how many stay. Nothing beyond n is touched.
@@ -31,8 +35,15 @@
  * exp_sum         y[i] = exp(x[i] * scale - shift) (1 ulp of expf; -inf and NaN give 0; y may be x),
  *                 returns their sum: 16 lane sums (lane i % 16, i ascending), added as a tree (distance
  *                 8, 4, 2, 1).
+ * tail_rows       adds exp(scale * scores[r * lds + i]) for i < n, in units of 2^shifts[r], to lane i % 16
+ *                 of sums [R][16]. An estimate, within 7e-4 of each term, and equal bits on every
+ *                 instruction set: the units are powers of two, so sums over other keys or with other
+ *                 shifts agree in every digit but rounding. shifts[r] is -INFINITY (sums 0) before the
+ *                 first score above that; it is raised, and the sums with it, where a term would leave
+ *                 the floats. NaN and -inf add 0.
  * softmax_rows    one step of the online softmax. For each row r < R of n scores: M = max(m[r], scale *
- *                 largest score), scores become exp(score * scale - M), alpha[r] = exp(m[r] - M) (1
+ *                 largest score), scores become exp(score * scale - M) (within 3e-7 (1 + |M| + |score * scale|) of it;
+ *                 0 below 2^-126.5, -inf and NaN), alpha[r] = exp(m[r] - M) (1
  *                 where m[r] did not change), u[r] = alpha[r] * u[r] + their sum, m[r] = M. While no
  *                 score but -inf or NaN was seen, M is -INFINITY, all weights are 0 and u stays 0.
  * mix_rows        out[r][0..E) = alpha[r] * out[r][.] + sum over keys ascending, one fma each, of
@@ -43,6 +54,15 @@
  *                 before the fma. */
 #ifndef KH_KERN_ATTN_KERN_H
 #define KH_KERN_ATTN_KERN_H
+
+/* 2^f = f's fraction-as-linear times a cubic (of the fraction in [1, 2)): least largest error, 6.6e-4. */
+#define KH_TAIL_C3   -0.10644584894180298f
+#define KH_TAIL_C2   0.7074769139289856f
+#define KH_TAIL_C1   -1.377309799194336f
+#define KH_TAIL_C0   1.7756160497665405f
+#define KH_TAIL_UNIT 8388608.0f           /* 2^23: one exponent step of a float's bits */
+#define KH_TAIL_MOST (250 * KH_TAIL_UNIT) /* bits of a term that may still be summed */
+#define KH_LOG2_E    1.44269504088896f
 
 enum { KH_PAGE = 64, KH_PANEL = 16, KH_PANELS = KH_PAGE / KH_PANEL };
 

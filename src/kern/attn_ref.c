@@ -101,6 +101,20 @@ void filter_rows_ref(float *values, uint32_t *indices, size_t ldc, uint32_t *cou
     }
 }
 
+void filter_back_rows_ref(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
+                          const float *scores, size_t lds, const float *thresholds, size_t R,
+                          size_t n, uint32_t first_index, size_t seen)
+{
+    (void)seen;
+    for (size_t r = 0; r < R; r++)
+        for (size_t i = n; i-- > 0;)
+            if (scores[r * lds + i] >= thresholds[r]) {
+                size_t back = ++counts[r];
+                values[(ptrdiff_t)(r * ldc) - (ptrdiff_t)back] = scores[r * lds + i];
+                indices[(ptrdiff_t)(r * ldc) - (ptrdiff_t)back] = first_index + (uint32_t)i;
+            }
+}
+
 size_t count_at_least_ref(const float *values, size_t n, float threshold)
 {
     size_t count = 0;
@@ -146,6 +160,44 @@ float exp_sum_ref(float *y, const float *x, size_t n, float scale, float shift)
     for (size_t half = 8; half > 0; half /= 2)
         for (size_t i = 0; i < half; i++) lane[i] += lane[i + half];
     return lane[0];
+}
+
+static float tail_power(float y)
+{
+    if (!(y > 0) || y >= 0x1p31f) return 0;
+    return kh_f32_from_bits((uint32_t)lrintf(y));
+}
+
+static int tail_row(float *sums, const float *s, size_t n, float scale, float shift)
+{
+    float a = scale * (KH_LOG2_E * KH_TAIL_UNIT), b = (127 - shift) * KH_TAIL_UNIT, part[16];
+    memcpy(part, sums, sizeof part);
+    for (size_t i = 0; i < n; i++) {
+        float y = fmaf(s[i], a, b);
+        if (y > KH_TAIL_MOST) return 0;
+        float e = tail_power(y);
+        float f = kh_f32_from_bits((kh_f32_bits(e) & 0x007fffff) | 0x3f800000);
+        float p = fmaf(fmaf(fmaf(KH_TAIL_C3, f, KH_TAIL_C2), f, KH_TAIL_C1), f, KH_TAIL_C0);
+        part[i % 16] = fmaf(e, p, part[i % 16]);
+    }
+    memcpy(sums, part, sizeof part);
+    return 1;
+}
+
+void tail_rows_ref(float *sums, float *shifts, const float *scores, size_t lds, size_t R, size_t n,
+                   float scale)
+{
+    for (size_t r = 0; r < R; r++) {
+        const float *s = scores + r * lds;
+        while (!(shifts[r] > -INFINITY && tail_row(sums + 16 * r, s, n, scale, shifts[r]))) {
+            float next = ceilf(row_max_ref(s, n) * scale * KH_LOG2_E), old = shifts[r];
+            if (!(next > old)) break;
+            shifts[r] = next;
+            for (size_t i = 0; i < 16; i++)
+                sums[16 * r + i] = ldexpf(sums[16 * r + i],
+                                          old - next > -250 ? (int)(old - next) : -250);
+        }
+    }
 }
 
 void softmax_rows_ref(float *scores, size_t lds, float *m, float *u, float *alpha, size_t R,

@@ -143,12 +143,19 @@ enum { KH_CHAINS = 192 };
     X(B, void, filter_rows,                                                                          \
       (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
        size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index))               \
+    X(B, void, filter_back_rows,                                                                     \
+      (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
+       size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index,                \
+       size_t seen))                                                                                 \
     X(B, size_t, count_at_least, (const float *values, size_t n, float threshold))                   \
     X(B, size_t, keep_best,                                                                          \
       (float *values, uint32_t *indices, size_t n, float threshold, size_t ties))                    \
     X(B, float, row_max, (const float *x, size_t n))                                                 \
     X(B, float, row_min, (const float *x, size_t n))                                                 \
     X(B, float, exp_sum, (float *y, const float *x, size_t n, float scale, float shift))             \
+    X(B, void, tail_rows,                                                                            \
+      (float *sums, float *shifts, const float *scores, size_t lds, size_t R, size_t n,              \
+       float scale))                                                                                 \
     X(B, void, softmax_rows,                                                                         \
       (float *scores, size_t lds, float *m, float *u, float *alpha, size_t R, size_t n,              \
        float scale))                                                                                 \

@@ -140,7 +140,7 @@ static inline uint32_t v16_bits_ge(v16 x, v16 y)
            (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)) << 8;
 }
 
-/* x * 2^n for a whole number n in -300 .. 300 (rounded once, subnormal results included). */
+/* x * 2^n for a whole number n in -252 .. 254 (rounded once, subnormal results included). */
 static inline __m256 v16_scale_half(__m256 x, __m256 n)
 {
     __m256i i = _mm256_cvtps_epi32(n), h = _mm256_srai_epi32(i, 1), bias = _mm256_set1_epi32(127);
@@ -152,6 +152,25 @@ static inline v16 v16_scale2(v16 x, v16 n)
 {
     return (v16){v16_scale_half(x.a, n.a), v16_scale_half(x.b, n.b)};
 }
+
+/* 2^n of n + V16_WHOLE for whole n in -127 .. 127, the first of which gives 0: adding V16_WHOLE rounds to
+ * a whole number and leaves it in the low bits. */
+static inline __m256 v16_half_power2(__m256 n)
+{
+    __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f800000)));
+}
+V16_UNARY(v16_power2, v16_half_power2(t))
+/* The float whose bits are x rounded to a whole number; 0 where x is negative, NaN or 2^31 and more. */
+static inline __m256 v16_half_of_bits(__m256 x)
+{
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_cvtps_epi32(x), _mm256_setzero_si256()));
+}
+V16_UNARY(v16_of_bits, v16_half_of_bits(t))
+/* The fraction of a positive x, in [1, 2). */
+V16_UNARY(v16_mantissa,
+          _mm256_or_ps(_mm256_and_ps(t, _mm256_castsi256_ps(_mm256_set1_epi32(0x007fffff))),
+                       _mm256_set1_ps(1.0f)))
 
 /* Lanes added i with i + 8, then + 4, + 2, + 1. */
 static inline float v16_sum(v16 x)

@@ -122,6 +122,22 @@ static inline v16 v16_scale2(v16 x, v16 n)
 {
     return _mm512_scalef_ps(x, n);
 }
+static inline v16 v16_power2(v16 n)
+{
+    __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(n), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)));
+}
+static inline v16 v16_of_bits(v16 x)
+{
+    __m512i bits = _mm512_cvtps_epi32(x);
+    return _mm512_castsi512_ps(_mm512_max_epi32(bits, _mm512_setzero_si512()));
+}
+static inline v16 v16_mantissa(v16 x)
+{
+    __m512i fraction = _mm512_set1_epi32(0x007fffff), one = _mm512_set1_epi32(0x3f800000);
+    return _mm512_castsi512_ps(
+        _mm512_ternarylogic_epi32(fraction, _mm512_castps_si512(x), one, 0xea));
+}
 static inline float v16_sum(v16 x)
 {
     __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));

@@ -133,6 +133,16 @@ static void compare_keys(const kh_attn_setting *s, const attn_kept *got, const k
     assert_true(got->count - hits <= 1);
 }
 
+/* The tail's mass is known to 7e-4 of itself (tail_rows), and pulls z towards the mean of the values. */
+static double slack(const kh_attn_setting *s, const kh_attn_truth *t, const float *values, size_t n)
+{
+    double size = 0;
+    if (!s->tail_mean) return 0;
+    for (size_t i = 0; i < n; i++) size = fmax(size, fabs((double)values[i]));
+    return 7e-4 * t->kept_mass * (1 - t->kept_mass) * 2 * size;
+}
+
+/* By how much z differs, beyond what an estimated tail may. */
 static double compare(const attn_case *c, const attn_result *r)
 {
     size_t E = (size_t)c->E, H = (size_t)c->H;
@@ -145,13 +155,15 @@ static double compare(const attn_case *c, const attn_result *r)
             kh_attn_brute_row(&t, &r->layer, s, c->q + (i * H + h) * E, r->k + g * c->S * E,
                               r->v + g * c->S * E, i, c->S);
             const attn_kept *got = &r->rows[i * H + h];
+            double allowed = slack(s, &t, r->v + g * c->S * E, c->S * E);
             if (c->want_rows) {
                 compare_keys(s, got, &t);
                 for (size_t j = 0; j < got->count && s->min_p == 0; j++)
-                    assert_true(fabs((double)got->weights[j] - t.weights[j]) < 1e-5);
+                    assert_true(fabs((double)got->weights[j] - t.weights[j]) <
+                                1e-5 + (s->tail_mean ? 7e-4 * t.weights[j] : 0));
             }
             for (size_t e = 0; e < E; e++) {
-                double d = fabs((double)r->z[(i * H + h) * E + e] - t.z[e]);
+                double d = fabs((double)r->z[(i * H + h) * E + e] - t.z[e]) - allowed;
                 if (!(d <= worst)) worst = d;
             }
         }

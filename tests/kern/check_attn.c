@@ -161,6 +161,32 @@ void check_filter_rows(const kh_kern *ref, const kh_kern *other)
         }
 }
 
+void check_filter_back_rows(const kh_kern *ref, const kh_kern *other)
+{
+    enum { LDC = 720 };
+    static float values[2][3 * LDC];
+    static uint32_t indices[2][3 * LDC];
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 20; round++) {
+            size_t n = lengths[i], lds = n + 9;
+            float *s = round % 2 ? hard_numbers(3 * lds) : numbers(3 * lds, 1.0f);
+            float limits[3] = {round % 5 ? check_uniform(1.0f) : -3.4e38f, 0.9f, NAN};
+            uint32_t counts[2][3] = {{5, 0, 3}, {5, 0, 3}};
+            if (n > 3) limits[1] = s[lds + 2]; /* a tie passes */
+            memset(values, 0x11, sizeof values);
+            memset(indices, 0x11, sizeof indices);
+            for (int side = 0; side < 2; side++)
+                (side ? other : ref)
+                    ->filter_back_rows(values[side] + LDC, indices[side] + LDC, LDC, counts[side],
+                                       s, lds, limits, 3, n, 1000, round % 3 ? 0 : 1 << 20);
+            assert_memory_equal(counts[0], counts[1], sizeof counts[0]);
+            check_bits("lists", values[1], values[0], 3 * LDC);
+            assert_memory_equal(indices[0], indices[1], sizeof indices[0]);
+            assert_true(counts[1][2] == 3);
+            free(s);
+        }
+}
+
 void check_count_at_least(const kh_kern *ref, const kh_kern *other)
 {
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -256,6 +282,44 @@ void check_exp_sum(const kh_kern *ref, const kh_kern *other)
     }
 }
 
+/* Terms against exp itself, and sums against the same scores in other units: what is kept must cancel. */
+static void check_tail_value(const float *sums, float shift, const float *s, size_t n)
+{
+    double whole = 0, got = 0;
+    for (size_t j = 0; j < n; j++)
+        if (s[j] > -INFINITY)
+            whole += exp2((double)s[j] * 0.7 * 1.4426950408889634 - (double)shift);
+    for (size_t j = 0; j < 16; j++) got += (double)sums[j];
+    assert_true(fabs(got - whole) <= 7e-4 * whole + 1e-30);
+}
+
+void check_tail_rows(const kh_kern *ref, const kh_kern *other)
+{
+    for (int round = 0; round < 60; round++)
+        for (size_t i = 1; i < 12; i++) {
+            size_t n = lengths[i], lds = n + 3;
+            float *s = numbers(3 * lds, round % 2 ? 9.0f : 90.0f), sums[2][48] = {{0}},
+                  shifts[2][3];
+            for (size_t r = 0; r < 3; r++) shifts[0][r] = shifts[1][r] = -INFINITY;
+            for (size_t j = 0; j < lds; j++)
+                if (round % 4 == 0) s[j] = j % 2 ? -INFINITY : NAN; /* nothing to see in row 0 */
+            for (int page = 0; page < 3; page++) {
+                if (page == 1) s[lds + n - 1] += 400.0f; /* beyond what the first unit can hold */
+                ref->tail_rows(sums[0], shifts[0], s, lds, 3, n, 0.7f);
+                other->tail_rows(sums[1], shifts[1], s, lds, 3, n, 0.7f);
+                check_bits("shifts", shifts[1], shifts[0], 3);
+                check_bits("sums", sums[1], sums[0], 48);
+                if (page == 0) check_tail_value(sums[1] + 16, shifts[1][1], s + lds, n);
+            }
+            assert_true(round % 4 || (shifts[1][0] == -INFINITY && sums[1][0] == 0.0f));
+            float units[16] = {0}, finer = shifts[1][2] - 3;
+            other->tail_rows(units, &finer, s + 2 * lds, 0, 1, n, 0.7f);
+            for (size_t j = 0; j < 16; j++) /* three equal pages, in eighths */
+                assert_true(fabsf(3 * units[j] / 8 - sums[1][32 + j]) <= 1e-4f * sums[1][32 + j] + 1e-30f);
+            free(s);
+        }
+}
+
 void check_softmax_rows(const kh_kern *ref, const kh_kern *other)
 {
     for (int round = 0; round < 60; round++)
@@ -275,6 +339,7 @@ void check_softmax_rows(const kh_kern *ref, const kh_kern *other)
             check_bits("m", m[1], m[0], 3);
             for (size_t r = 0; r < 3; r++) {
                 double expected = (double)u[0][r], size = expected + 1e-30;
+                if (m[0][r] > -INFINITY) size *= 10 + fabs((double)m[0][r]);
                 check_near("u", &u[1][r], &expected, &size, 1, 1e-6);
                 expected = (double)alpha[0][r];
                 check_near("alpha", &alpha[1][r], &expected, NULL, 1, 3e-7);
@@ -282,7 +347,13 @@ void check_softmax_rows(const kh_kern *ref, const kh_kern *other)
             }
             for (size_t j = 0; j < 3 * lds; j++) {
                 double expected = (double)s[0][j], size = fabs(expected) + 1e-37;
-                if (j % lds < n) check_near("p", &s[1][j], &expected, &size, 1, 3e-7);
+                if (j % lds >= n) continue;
+                size *= 1 + fabs((double)m[0][j / lds]) +
+                        fabs((double)m[0][j / lds] + log(expected));
+                if (expected > 1.5e-38)
+                    check_near("p", &s[1][j], &expected, &size, 1, 3e-7);
+                else
+                    assert_true(s[1][j] >= 0 && s[1][j] < 1.5e-38f);
             }
             free(s[0]);
             free(s[1]);
