@@ -120,6 +120,37 @@ KH_API kh_status kh_bench_decode(const kh_bench_decode_options *options,
                                                   const kh_bench_decode_result *result),
                                  void *context);
 
+/* A feed-forward layer of keyhole/attention.h over standard normal arrays; weights divided by the square
+ * root of their input's width. */
+typedef struct kh_bench_ff_options {
+    const size_t *rows, *hiddens, *keeps; /* tokens, F, k (0: dense) */
+    size_t row_count, hidden_count, keep_count;
+    size_t width; /* 0: 768 */
+    kh_ff_act act;
+    int gated; /* 1: with a second input matrix */
+    kh_ff_rule rule;
+    kh_bench_pass pass;
+    size_t chunk; /* rows of kh_ff_args; 0: chosen */
+    int threads;  /* 0: all processors that the process may use */
+    int repeat;   /* 0: 3 timed runs, after one that is not timed */
+    uint64_t seed;
+    int isolate; /* 1: each row in a process of its own */
+} kh_bench_ff_options;
+
+typedef struct kh_bench_ff_result {
+    size_t rows, hidden, k; /* k 0: dense */
+    int threads;
+    double seconds_min, seconds_median;
+    double microseconds; /* per token, of the shortest run */
+    double gigaflops; /* operations of the dense layer: 4 D F a token forward (gated 6), 12 D F (18)
+                         with backward */
+    uint64_t peak_bytes; /* over inputs and outputs; only meaningful in a process of its own */
+} kh_bench_ff_result;
+/* Rows in the order hidden, rows, k, handed over as they are known. */
+KH_API kh_status kh_bench_ff(const kh_bench_ff_options *options,
+                             kh_status (*row)(void *context, const kh_bench_ff_result *result),
+                             void *context);
+
 /* Selection alone: kh_select_topk on rows of random scores, one thread. */
 typedef enum kh_bench_scores {
     KH_BENCH_GAUSSIAN,

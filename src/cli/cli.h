@@ -43,6 +43,9 @@ typedef struct cli_args {
     kh_opt_ints prompts, generate, depths, thread_list, lengths, keeps;
     int64_t repeat, tokens, heads, kv_heads, head_dim, chunk;
     int causal, no_causal, pass, scores, csv;
+    kh_opt_ints hiddens;
+    int64_t width;
+    int act, gated, rule;
     int demo, dry_run;
     const char *only, *report;
 } cli_args;
@@ -54,8 +57,9 @@ typedef struct cli_verb {
 } cli_verb;
 
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
-    cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_kernels,
-    cli_verb_report, cli_verb_calibrate, cli_verb_show, cli_verb_tokenize, cli_verb_verify;
+    cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
+    cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show, cli_verb_tokenize,
+    cli_verb_verify;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];

@@ -130,7 +130,7 @@ static void norms_of(watch *w, int layer)
 /* Every kept neuron ranks above every dropped one, and k of them are kept. */
 static void check_row(watch *w, const float *gate, const float *up, const float *act, size_t F)
 {
-    double least = INFINITY, most = -INFINITY;
+    double least = HUGE_VAL, most = -HUGE_VAL;
     size_t kept = 0;
     for (size_t i = 0; i < F; i++) {
         double g = (double)gate[i], u = (double)up[i], value;
