@@ -166,7 +166,7 @@ function shapeOf(row: Row, axis: Axis): string {
   if (row.gated === true) parts.push('gated');
   if (row.act) parts.push(text(row.act));
   // Another k is another piece of work there, not another way to do it.
-  if (row.work === 'select' && row.k) parts.push(`k = ${length(count(row.k, 0))}`);
+  if (row.work === 'select' && row.k) parts.push(`k = ${count(row.k, 0).toLocaleString('en')}`);
   if (row.scores) parts.push(`scores: ${text(row.scores)}`);
   if (row.layers) parts.push(plural(count(row.layers, 1), 'layer'));
   parts.push(plural(count(row.threads, 1), 'thread'));
