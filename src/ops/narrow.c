@@ -25,11 +25,17 @@ static float of_rank(uint32_t rank)
     return kh_f32_from_bits(rank ^ (rank >> 31 ? 0x80000000u : 0xffffffffu));
 }
 
+/* The logarithm of a count, nearly: the bits of a float are one, but for the line between two powers. */
+static float steps(float count)
+{
+    return (float)kh_f32_bits(count);
+}
+
 /* A rank strictly between two, where about `aim` values should lie at or above. */
 static uint32_t between(uint32_t low, uint32_t high, size_t below, size_t above, size_t aim)
 {
     float from = of_rank(low), to = of_rank(high - 1), top = above > 0 ? (float)above : 0.5f;
-    float share = log2f((float)below / (float)aim) / log2f((float)below / top);
+    float share = (steps((float)below) - steps((float)aim)) / (steps((float)below) - steps(top));
     float guess = from + (to - from) * share;
     uint32_t rank = guess > from && guess < to ? rank_of(guess) : low + (high - low) / 2;
     return rank <= low ? low + 1 : rank >= high ? high - 1 : rank;
@@ -64,7 +70,10 @@ size_t kh_narrow(const kh_kern *kern, float *values, uint32_t *indices, size_t n
 {
     if (n <= most) return n;
     if (least == 0) return 0;
-    size_t ties;
+    size_t ties, slack = least + least / 4;
+    if (most < slack && n > slack + least / 4) /* an exact bound takes more counts: of a shorter list */
+        n = kh_narrow(kern, values, indices, n, least, slack, threshold);
+    if (n <= most) return n;
     *threshold = kh_narrow_search(kern, values, n, least, most, &ties);
     return kern->keep_best(values, indices, n, *threshold, ties);
 }
