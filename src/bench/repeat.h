@@ -8,8 +8,8 @@
 
 typedef kh_status kh_repeat_body(void *context);
 
-/* Runs body once untimed, then `times` times (at least once, at most KH_REPEAT_MOST); *least and *median in
- * seconds. A failing body ends it. */
+/* Runs body once to warm up, then `times` times (at least once, at most KH_REPEAT_MOST); *least and *median
+ * in seconds. A run of ten seconds or more needs no warming up. A failing body ends it. */
 enum { KH_REPEAT_MOST = 1000 };
 kh_status kh_repeat(int times, kh_repeat_body *body, void *context, double *least, double *median);
 
