@@ -61,6 +61,16 @@ static kh_status bash_verb(kh_buf *out, const cli_verb *verb)
     return kh_buf_text(out, "--help\" ;;\n");
 }
 
+/* The second words of the verbs that have two; all of them follow `bench`. */
+static kh_status second_words(kh_buf *out)
+{
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        const char *space = strchr(cli_verbs[i]->command.name, ' ');
+        if (space) KH_TRY(kh_buf_format(out, "%s ", space + 1));
+    }
+    return KH_OK;
+}
+
 static kh_status bash(kh_buf *out)
 {
     KH_TRY(kh_buf_text(out,
@@ -87,9 +97,9 @@ static kh_status bash(kh_buf *out)
                                  cli_verbs[i]->command.name));
     KH_TRY(kh_buf_text(out, "    esac\n    case $verb in\n"));
     for (size_t i = 0; cli_verbs[i]; i++) KH_TRY(bash_verb(out, cli_verbs[i]));
-    return kh_buf_text(out, "    esac\n"
-                            "    [ \"$verb $COMP_CWORD\" = \"bench 2\" ] && options=\"recall "
-                            "kernels $options\"\n"
+    KH_TRY(kh_buf_text(out, "    esac\n    [ \"$verb $COMP_CWORD\" = \"bench 2\" ] && options=\""));
+    KH_TRY(second_words(out));
+    return kh_buf_text(out, "$options\"\n"
                             "    COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
                             "    case $cur in -*) ;; *) [ \"$verb\" ] && COMPREPLY+=($(compgen -f "
                             "-- \"$cur\")) ;; esac\n"
@@ -150,16 +160,26 @@ static kh_status zsh(kh_buf *out)
         KH_TRY(zsh_text(out, cli_verbs[i]->command.does));
         KH_TRY(kh_buf_text(out, "'\n"));
     }
+    KH_TRY(kh_buf_text(out, "        'help:the options of a verb'\n    )\n"
+                            "    if (( CURRENT == 2 )); then\n"
+                            "        _describe verb verbs\n"
+                            "        _files -g '*.gguf'\n        return\n    fi\n"
+                            "    local verb=$words[2]\n    shift words\n    (( CURRENT-- ))\n"
+                            "    if [[ $verb = bench ]]; then\n        local -a measures\n"
+                            "        measures=(\n"));
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        const char *space = strchr(cli_verbs[i]->command.name, ' ');
+        if (!space) continue;
+        KH_TRY(kh_buf_format(out, "            '%s:", space + 1));
+        KH_TRY(zsh_text(out, cli_verbs[i]->command.does));
+        KH_TRY(kh_buf_text(out, "'\n"));
+    }
     KH_TRY(kh_buf_text(out,
-                       "        'help:the options of a verb'\n    )\n"
-                       "    if (( CURRENT == 2 )); then\n"
-                       "        _describe verb verbs\n"
-                       "        _files -g '*.gguf'\n        return\n    fi\n"
-                       "    local verb=$words[2]\n    shift words\n    (( CURRENT-- ))\n"
-                       "    if [[ $verb = bench && ( $words[2] = recall || $words[2] = kernels "
-                       ") ]] && (( CURRENT > 2 )); then\n"
-                       "        verb=\"bench $words[2]\"\n        shift words\n"
-                       "        (( CURRENT-- ))\n    fi\n    case $verb in\n"));
+                       "        )\n        if (( CURRENT == 2 )); then\n"
+                       "            _describe measure measures\n"
+                       "        elif (( ${measures[(I)$words[2]:*]} )); then\n"
+                       "            verb=\"bench $words[2]\"\n            shift words\n"
+                       "            (( CURRENT-- ))\n        fi\n    fi\n    case $verb in\n"));
     for (size_t i = 0; cli_verbs[i]; i++) {
         KH_TRY(kh_buf_format(out, "    '%s')\n        _arguments -S \\\n",
                              cli_verbs[i]->command.name));
@@ -207,16 +227,18 @@ static kh_status fish_option(kh_buf *out, const cli_verb *verb, const kh_opt *op
 
 static kh_status fish(kh_buf *out)
 {
-    KH_TRY(kh_buf_text(out, "# fish completion of keyhole; generated\n"));
+    KH_TRY(kh_buf_text(out, "# fish completion of keyhole; generated\n"
+                            "complete -c keyhole -n __fish_use_subcommand -f\n"));
     for (size_t i = 0; cli_verbs[i]; i++) {
         const char *name = cli_verbs[i]->command.name, *space = strchr(name, ' ');
-        if (space)
-            KH_TRY(
-                kh_buf_format(out,
-                              "complete -c keyhole -n '__fish_seen_subcommand_from %.*s; and not "
-                              "__fish_seen_subcommand_from recall kernels' -a %s -d '",
-                              (int)(space - name), name, space + 1));
-        else
+        if (space) {
+            KH_TRY(kh_buf_format(out,
+                                 "complete -c keyhole -n '__fish_seen_subcommand_from %.*s; and "
+                                 "not __fish_seen_subcommand_from ",
+                                 (int)(space - name), name));
+            KH_TRY(second_words(out));
+            KH_TRY(kh_buf_format(out, "' -a %s -d '", space + 1));
+        } else
             KH_TRY(kh_buf_format(out, "complete -c keyhole -n __fish_use_subcommand -a %s -d '",
                                  name));
         KH_TRY(fish_text(out, cli_verbs[i]->command.does));
