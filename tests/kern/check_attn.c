@@ -315,7 +315,8 @@ void check_tail_rows(const kh_kern *ref, const kh_kern *other)
             float units[16] = {0}, finer = shifts[1][2] - 3;
             other->tail_rows(units, &finer, s + 2 * lds, 0, 1, n, 0.7f);
             for (size_t j = 0; j < 16; j++) /* three equal pages, in eighths */
-                assert_true(fabsf(3 * units[j] / 8 - sums[1][32 + j]) <= 1e-4f * sums[1][32 + j] + 1e-30f);
+                assert_true(fabsf(3 * units[j] / 8 - sums[1][32 + j]) <=
+                            1e-4f * sums[1][32 + j] + 1e-30f);
             free(s);
         }
 }
