@@ -33,11 +33,41 @@ static const float *ones(void)
     return one;
 }
 
-/* y [rows][D] += weights [rows][ldw] * values [n][D], rows <= GROUP */
-static void multiply(const kh_kern *kern, float *y, const float *weights, size_t ldw, size_t rows,
-                     const float *values, size_t n, size_t D)
+/* Columns [64 p, 64 p + 64) of y [rows][D] += weights [rows][ldw] * panel [n][64], rows <= GROUP. */
+static void mix_panel(const kh_kern *kern, float *y, const float *weights, size_t ldw, size_t rows,
+                      const float *panel, size_t n, size_t D, size_t p)
 {
-    kern->mix_rows(y, D, ones(), weights, ldw, rows, values, n, D);
+    size_t from = p * KH_FF_PANEL, cols = D - from < KH_FF_PANEL ? D - from : KH_FF_PANEL;
+    if (cols == KH_FF_PANEL) {
+        kern->mix_rows(y + from, D, ones(), weights, ldw, rows, panel, n, KH_FF_PANEL);
+        return;
+    }
+    float part[GROUP * KH_FF_PANEL];
+    for (size_t r = 0; r < rows; r++)
+        memcpy(part + r * KH_FF_PANEL, y + r * D + from, cols * sizeof *y);
+    kern->mix_rows(part, KH_FF_PANEL, ones(), weights, ldw, rows, panel, n, KH_FF_PANEL);
+    for (size_t r = 0; r < rows; r++)
+        memcpy(y + r * D + from, part + r * KH_FF_PANEL, cols * sizeof *y);
+}
+
+/* y [rows][D] += weights [rows][ldw] * values [n][D], rows <= GROUP, n <= NEURONS; panel [n][64]. */
+static void multiply(const kh_kern *kern, float *y, const float *weights, size_t ldw, size_t rows,
+                     const float *values, size_t n, size_t D, float *panel)
+{
+    for (size_t p = 0; p * KH_FF_PANEL < D; p++) {
+        kh_ff_copy_panel(panel, values, n, D, p);
+        mix_panel(kern, y, weights, ldw, rows, panel, n, D, p);
+    }
+}
+
+static size_t panel_need(void)
+{
+    return kh_arena_need(NEURONS * KH_FF_PANEL * sizeof(float));
+}
+
+static float *take_panel(kh_arena *scratch)
+{
+    return kh_arena_take(scratch, NEURONS * KH_FF_PANEL * sizeof(float));
 }
 
 static size_t at_most(size_t n, size_t most)
@@ -79,6 +109,7 @@ static void mix_item(void *context, size_t item, int worker)
     const uint32_t *end = w->begin + kh_ff_blocks(w->args) * w->T + row;
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
     float *part = kh_arena_take(&w->scratch[worker], GROUP * NEURONS * sizeof *part);
+    float *panel = take_panel(&w->scratch[worker]);
     uint32_t *at = kh_arena_take(&w->scratch[worker], ROWS * sizeof *at);
     float *y = j->y + row * D;
     memcpy(at, w->begin + row, rows * sizeof *at);
@@ -88,7 +119,7 @@ static void mix_item(void *context, size_t item, int worker)
             size_t some = at_most(rows - r, GROUP), n = at_most(F - first, NEURONS);
             for (size_t i = 0; i < some; i++)
                 at[r + i] = spread(part + i * NEURONS, j, at[r + i], end[r + i], first, n);
-            multiply(w->kern, y + r * D, part, NEURONS, some, j->pair->w + first * D, n, D);
+            multiply(w->kern, y + r * D, part, NEURONS, some, j->pair->w + first * D, n, D, panel);
         }
     add_bias(w, y, j->bias, rows);
     kh_arena_rewind(&w->scratch[worker], mark);
@@ -103,7 +134,8 @@ void kh_ff_mix_dense(kh_ff_work *w, float *y, const float *bias, const kh_ff_pai
 size_t kh_ff_mix_dense_scratch(const kh_ff_args *a)
 {
     (void)a;
-    return kh_arena_need(GROUP * NEURONS * sizeof(float)) + kh_arena_need(ROWS * sizeof(uint32_t));
+    return kh_arena_need(GROUP * NEURONS * sizeof(float)) + panel_need() +
+           kh_arena_need(ROWS * sizeof(uint32_t));
 }
 
 /* ---- forward ---- */
@@ -114,7 +146,7 @@ static void forward_item(void *context, size_t item, int worker)
     const kh_ff_args *a = w->args;
     size_t D = a->width, row = item * ROWS, rows = at_most(a->rows - row, ROWS);
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
-    float *y = a->y + row * D;
+    float *y = a->y + row * D, *panel = take_panel(&w->scratch[worker]);
     kh_ff_scorer s;
     kh_ff_scorer_open(&s, a, w->kern, &w->scratch[worker], a->x + row * D, rows);
     memset(y, 0, rows * D * sizeof *y);
@@ -127,7 +159,7 @@ static void forward_item(void *context, size_t item, int worker)
             for (size_t i = 0; i < some; i++)
                 kh_ff_act_row(w->kern, a->act, s.scores + i * NEURONS, s.scores + i * NEURONS,
                               a->up ? s.up_scores + i * NEURONS : NULL, n);
-            multiply(w->kern, y + r * D, s.scores, NEURONS, some, a->out + first * D, n, D);
+            multiply(w->kern, y + r * D, s.scores, NEURONS, some, a->out + first * D, n, D, panel);
         }
     }
     add_bias(w, y, a->out_bias, rows);
@@ -137,7 +169,7 @@ static void forward_item(void *context, size_t item, int worker)
 kh_status kh_ff_dense_forward(const kh_ff_args *a)
 {
     kh_ff_work w;
-    kh_status status = kh_ff_open(&w, a, 0, kh_ff_scorer_need(a, ROWS));
+    kh_status status = kh_ff_open(&w, a, 0, panel_need() + kh_ff_scorer_need(a, ROWS));
     if (status == KH_OK) kh_parallel_for(&w.pool, (a->rows + ROWS - 1) / ROWS, forward_item, &w);
     kh_ff_close(&w);
     return status;
@@ -150,6 +182,7 @@ typedef struct backward {
     const kh_ff_gradients *g;
     size_t neuron, n;            /* of the block in flight */
     float *x_tiles, *dy_tiles;   /* [T / 12][D][12] */
+    float *x, *dy;               /* panels of rows: [D / 64][T][64] */
     float *in, *up, *out;        /* panels of the block: [512 / 16][D][16] */
     float *a_by, *ds_by, *du_by; /* [512][T] */
 } backward;
@@ -205,6 +238,7 @@ static void rows_item(void *context, size_t item, int worker)
     size_t D = a->width, T = w->T, t = item * GROUP, rows = at_most(T - t, GROUP);
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
     float *s = kh_arena_take(&w->scratch[worker], 3 * GROUP * NEURONS * sizeof *s);
+    float *panel = take_panel(&w->scratch[worker]);
     float *u = s + GROUP * NEURONS, *da = u + GROUP * NEURONS;
     const float *x = b->x_tiles + t * D, *dy = b->dy_tiles + t * D;
     for (size_t i = 0; i < b->n; i += NEURONS) {
@@ -217,8 +251,8 @@ static void rows_item(void *context, size_t item, int worker)
             slopes(w, s + r * NEURONS, u + r * NEURONS, da + r * NEURONS, n);
         }
         float *dx = b->g->dx ? b->g->dx + (w->first + t) * D : NULL;
-        if (dx) multiply(w->kern, dx, da, NEURONS, rows, a->in + from, n, D);
-        if (dx && a->up) multiply(w->kern, dx, u, NEURONS, rows, a->up + from, n, D);
+        if (dx) multiply(w->kern, dx, da, NEURONS, rows, a->in + from, n, D, panel);
+        if (dx && a->up) multiply(w->kern, dx, u, NEURONS, rows, a->up + from, n, D, panel);
         transpose(b->a_by + i * T + t, T, s, rows, n);
         transpose(b->ds_by + i * T + t, T, da, rows, n);
         if (a->up) transpose(b->du_by + i * T + t, T, u, rows, n);
@@ -226,7 +260,7 @@ static void rows_item(void *context, size_t item, int worker)
     kh_arena_rewind(&w->scratch[worker], mark);
 }
 
-/* dw [n][D] of neurons [i, i + n) of the block. */
+/* dw [n][D] of neurons [i, i + n) of the block; `rows` in panels. */
 static void own(const backward *b, float *dw, const float *by, const float *rows, size_t i,
                 size_t n)
 {
@@ -234,7 +268,8 @@ static void own(const backward *b, float *dw, const float *by, const float *rows
     if (!dw) return;
     dw += (b->neuron + i) * D;
     if (b->w.first == 0) memset(dw, 0, n * D * sizeof *dw);
-    multiply(b->w.kern, dw, by + i * T, T, n, rows + b->w.first * D, T, D);
+    for (size_t p = 0; p < kh_ff_panels(b->w.args); p++)
+        mix_panel(b->w.kern, dw, by + i * T, T, n, rows + p * T * KH_FF_PANEL, T, D, p);
 }
 
 static void neurons_item(void *context, size_t item, int worker)
@@ -243,9 +278,9 @@ static void neurons_item(void *context, size_t item, int worker)
     const kh_ff_args *a = b->w.args;
     size_t T = b->w.T, i = item * GROUP, n = at_most(b->n - i, GROUP);
     (void)worker;
-    own(b, b->g->dout, b->a_by, b->g->dy, i, n);
-    own(b, b->g->din, b->ds_by, a->x, i, n);
-    if (a->up) own(b, b->g->dup, b->du_by, a->x, i, n);
+    own(b, b->g->dout, b->a_by, b->dy, i, n);
+    own(b, b->g->din, b->ds_by, b->x, i, n);
+    if (a->up) own(b, b->g->dup, b->du_by, b->x, i, n);
     for (size_t j = i; b->g->din_bias && j < i + n; j++) {
         float sum = b->w.first == 0 ? 0.0f : b->g->din_bias[b->neuron + j];
         for (size_t t = 0; t < T; t++) sum += b->ds_by[j * T + t];
@@ -259,12 +294,17 @@ static kh_status open_backward(backward *b, const kh_ff_args *a, size_t T)
     size_t tiles = kh_arena_need(rows * D * sizeof(float));
     size_t panels = kh_arena_need(BLOCK * D * sizeof(float));
     size_t blocks = kh_arena_need(BLOCK * T * sizeof(float));
-    KH_TRY(kh_ff_open(&b->w, a, 2 * tiles + 3 * (panels + blocks),
-                      kh_arena_need(3 * GROUP * NEURONS * sizeof(float))));
+    size_t columns = kh_ff_panels(a) * KH_FF_PANEL;
+    KH_TRY(kh_ff_open(&b->w, a,
+                      2 * tiles + 2 * kh_arena_need(T * columns * sizeof(float)) +
+                          3 * (panels + blocks),
+                      panel_need() + kh_arena_need(3 * GROUP * NEURONS * sizeof(float))));
     kh_arena *arena = &b->w.step;
     float **all[] = {&b->in, &b->up, &b->out, &b->a_by, &b->ds_by, &b->du_by};
     KH_TRY(kh_arena_new(arena, &b->x_tiles, rows * D, sizeof(float)));
     KH_TRY(kh_arena_new(arena, &b->dy_tiles, rows * D, sizeof(float)));
+    KH_TRY(kh_arena_new(arena, &b->x, T * columns, sizeof(float)));
+    KH_TRY(kh_arena_new(arena, &b->dy, T * columns, sizeof(float)));
     for (size_t i = 0; i < 6; i++)
         KH_TRY(kh_arena_new(arena, all[i], BLOCK * (i < 3 ? D : T), sizeof(float)));
     return KH_OK;
@@ -280,6 +320,8 @@ kh_status kh_ff_dense_backward(const kh_ff_args *a, const kh_ff_gradients *g)
     for (w->first = 0; status == KH_OK && w->first < a->rows; w->first += w->T) {
         w->T = at_most(a->rows - w->first, chunk);
         kh_parallel_for(&w->pool, (w->T + KH_PRODUCT_TILE - 1) / KH_PRODUCT_TILE, tile_item, &b);
+        kh_ff_rows_to_panels(w, b.x, a->x + w->first * D);
+        kh_ff_rows_to_panels(w, b.dy, g->dy + w->first * D);
         for (b.neuron = 0; b.neuron < a->hidden; b.neuron += b.n) {
             b.n = at_most(a->hidden - b.neuron, BLOCK);
             kh_parallel_for(&w->pool, (b.n + KH_PANEL_ROWS - 1) / KH_PANEL_ROWS, panel_item, &b);
