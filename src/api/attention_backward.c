@@ -6,6 +6,7 @@
 
 #include "api/attention_args.h"
 #include "attn/backward.h"
+#include "base/alloc.h"
 #include "base/fail.h"
 
 #include <string.h>
@@ -30,8 +31,8 @@ static kh_status check(const kh_attention_call *c, const kh_attention_gradients 
                 : !a->v   ? "v"
                 : !a->out ? "out"
                           : "dout");
-    if (a->bias)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention backward: masks and biases have no gradient yet");
+    if (g->drelative && !(a->bias && a->bias->relative))
+        KH_FAIL(KH_ERR_ARGUMENT, "attention backward: drelative without bias->relative");
     for (int head = 0; head < a->heads; head++)
         if (kh_attn_plan_at(c->plan, KH_PHASE_PREFILL, 0, head)->tail_mean)
             KH_FAIL(KH_ERR_ARGUMENT,
@@ -50,15 +51,39 @@ static void clear(float *x, kh_attention_stride s, size_t batch, size_t heads, s
                 memset(x + b * s.batch + h * s.head + r * s.row, 0, E * sizeof *x);
 }
 
+/* The gradient of the table of relative biases is summed in double, over heads and batch entries. */
+typedef struct relative {
+    uint16_t *buckets; /* [span] */
+    double *sums;      /* [H][buckets] */
+} relative;
+
+static kh_status open_relative(relative *r, const kh_attention_call *c)
+{
+    const kh_attention_args *a = c->args;
+    size_t span = c->bias.span, n = (size_t)a->bias->buckets;
+    KH_TRY(kh_new(&r->buckets, span, sizeof *r->buckets, "the buckets of attention backward"));
+    KH_TRY(kh_new(&r->sums, (size_t)a->heads * n, sizeof *r->sums,
+                  "the biases of attention backward"));
+    for (size_t i = 0; i < span; i++)
+        r->buckets[i] = (uint16_t)kh_attn_relative_bucket((long)i - (long)c->bias.origin,
+                                                          a->mask == KH_ATTENTION_FREE, n,
+                                                          (size_t)a->bias->max_distance);
+    return KH_OK;
+}
+
 static kh_status backward(kh_attention_call *c, const kh_attention_args *a,
-                          const kh_attention_gradients *g)
+                          const kh_attention_gradients *g, relative *r)
 {
     KH_TRY(kh_attention_call_open(c, a));
     KH_TRY(check(c, g));
     size_t batch = (size_t)a->batch, G = (size_t)c->layer.G, E = (size_t)a->width;
+    size_t biases = g->drelative ? (size_t)a->heads * (size_t)a->bias->buckets : 0;
     clear(g->dk, c->k, batch, G, a->keys, E);
     clear(g->dv, c->v, batch, G, a->keys, E);
+    for (size_t i = 0; i < biases; i++) g->drelative[i] = 0;
     if (a->batch == 0 || a->queries == 0) return KH_OK;
+    KH_TRY(kh_attention_call_expand_bias(c));
+    if (g->drelative) KH_TRY(open_relative(r, c));
     kh_attn_back back = {.args = a,
                          .gradients = g,
                          .q = c->q,
@@ -68,17 +93,26 @@ static kh_status backward(kh_attention_call *c, const kh_attention_args *a,
                          .layer = &c->layer,
                          .plan = c->plan,
                          .drop = a->dropout.rate > 0 ? &c->drop : NULL,
+                         .buckets = r->buckets,
+                         .drelative = r->sums,
                          .pool = &c->pool,
                          .kern = kh_kern_get(kh_cpu_isa())};
     KH_TRY(kh_attn_backward_indices(&back));
-    return kh_attn_backward_ranges(&back);
+    KH_TRY(kh_attn_backward_ranges(&back));
+    /* what was summed are derivatives by raw scores; biases are added to scaled ones */
+    for (size_t i = 0; i < biases; i++)
+        g->drelative[i] = (float)(r->sums[i] / (double)c->layer.scale);
+    return KH_OK;
 }
 
 kh_status kh_attention_backward(const kh_attention_args *args,
                                 const kh_attention_gradients *gradients)
 {
     kh_attention_call call;
-    kh_status status = backward(&call, args, gradients);
+    relative r = {0};
+    kh_status status = backward(&call, args, gradients, &r);
+    kh_free(r.buckets);
+    kh_free(r.sums);
     kh_attention_call_close(&call);
     return status;
 }

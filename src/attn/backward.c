@@ -10,22 +10,24 @@
  * Rows are taken in chunks that fit the second-level cache; a row is (token, head), heads fastest:
  *
  *     1  rows   pairs [rows][2][E]: q and o side by side; m + ln u, D           tiles of rows
- *     2  keys   each row's ascending list is cut by bisection and a counting sort turns rows into
- *               lists a key. With k_j and v_j at hand a key goes through its rows: products, weights,
- *               and its own dk and dv while the rows are near. ds goes back to [rows][K].
- *                                                                               ranges of keys
+ *     2  keys   rows wait in a queue at each key that they kept; at sixteen the key goes through
+ *               them: products with k_j and v_j, weights, and its own dk and dv while the rows are
+ *               near. ds goes back to [rows][K].                                ranges of keys
  *     3  dq     keys are gathered by row                                        tiles of rows
  *
- * What is read at random is the chunk's pairs (cached) and one vector a kept key in 3. Gathering keys
- * and values by row, twice the keys, was the plan that this replaced: half again as much traffic, most
- * of it from the third level.
+ * What is read at random is the chunk's pairs (cached) and one vector a kept key in 3.
  *
  * A key belongs to one range and sees its rows in order, chunk after chunk, so neither threads nor
  * chunks change a bit, no copies of dk and dv exist, and one head keeps all threads busy.
  *
- * Keys without weight (their score is NaN or minus infinity) give and get nothing. */
+ * Keys without weight (their score is NaN or minus infinity) give and get nothing.
+ *
+ * Rejected: to gather keys and values by row, and keys again for dq (half again as much traffic, most of
+ * it from the third level); a counting sort in the place of the queues (two more passes over the
+ * lists, 5 % of the time); prefetching the next sixteen rows (no gain). */
 #include "attn/backward.h"
 
+#include "attn/bias.h"
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "base/fail.h"
@@ -36,10 +38,11 @@
 #include <string.h>
 
 enum {
-    TILE = 32,              /* rows of an item of loops 1 and 3 */
-    RANGES = 8,             /* items of loop 2 */
-    LEAST_RANGE = 64,       /* keys */
-    BLOCK = 32,             /* rows of a key that stay in the first-level cache */
+    TILE = 32,        /* rows of an item of loops 1 and 3 */
+    RANGES = 8,       /* items of loop 2 */
+    LEAST_RANGE = 64, /* keys */
+    MOST_RANGE = 2048,
+    BLOCK = 16,             /* rows that wait at a key: what back_pairs takes at a time */
     CHUNK_FLOATS = 1 << 17, /* of pairs: 512 KiB */
     CHUNK_ENTRIES = 1 << 17 /* kept keys */
 };
@@ -49,14 +52,17 @@ typedef struct work {
     kh_attn_heads run;
     size_t K, E;
     size_t first, tokens; /* of this chunk */
-    size_t room;          /* rows that a chunk may have */
-    size_t range;         /* keys of an item of loop 2 */
+    size_t room, heads;   /* rows that a chunk may have, heads that a run may have */
+    size_t range, ranges; /* keys of an item of loop 2, and how many items */
     float *pairs;         /* [room][2][E] */
     float *shifts, *sums; /* [room] m + ln u, D */
     uint64_t *bits;       /* [room] of dropout */
+    size_t *biases;       /* [room] kh_attn_bias_at */
     const void **lists;   /* [room] the rows' indices */
     uint32_t *counts;     /* [room] */
+    uint32_t *starts;     /* [room][ranges + 1] where a row's list enters each range */
     float *ds;            /* [room][K] */
+    double *relative;     /* [tiles][heads][buckets] where they are wanted */
     kh_arena shared, *scratch;
     atomic_int broken; /* an index is none of the keys */
 } work;
@@ -87,6 +93,14 @@ void kh_attn_uncap(float *d, const float *scores, size_t n, float cap, float sca
         float t = scores[i] / cap;
         if (d[i] != 0) d[i] *= scale * (1.0f - t * t);
     }
+}
+
+size_t kh_attn_bias_at(const kh_attn_back *back, size_t head, size_t token)
+{
+    const kh_attn_bias *bias = back->layer->bias;
+    size_t before = back->args->keys - back->args->queries;
+    size_t position = back->layer->order == KH_ATTN_ALL_KEYS ? token : before + token;
+    return head * bias->span + bias->origin - position;
 }
 
 /* Row r of the chunk: its token and its head. */
@@ -125,24 +139,37 @@ static size_t place(void *out, char *base, size_t at, size_t bytes)
 
 /* ---- 1: rows */
 
-/* The list of a row as forward wrote it; 0 entries where it has no weights. Positions ascend, so the
- * last one tells whether they are keys. */
-static size_t open_list(work *w, size_t r, size_t at)
+/* The first entry that is at least `begin`; no branch depends on the data. */
+static inline uint32_t first_from(const void *list, uint32_t n, uint32_t begin, int wide)
+{
+    uint32_t low = 0;
+    for (uint32_t half; n > 1; n -= half) {
+        half = n / 2;
+        low += half * (entry(list, low + half - 1, wide) < begin);
+    }
+    return low + (n > 0 && entry(list, low, wide) < begin);
+}
+
+/* The list of a row as forward wrote it, and where it enters each range; 0 entries where the row has no
+ * weights. */
+static inline __attribute__((always_inline)) size_t open_list(work *w, size_t r, size_t at,
+                                                              int wide)
 {
     const kh_attention_saved *saved = w->back->args->saved;
-    size_t n = saved->counts[at], S = w->back->args->keys;
-    int wide = is_wide(w), good = n <= w->K;
-    const char *list = (const char *)saved->indices + at * w->K * (wide ? 4 : 2);
-    uint32_t next = 0;
-    w->lists[r] = list;
-    if (!(saved->u[at] > 0)) return 0;
-    for (size_t i = 0; good && i < n; i++) {
-        uint32_t j = entry(list, i, wide);
-        good = j >= next && j < S;
-        next = j + 1;
+    const void *list = (const char *)saved->indices + at * w->K * (wide ? 4 : 2);
+    size_t n = saved->u[at] > 0 ? saved->counts[at] : 0, falls = 0;
+    uint32_t *starts = w->starts + r * (w->ranges + 1);
+    if (n > w->K) falls = n = 1;
+    for (size_t i = 1; i < n; i++) falls += entry(list, i, wide) <= entry(list, i - 1, wide);
+    if (falls > 0 || (n > 0 && entry(list, n - 1, wide) >= w->back->args->keys)) {
+        atomic_store(&w->broken, 1);
+        n = 0;
     }
-    if (!good) atomic_store(&w->broken, 1);
-    return good ? n : 0;
+    for (size_t i = 0; i < w->ranges; i++)
+        starts[i] = first_from(list, (uint32_t)n, (uint32_t)(i * w->range), wide);
+    starts[w->ranges] = (uint32_t)n;
+    w->lists[r] = list;
+    return n;
 }
 
 static void rows_item(void *context, size_t item, int worker)
@@ -161,117 +188,104 @@ static void rows_item(void *context, size_t item, int worker)
         memcpy(o, b->gradients->dout + row, E * sizeof *o);
         b->kern->gemv_f32(w->sums + r, o, E, 1, b->args->out + row, E);
         w->shifts[r] = b->args->saved->m[at] + logf(b->args->saved->u[at]);
-        w->counts[r] = (uint32_t)open_list(w, r, at);
+        w->counts[r] = (uint32_t)(is_wide(w) ? open_list(w, r, at, 1) : open_list(w, r, at, 0));
+        if (b->layer->bias) w->biases[r] = kh_attn_bias_at(b, h, t);
         if (b->drop) w->bits[r] = kh_attn_drop_bits(b->drop, head, t);
     }
 }
 
 /* ---- 2: keys */
 
-/* The entries of all rows for the keys [begin, end), by key and then by row. */
-typedef struct sorted {
-    uint32_t *ends;   /* [range + 1] where a key's entries end, and the next one's begin */
-    uint32_t *starts; /* [room] where a row's list enters the range */
-    uint32_t *rows;   /* [room x min(K, range)] */
-    uint32_t *at;     /* the same: where they are in ds */
-    float *spare;     /* [2][E] in the place of a gradient that nobody wants */
-} sorted;
+/* The rows that wait at the keys of a range. */
+typedef struct queues {
+    uint32_t *count; /* [range] */
+    uint32_t *rows;  /* [range][BLOCK] */
+    uint32_t *at;    /* [range][BLOCK] where they are in ds */
+    float *spare;    /* [2][E] in the place of a gradient that nobody wants */
+} queues;
 
-static size_t place_sorted(const work *w, sorted *s, char *base)
+static size_t place_queues(const work *w, queues *s, char *base)
 {
-    size_t most = w->room * (w->K < w->range ? w->K : w->range);
-    size_t at = place(&s->ends, base, 0, (w->range + 1) * sizeof(uint32_t));
-    at = place(&s->starts, base, at, w->room * sizeof(uint32_t));
-    at = place(&s->rows, base, at, most * sizeof(uint32_t));
-    at = place(&s->at, base, at, most * sizeof(uint32_t));
+    size_t at = place(&s->count, base, 0, w->range * sizeof(uint32_t));
+    at = place(&s->rows, base, at, w->range * BLOCK * sizeof(uint32_t));
+    at = place(&s->at, base, at, w->range * BLOCK * sizeof(uint32_t));
     return place(&s->spare, base, at, 2 * w->E * sizeof(float));
 }
 
-/* The first entry that is at least `begin`; no branch depends on the data. */
-static inline uint32_t first_from(const void *list, uint32_t n, uint32_t begin, int wide)
+/* What was added to the raw score of row r and key j. */
+static float bias_of(const work *w, size_t r, size_t j)
 {
-    uint32_t low = 0;
-    for (uint32_t half; n > 1; n -= half) {
-        half = n / 2;
-        low += half * (entry(list, low + half - 1, wide) < begin);
-    }
-    return low + (n > 0 && entry(list, low, wide) < begin);
-}
-
-static inline __attribute__((always_inline)) void sort_range(const work *w, sorted *s,
-                                                             uint32_t begin, uint32_t end, int wide)
-{
-    size_t rows = w->tokens * w->run.heads;
-    uint32_t *ends = s->ends, *row = s->rows, *at = s->at, K = (uint32_t)w->K;
-    memset(ends, 0, (end - begin + 1) * sizeof *ends);
-    for (uint32_t r = 0; r < rows; r++) {
-        const void *list = w->lists[r];
-        uint32_t n = w->counts[r], i = first_from(list, n, begin, wide);
-        s->starts[r] = i;
-        for (uint32_t j; i < n && (j = entry(list, i, wide)) < end; i++) ends[j - begin + 1]++;
-    }
-    for (uint32_t j = 0; j < end - begin; j++) ends[j + 1] += ends[j];
-    for (uint32_t r = 0; r < rows; r++) {
-        const void *list = w->lists[r];
-        uint32_t n = w->counts[r];
-        for (uint32_t i = s->starts[r], j; i < n && (j = entry(list, i, wide)) < end; i++) {
-            uint32_t to = ends[j - begin]++;
-            row[to] = r;
-            at[to] = r * K + i;
-        }
-    }
+    const kh_attn_back *b = w->back;
+    const uint8_t *mask = b->args->bias->key_mask;
+    const float *distances = b->layer->bias->distances;
+    if (mask && !mask[w->run.b * b->args->keys + j]) return -INFINITY;
+    return distances ? distances[w->biases[r] + j] : 0.0f;
 }
 
 /* Key j and n of its rows. */
-static void do_block(const work *w, size_t j, const uint32_t *rows, const uint32_t *at, size_t n,
-                     float *dk, float *dv)
+static void do_block(const work *w, const queues *s, size_t begin, size_t in, size_t n)
 {
     const kh_attn_back *b = w->back;
-    float p[BLOCK], d[BLOCK], capped[BLOCK], scale = b->layer->scale, cap = b->layer->softcap;
+    const uint32_t *rows = s->rows + in * BLOCK, *at = s->at + in * BLOCK;
+    kh_back how = {w->shifts, w->sums, b->layer->scale, b->layer->softcap};
+    const kh_attn_bias *bias = b->layer->bias;
+    float ds[BLOCK], gains[BLOCK], biases[BLOCK] = {0};
+    size_t j = begin + in;
     const float *k = keys_of(w) + j * b->k.row;
     const float *v = b->args->v + w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row;
-    b->kern->dot_pairs(p, d, k, v, w->pairs, rows, n, w->E);
-    if (cap != 0) {
-        b->kern->scale(p, scale, n);
-        b->kern->softcap(p, cap, n);
-        memcpy(capped, p, n * sizeof *p);
+    float *dk = b->gradients->dk, *dv = b->gradients->dv;
+    dk = dk ? dk + w->run.b * b->k.batch + w->run.g * b->k.head + j * b->k.row : s->spare;
+    dv = dv ? dv + w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row : s->spare + w->E;
+    if (b->drop) {
+        for (size_t i = 0; i < n; i++) gains[i] = 1.0f;
+        kh_attn_drop_column(b->drop, w->bits, rows, gains, j, n);
     }
-    if (b->drop) kh_attn_drop_column(b->drop, w->bits, rows, d, j, n);
-    b->kern->softmax_back_listed(p, d, rows, n, cap != 0 ? 1.0f : scale, w->shifts, w->sums);
-    if (cap != 0) kh_attn_uncap(d, capped, n, cap, scale);
-    for (size_t i = 0; i < n; i++) w->ds[at[i]] = d[i];
-    if (b->drop) kh_attn_drop_column(b->drop, w->bits, rows, p, j, n);
-    b->kern->gather_pairs(dk, dv, w->pairs, rows, d, p, n, w->E);
+    for (size_t i = 0; bias && i < n; i++) biases[i] = bias_of(w, rows[i], j);
+    b->kern->back_pairs(dk, dv, ds, k, v, w->pairs, rows, b->drop ? gains : NULL,
+                        bias ? biases : NULL, n, &how, w->E);
+    for (size_t i = 0; i < n; i++) w->ds[at[i]] = ds[i];
+}
+
+static inline __attribute__((always_inline)) void do_range(const work *w, const queues *s,
+                                                           size_t item, int wide)
+{
+    size_t S = w->back->args->keys, left = S - item * w->range;
+    uint32_t begin = (uint32_t)(item * w->range),
+             keys = (uint32_t)(left < w->range ? left : w->range);
+    uint32_t rows = (uint32_t)(w->tokens * w->run.heads), K = (uint32_t)w->K;
+    memset(s->count, 0, keys * sizeof *s->count);
+    for (uint32_t r = 0; r < rows; r++) {
+        const void *list = w->lists[r];
+        const uint32_t *start = w->starts + r * (w->ranges + 1) + item;
+        for (uint32_t i = start[0], last = start[1]; i < last; i++) {
+            uint32_t in = entry(list, i, wide) - begin, full = s->count[in]++;
+            s->rows[in * BLOCK + full] = r;
+            s->at[in * BLOCK + full] = r * K + i;
+            if (full < BLOCK - 1) continue;
+            do_block(w, s, begin, in, BLOCK);
+            s->count[in] = 0;
+        }
+    }
+    for (uint32_t in = 0; in < keys; in++)
+        if (s->count[in] > 0) do_block(w, s, begin, in, s->count[in]);
 }
 
 static void keys_item(void *context, size_t item, int worker)
 {
     work *w = context;
-    const kh_attn_back *b = w->back;
-    size_t S = b->args->keys, begin = item * w->range, at = 0;
-    size_t end = S - begin < w->range ? S : begin + w->range;
     kh_arena *scratch = &w->scratch[worker];
     kh_arena_mark mark = kh_arena_save(scratch);
-    sorted s;
-    place_sorted(w, &s, kh_arena_take(scratch, place_sorted(w, &s, NULL)));
-    if (is_wide(w))
-        sort_range(w, &s, (uint32_t)begin, (uint32_t)end, 1);
-    else
-        sort_range(w, &s, (uint32_t)begin, (uint32_t)end, 0);
+    queues s;
+    place_queues(w, &s, kh_arena_take(scratch, place_queues(w, &s, NULL)));
     memset(s.spare, 0, 2 * w->E * sizeof *s.spare);
-    float *dk = b->gradients->dk, *dv = b->gradients->dv;
-    if (dk) dk += w->run.b * b->k.batch + w->run.g * b->k.head;
-    if (dv) dv += w->run.b * b->v.batch + w->run.g * b->v.head;
-    for (size_t j = begin; j < end; j++)
-        for (size_t last = s.ends[j - begin], n; at < last; at += n) {
-            n = last - at < BLOCK ? last - at : BLOCK;
-            do_block(w, j, s.rows + at, s.at + at, n, dk ? dk + j * b->k.row : s.spare,
-                     dv ? dv + j * b->v.row : s.spare + w->E);
-        }
+    if (is_wide(w))
+        do_range(w, &s, item, 1);
+    else
+        do_range(w, &s, item, 0);
     kh_arena_rewind(scratch, mark);
 }
 
-/* ---- 3: dq */
+/* ---- 3: what a row keeps of its keys: dq, and its share of the biases' gradient */
 
 typedef struct gathered {
     const void **k; /* [K] */
@@ -284,29 +298,54 @@ static size_t place_gathered(const work *w, gathered *g, char *base)
     return place(&g->zeros, base, at, w->E * sizeof *g->zeros);
 }
 
+static size_t tile_sums(const work *w)
+{
+    return w->back->drelative ? w->run.heads * (size_t)w->back->args->bias->buckets : 0;
+}
+
+static void gather_row(const work *w, const gathered *g, size_t r)
+{
+    const kh_attn_back *b = w->back;
+    const float *ds = w->ds + r * w->K, *keys = keys_of(w);
+    size_t n = w->counts[r], row = w->run.b * b->q.batch + head_of(w, r) * b->q.head;
+    int wide = is_wide(w);
+    /* a key without weight is not multiplied with its zero: it may hold NaN */
+    for (size_t i = 0; i < n; i++)
+        g->k[i] = ds[i] != 0 ? keys + entry(w->lists[r], i, wide) * b->k.row : g->zeros;
+    b->kern->gather_f32(b->gradients->dq + row + token_of(w, r) * b->q.row, ds, g->k, n, w->E);
+}
+
 static void queries_item(void *context, size_t item, int worker)
 {
     work *w = context;
     const kh_attn_back *b = w->back;
-    const float *keys = keys_of(w);
     kh_arena *scratch = &w->scratch[worker];
     kh_arena_mark mark = kh_arena_save(scratch);
-    int wide = is_wide(w);
     gathered g;
     place_gathered(w, &g, kh_arena_take(scratch, place_gathered(w, &g, NULL)));
     memset(g.zeros, 0, w->E * sizeof *g.zeros);
+    double *sums = w->relative + item * tile_sums(w);
+    for (size_t i = 0; i < tile_sums(w); i++) sums[i] = 0;
     size_t end = w->tokens * w->run.heads;
     if (end > (item + 1) * TILE) end = (item + 1) * TILE;
     for (size_t r = item * TILE; r < end; r++) {
-        const float *ds = w->ds + r * w->K;
-        const void *list = w->lists[r];
-        size_t n = w->counts[r], row = w->run.b * b->q.batch + head_of(w, r) * b->q.head;
-        /* a key without weight is not multiplied with its zero: it may hold NaN */
-        for (size_t i = 0; i < n; i++)
-            g.k[i] = ds[i] != 0 ? keys + entry(list, i, wide) * b->k.row : g.zeros;
-        b->kern->gather_f32(b->gradients->dq + row + token_of(w, r) * b->q.row, ds, g.k, n, w->E);
+        if (b->gradients->dq) gather_row(w, &g, r);
+        if (!b->drelative) continue;
+        const uint16_t *bucket = b->buckets + kh_attn_bias_at(b, 0, token_of(w, r));
+        double *mine = sums + r % w->run.heads * (size_t)b->args->bias->buckets;
+        for (size_t i = 0; i < w->counts[r]; i++)
+            mine[bucket[entry(w->lists[r], i, is_wide(w))]] += (double)w->ds[r * w->K + i];
     }
     kh_arena_rewind(scratch, mark);
+}
+
+/* In the order of the tiles. */
+static void add_relative(work *w, size_t tiles)
+{
+    size_t n = tile_sums(w), buckets = (size_t)w->back->args->bias->buckets;
+    for (size_t tile = 0; tile < tiles; tile++)
+        for (size_t i = 0; i < n; i++)
+            w->back->drelative[w->run.head * buckets + i] += w->relative[tile * n + i];
 }
 
 /* ---- the pass */
@@ -322,8 +361,11 @@ static void size_work(work *w)
     if (rows < TILE) rows = TILE;
     if (rows > most * w->back->args->queries) rows = most * w->back->args->queries;
     w->room = rows > most ? rows : most;
+    w->heads = most;
     w->range = (S + RANGES - 1) / RANGES;
     if (w->range < LEAST_RANGE) w->range = LEAST_RANGE;
+    if (w->range > MOST_RANGE) w->range = MOST_RANGE;
+    w->ranges = (S + w->range - 1) / w->range;
 }
 
 static size_t place_shared(work *w, char *base)
@@ -332,22 +374,26 @@ static size_t place_shared(work *w, char *base)
     at = place(&w->shifts, base, at, n * sizeof *w->shifts);
     at = place(&w->sums, base, at, n * sizeof *w->sums);
     at = place(&w->bits, base, at, n * sizeof *w->bits);
+    at = place(&w->biases, base, at, n * sizeof *w->biases);
     at = place(&w->lists, base, at, n * sizeof *w->lists);
     at = place(&w->counts, base, at, n * sizeof *w->counts);
-    return place(&w->ds, base, at, n * w->K * sizeof *w->ds);
+    at = place(&w->starts, base, at, n * (w->ranges + 1) * sizeof *w->starts);
+    at = place(&w->ds, base, at, n * w->K * sizeof *w->ds);
+    size_t sums = w->back->drelative ? w->heads * (size_t)w->back->args->bias->buckets : 0;
+    return place(&w->relative, base, at, (n + TILE - 1) / TILE * sums * sizeof *w->relative);
 }
 
 static kh_status open_work(work *w)
 {
     size_t threads = (size_t)w->back->pool->threads, shared;
-    sorted s;
+    queues s;
     gathered g;
     size_work(w);
     shared = place_shared(w, NULL);
     KH_TRY(kh_arena_init(&w->shared, "attention backward", shared));
     place_shared(w, kh_arena_take(&w->shared, shared));
     KH_TRY(kh_new(&w->scratch, threads, sizeof *w->scratch, "the threads of attention backward"));
-    size_t scratch = place_gathered(w, &g, NULL), other = place_sorted(w, &s, NULL);
+    size_t scratch = place_gathered(w, &g, NULL), other = place_queues(w, &s, NULL);
     if (other > scratch) scratch = other;
     for (size_t i = 0; i < threads; i++)
         KH_TRY(kh_arena_init(&w->scratch[i], "attention backward scratch", scratch));
@@ -369,8 +415,9 @@ static void run_heads(work *w)
         w->tokens = T - w->first < tokens ? T - w->first : tokens;
         size_t tiles = (w->tokens * w->run.heads + TILE - 1) / TILE;
         kh_parallel_for(b->pool, tiles, rows_item, w);
-        kh_parallel_for(b->pool, (b->args->keys + w->range - 1) / w->range, keys_item, w);
-        if (b->gradients->dq) kh_parallel_for(b->pool, tiles, queries_item, w);
+        kh_parallel_for(b->pool, w->ranges, keys_item, w);
+        if (b->gradients->dq || b->drelative) kh_parallel_for(b->pool, tiles, queries_item, w);
+        if (b->drelative) add_relative(w, tiles);
     }
 }
 

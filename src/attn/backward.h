@@ -18,6 +18,9 @@ typedef struct kh_attn_back {
     const kh_attn_layer *layer;
     const kh_attn_plan *plan;
     const kh_attn_drop *drop; /* NULL: none */
+    const uint16_t
+        *buckets;      /* [span] of layer->bias: T5's bucket of each distance; NULL: not wanted */
+    double *drelative; /* [H][bias->buckets] of args, added to; NULL: not wanted */
     const kh_pool *pool;
     const kh_kern *kern;
 } kh_attn_back;
@@ -36,6 +39,10 @@ int kh_attn_next_heads(const kh_attn_back *back, enum kh_keys_kind kind, kh_attn
  * cannot have written. The same bits for any number of threads. */
 kh_status kh_attn_backward_indices(const kh_attn_back *back);
 kh_status kh_attn_backward_ranges(const kh_attn_back *back);
+
+/* Where row `token` of head `head` finds the bias of key 0 in layer->bias->distances and, head 0, its
+ * bucket in `buckets`; keys follow one by one. */
+size_t kh_attn_bias_at(const kh_attn_back *back, size_t head, size_t token);
 
 /* The derivatives by scores that were scaled and capped become those by raw ones: d *= scale * (1 -
  * (score / cap)^2), except where d is 0. */

@@ -22,6 +22,7 @@
  * Rejected: two passes, one for dq and one for dk and dv (seven products instead of five). */
 #include "attn/backward.h"
 
+#include "attn/bias.h"
 #include "attn/scorer.h"
 #include "base/alloc.h"
 #include "base/arena.h"
@@ -58,6 +59,8 @@ typedef struct work {
     size_t first, tokens; /* of the chunk */
     size_t room, tiles;   /* rows and tiles that a chunk may have */
     size_t block, blocks; /* keys of a block, blocks of a job */
+    size_t sums;          /* [heads][buckets] of the biases' gradient; 0: not wanted */
+    double *relative;     /* [jobs][blocks][sums] */
     rows *wave;           /* [jobs] */
     size_t jobs;
     kh_arena shared, *scratch;
@@ -133,6 +136,7 @@ typedef struct page {
     float *s, *d;               /* [TILE][64] */
     float *capped;              /* [64] */
     float *ones;                /* [TILE] */
+    double *relative;           /* [heads][buckets] of this item, where they are wanted */
 } page;
 
 static size_t place(void *out, char *base, size_t at, size_t bytes)
@@ -203,6 +207,30 @@ static part part_of(const rows *j, size_t r, kh_range keys)
                   b.begin > a.end ? b.begin - keys.begin : a.end - keys.begin};
 }
 
+/* Adds what was added to the raw scores of n keys from `first` on. */
+static void bias_row(const work *w, const rows *j, size_t head, size_t token, float *s,
+                     size_t first, size_t n)
+{
+    const kh_attn_back *b = w->back;
+    const float *distances = b->layer->bias->distances;
+    const uint8_t *mask = b->args->bias->key_mask;
+    if (distances) b->kern->add(s, distances + kh_attn_bias_at(b, head, token) + first, n);
+    if (!mask) return;
+    mask += j->heads.b * w->S + first;
+    for (size_t i = 0; i < n; i++)
+        if (!mask[i]) s[i] = -INFINITY;
+}
+
+/* The row's derivatives, by bucket of the distance to their key. */
+static void sum_buckets(const work *w, const rows *j, const page *p, size_t r, const float *d)
+{
+    const kh_attn_back *b = w->back;
+    size_t heads = j->heads.heads, first = p->keys.begin, n = p->keys.end - first;
+    const uint16_t *bucket = b->buckets + kh_attn_bias_at(b, 0, w->first + r / heads) + first;
+    double *sums = p->relative + r % heads * (size_t)b->args->bias->buckets;
+    for (size_t i = 0; i < n; i++) sums[bucket[i]] += (double)d[i];
+}
+
 /* Row r of the chunk: scores s and products d of its page become weights and derivatives. */
 static void weigh_row(const work *w, const rows *j, const page *p, size_t r, float *s, float *d)
 {
@@ -218,9 +246,10 @@ static void weigh_row(const work *w, const rows *j, const page *p, size_t r, flo
         for (size_t i = n > 0 ? in.end : all; i < all; i++) s[i] = d[i] = 0;
         if (n == 0) return;
     }
-    for (size_t i = in.hole; i < in.hole_end; i++) s[i] = -INFINITY;
     s += in.begin;
     d += in.begin;
+    if (b->layer->bias) bias_row(w, j, j->heads.head + r % j->heads.heads, token, s, first, n);
+    for (size_t i = in.hole; i < in.hole_end; i++) s[i - in.begin] = -INFINITY;
     if (cap != 0) {
         b->kern->scale(s, scale, n);
         b->kern->softcap(s, cap, n);
@@ -263,6 +292,7 @@ static void do_tile(const work *w, rows *j, page *p, size_t block, size_t r, siz
     kern->score_panel(p->d, KH_PAGE, dout, E, R, p->v_panels, panels, E);
     for (size_t i = 0; i < R; i++)
         weigh_row(w, j, p, r + i, p->s + i * KH_PAGE, p->d + i * KH_PAGE);
+    for (size_t i = 0; b->drelative && i < R; i++) sum_buckets(w, j, p, r + i, p->d + i * KH_PAGE);
     float *dv = b->gradients->dv, *dk = b->gradients->dk;
     if (dv)
         kern->mix_cols(dv + j->heads.b * b->v.batch + j->heads.g * b->v.head + first * b->v.row,
@@ -289,6 +319,8 @@ static void block_item(void *context, size_t item, int worker)
     page p;
     place_page(w, &p, kh_arena_take(scratch, place_page(w, &p, NULL)));
     for (size_t i = 0; i < TILE; i++) p.ones[i] = 1;
+    p.relative = w->relative + item * w->sums;
+    for (size_t i = 0; i < w->sums; i++) p.relative[i] = 0;
     j->used[block] = 0;
     for (size_t at = begin, r, rows_end; at < end; at = p.keys.end) {
         p.keys = (kh_range){(uint32_t)at, (uint32_t)(end - at < KH_PAGE ? end : at + KH_PAGE)};
@@ -318,6 +350,17 @@ static void sum_item(void *context, size_t item, int worker)
     }
 }
 
+/* In the order of jobs and blocks. */
+static void add_relative(const work *w)
+{
+    size_t buckets = (size_t)w->back->args->bias->buckets;
+    for (size_t i = 0; i < w->jobs * w->blocks; i++) {
+        const kh_attn_heads *heads = &w->wave[i / w->blocks].heads;
+        for (size_t k = 0; k < heads->heads * buckets; k++)
+            w->back->drelative[heads->head * buckets + k] += w->relative[i * w->sums + k];
+    }
+}
+
 /* ---- the pass */
 
 static size_t ceil_to(size_t n, size_t step)
@@ -325,29 +368,31 @@ static size_t ceil_to(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
-static kh_status open_wave(work *w, size_t most_jobs)
+static size_t place_wave(work *w, size_t jobs, char *base)
 {
-    size_t room = w->room, E = w->E, row = room * E * sizeof(float);
-    size_t need = 2 * kh_arena_need(row) + 2 * kh_arena_need(room * sizeof(float)) +
-                  kh_arena_need(room * 2 * sizeof(kh_range)) +
-                  kh_arena_need(w->tiles * 2 * sizeof(kh_range)) + kh_arena_need(w->blocks * row) +
-                  kh_arena_need(w->blocks);
-    KH_TRY(kh_arena_init(&w->shared, "attention backward", need * most_jobs));
-    KH_TRY(kh_new(&w->wave, most_jobs, sizeof *w->wave, "the jobs of attention backward"));
-    for (size_t i = 0; i < most_jobs; i++) {
-        rows *j = &w->wave[i];
-        KH_TRY(kh_arena_new(&w->shared, &j->q, room * E, sizeof(float)));
-        KH_TRY(kh_arena_new(&w->shared, &j->dout, room * E, sizeof(float)));
-        KH_TRY(kh_arena_new(&w->shared, &j->shift, room, sizeof(float)));
-        KH_TRY(kh_arena_new(&w->shared, &j->sum, room, sizeof(float)));
-        KH_TRY(kh_arena_new(&w->shared, &j->ranges, room * 2, sizeof(kh_range)));
-        KH_TRY(kh_arena_new(&w->shared, &j->hulls, w->tiles * 2, sizeof(kh_range)));
-        KH_TRY(kh_arena_new(&w->shared, &j->dq, w->blocks * room * E, sizeof(float)));
-        KH_TRY(kh_arena_new(&w->shared, &j->used, w->blocks, 1));
+    size_t E = w->E, n = w->room, at = place(&w->wave, base, 0, jobs * sizeof *w->wave);
+    at = place(&w->relative, base, at, jobs * w->blocks * w->sums * sizeof *w->relative);
+    for (size_t i = 0; i < jobs; i++) {
+        rows measure, *j = base ? &w->wave[i] : &measure;
+        at = place(&j->q, base, at, n * E * sizeof *j->q);
+        at = place(&j->dout, base, at, n * E * sizeof *j->dout);
+        at = place(&j->shift, base, at, n * sizeof *j->shift);
+        at = place(&j->sum, base, at, n * sizeof *j->sum);
+        at = place(&j->ranges, base, at, n * 2 * sizeof *j->ranges);
+        at = place(&j->hulls, base, at, w->tiles * 2 * sizeof *j->hulls);
+        at = place(&j->dq, base, at, w->blocks * n * E * sizeof *j->dq);
+        at = place(&j->used, base, at, w->blocks * sizeof *j->used);
     }
-    size_t threads = (size_t)w->back->pool->threads;
-    KH_TRY(kh_new(&w->scratch, threads, sizeof *w->scratch, "the threads of attention backward"));
+    return at;
+}
+
+static kh_status open_wave(work *w, size_t jobs)
+{
+    size_t threads = (size_t)w->back->pool->threads, bytes = place_wave(w, jobs, NULL);
     page p;
+    KH_TRY(kh_arena_init(&w->shared, "attention backward", bytes));
+    place_wave(w, jobs, kh_arena_take(&w->shared, bytes));
+    KH_TRY(kh_new(&w->scratch, threads, sizeof *w->scratch, "the threads of attention backward"));
     for (size_t i = 0; i < threads; i++)
         KH_TRY(
             kh_arena_init(&w->scratch[i], "attention backward scratch", place_page(w, &p, NULL)));
@@ -358,7 +403,6 @@ static void close_wave(work *w)
 {
     for (int i = 0; w->scratch && i < w->back->pool->threads; i++) kh_arena_free(&w->scratch[i]);
     kh_free(w->scratch);
-    kh_free(w->wave);
     kh_arena_free(&w->shared);
 }
 
@@ -372,6 +416,7 @@ static void run_wave(work *w, size_t most_heads)
         kh_parallel_for(pool, w->jobs * w->tiles, rows_item, w);
         kh_parallel_for(pool, w->jobs * w->blocks, block_item, w);
         if (w->back->gradients->dq) kh_parallel_for(pool, w->jobs * w->tiles, sum_item, w);
+        if (w->back->drelative) add_relative(w);
     }
 }
 
@@ -389,6 +434,7 @@ kh_status kh_attn_backward_ranges(const kh_attn_back *back)
     w.blocks = (w.S + w.block - 1) / w.block;
     w.room = heads * w.T < CHUNK_ROWS ? heads * w.T : heads < CHUNK_ROWS ? CHUNK_ROWS : heads;
     w.tiles = (w.room + TILE - 1) / TILE;
+    w.sums = back->drelative ? heads * (size_t)back->args->bias->buckets : 0;
     size_t most = w.blocks < WAVE_ITEMS ? WAVE_ITEMS / w.blocks : 1;
     if (most > runs) most = runs;
     kh_status status = open_wave(&w, most);

@@ -13,6 +13,7 @@
 #include "base/fail.h"
 #include "cpu/cpu.h"
 #include "kern/attn_kern.h"
+#include "kern/grad_kern.h"
 #include "kern/kern.h"
 #include "kern/panel.h"
 #include "tensor/types.h"
@@ -184,14 +185,12 @@ BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 
 /* ---- attention backward */
 BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);
       k->softmax_back(p->y, p->z, SCORES, 0.125f, 0.5f, 0.25f))
-BENCH(softmax_back_listed, GATHER * 16, 0, memcpy(p->y, p->scores, GATHER * 4);
-      k->softmax_back_listed(p->y, p->z, p->listed, GATHER, 0.125f, p->scores, p->scores))
 BENCH(mix_cols, 0, 2.0 * QUERIES * KEYS * E,
       k->mix_cols(p->y, E, p->x, KEYS, KEYS, p->page, QUERIES, E))
-BENCH(dot_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
-      k->dot_pairs(p->y, p->y + GATHER, p->x, p->x, p->z, p->listed, GATHER, E))
-BENCH(gather_pairs, 2 * GATHER * E * 4, 4.0 * GATHER * E,
-      k->gather_pairs(p->y, p->y + E, p->z, p->listed, p->x, p->x, GATHER, E))
+BENCH(back_pairs, 2 * QUERIES * E * 4, 8.0 * QUERIES * E,
+      kh_back back = {.shifts = p->scores, .sums = p->scores, .scale = 0.125f};
+      k->back_pairs(p->y, p->y + E, p->values, p->x, p->x + E, p->z, p->listed, NULL, NULL, QUERIES,
+                    &back, E))
 
 /* ---- feed-forward: 16 lists of 8 entries */
 BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,

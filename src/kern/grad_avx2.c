@@ -19,10 +19,10 @@ static inline void sum_rows(float *out, const v16 *acc)
 }
 
 /* Loads are faster than the gather of most processors of this level. */
-static inline v16 lookup(const float *table, const uint32_t *rows, size_t n)
+static inline v16 lookup(const float *table, const uint32_t *rows)
 {
     float lanes[16];
-    for (size_t i = 0; i < 16; i++) lanes[i] = i < n ? table[rows[i]] : 0.0f;
+    for (size_t i = 0; i < 16; i++) lanes[i] = table[rows[i]];
     return v16_load(lanes);
 }
 

@@ -30,11 +30,9 @@ static inline void sum_rows(float *out, const v16 *acc)
     _mm512_storeu_ps(out, _mm512_add_ps(_mm512_unpacklo_ps(x, y), _mm512_unpackhi_ps(x, y)));
 }
 
-static inline v16 lookup(const float *table, const uint32_t *rows, size_t n)
+static inline v16 lookup(const float *table, const uint32_t *rows)
 {
-    __mmask16 head = v16_head(n);
-    __m512i index = _mm512_maskz_loadu_epi32(head, rows);
-    return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), head, index, table, 4);
+    return _mm512_i32gather_ps(_mm512_loadu_si512(rows), table, 4);
 }
 
 #include "kern/grad_body.h"

@@ -3,9 +3,9 @@
  *
  *   DOT_ROWS              rows whose lanes are summed together
  *   sum_rows(out, acc)    out[i] = the lanes of acc[i], i < DOT_ROWS, added as v16_sum adds them
- *   lookup(table, rows, n)  lane i: table[rows[i]], i < n
+ *   lookup(table, rows)   lane i: table[rows[i]]
  *   TILE_ROWS, TILE_COLS  accumulators of mix_cols
- *   PAIR_COLS             of 16 lanes: how many of each half of a pair gather_pairs holds
+ *   PAIR_COLS             of 16 lanes: how many of dk and of dv back_pairs holds
  *
  * The essay is in grad_avx512.c. */
 #include "kern/grad_kern.h"
@@ -39,19 +39,6 @@ void KH_NAME(softmax_back)(float *p, float *d, size_t n, float scale, float shif
     v16 w = weight_of(v16_load_n(p + i, n - i), a, b);
     v16_store_n(d + i, back_of(w, v16_load_n(d + i, n - i), a, c), n - i);
     v16_store_n(p + i, w, n - i);
-}
-
-void KH_NAME(softmax_back_listed)(float *p, float *d, const uint32_t *rows, size_t n, float scale,
-                                  const float *shifts, const float *sums)
-{
-    v16 a = v16_set1(scale);
-    for (size_t i = 0; i < n; i += 16) {
-        size_t lanes = n - i < 16 ? n - i : 16;
-        v16 w = weight_of(v16_load_n(p + i, lanes), a, lookup(shifts, rows + i, lanes));
-        v16 change = back_of(w, v16_load_n(d + i, lanes), a, lookup(sums, rows + i, lanes));
-        v16_store_n(p + i, w, lanes);
-        v16_store_n(d + i, change, lanes);
-    }
 }
 
 /* ---- weights transposed times rows */
@@ -116,7 +103,7 @@ void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw,
     }
 }
 
-/* ---- listed pairs: their products with a key and a value, and what they add to them */
+/* ---- a key and the rows that kept it: sixteen rows at a time, read twice while they are near */
 
 INLINE v16 dot_lanes(const float *x, const float *row, size_t E)
 {
@@ -127,86 +114,99 @@ INLINE v16 dot_lanes(const float *x, const float *row, size_t E)
     return sum;
 }
 
-INLINE void dot_group(float *out, const float *x, const float *half, const uint32_t *rows, size_t E)
+INLINE v16 dot_sixteen(const float *x, const float *half, const uint32_t *rows, size_t n, size_t E)
 {
-    v16 acc[DOT_ROWS];
-    for (size_t j = 0; j < DOT_ROWS; j++) acc[j] = dot_lanes(x, half + 2 * E * rows[j], E);
-    sum_rows(out, acc);
-}
-
-INLINE void dot_any(float *a, float *b, const float *x, const float *y, const float *pairs,
-                    const uint32_t *rows, size_t n, size_t E)
-{
-    size_t i = 0;
-    for (; i + DOT_ROWS <= n; i += DOT_ROWS) {
-        dot_group(a + i, x, pairs, rows + i, E);
-        dot_group(b + i, y, pairs + E, rows + i, E);
+    float out[16] = {0};
+    for (size_t i = 0; i < n; i += DOT_ROWS) {
+        v16 acc[DOT_ROWS];
+        for (size_t j = 0; j < DOT_ROWS; j++) acc[j] = dot_lanes(x, half + 2 * E * rows[i + j], E);
+        sum_rows(out + i, acc);
     }
-    if (i == n) return;
-    uint32_t last[DOT_ROWS];
-    float s[DOT_ROWS], d[DOT_ROWS];
-    for (size_t j = 0; j < DOT_ROWS; j++) last[j] = rows[i + j < n ? i + j : n - 1];
-    dot_group(s, x, pairs, last, E);
-    dot_group(d, y, pairs + E, last, E);
-    for (size_t j = 0; i < n; i++, j++) {
-        a[i] = s[j];
-        b[i] = d[j];
-    }
+    return v16_load(out);
 }
 
-/* The usual widths as constants: the vectors that are the same for all rows stay in registers. */
-void KH_NAME(dot_pairs)(float *a, float *b, const float *x, const float *y, const float *pairs,
-                        const uint32_t *rows, size_t n, size_t E)
+/* Products become weights *p (times gains) and derivatives, which are returned. */
+INLINE v16 back_rows(v16 *p, v16 s, v16 a, const uint32_t *rows, const float *gains,
+                     const float *biases, const kh_back *b)
 {
-    if (E == 64)
-        dot_any(a, b, x, y, pairs, rows, n, 64);
-    else if (E == 128)
-        dot_any(a, b, x, y, pairs, rows, n, 128);
-    else
-        dot_any(a, b, x, y, pairs, rows, n, E);
+    v16 scale = v16_set1(b->scale), slope = scale, one = v16_set1(1.0f);
+    v16 gain = gains ? v16_load(gains) : one;
+    v16 x = v16_mul(biases ? v16_add(s, v16_load(biases)) : s, scale);
+    if (b->cap != 0) {
+        v16 t = v16_tanh(v16_div(x, v16_set1(b->cap)));
+        slope = v16_mul(scale, v16_fnma(t, t, one));
+        x = v16_mul(t, v16_set1(b->cap));
+    }
+    v16 w = weight_of(x, one, lookup(b->shifts, rows));
+    *p = v16_mul(w, gain);
+    return back_of(w, v16_mul(a, gain), slope, lookup(b->sums, rows));
 }
 
-INLINE void pairs_cols(float *a, float *b, const float *pairs, const uint32_t *rows,
-                       const float *wa, const float *wb, size_t n, size_t E, size_t cols)
+INLINE void pairs_cols(float *dk, float *dv, const float *pairs, const uint32_t *rows,
+                       const float *d, const float *p, size_t n, size_t E, size_t cols)
 {
     v16 left[PAIR_COLS], right[PAIR_COLS];
     for (size_t c = 0; c < cols; c++) {
-        left[c] = v16_load(a + 16 * c);
-        right[c] = v16_load(b + 16 * c);
+        left[c] = v16_load(dk + 16 * c);
+        right[c] = v16_load(dv + 16 * c);
     }
     for (size_t i = 0; i < n; i++) {
         const float *pair = pairs + 2 * E * rows[i];
-        v16 x = v16_set1(wa[i]), y = v16_set1(wb[i]);
+        v16 x = v16_set1(d[i]), y = v16_set1(p[i]);
         for (size_t c = 0; c < cols; c++) {
             left[c] = v16_fma(x, v16_load(pair + 16 * c), left[c]);
             right[c] = v16_fma(y, v16_load(pair + E + 16 * c), right[c]);
         }
     }
     for (size_t c = 0; c < cols; c++) {
-        v16_store(a + 16 * c, left[c]);
-        v16_store(b + 16 * c, right[c]);
+        v16_store(dk + 16 * c, left[c]);
+        v16_store(dv + 16 * c, right[c]);
     }
 }
 
-INLINE void pairs_rest(float *a, float *b, const float *pairs, const uint32_t *rows,
-                       const float *wa, const float *wb, size_t n, size_t E, size_t lanes)
+INLINE void pairs_rest(float *dk, float *dv, const float *pairs, const uint32_t *rows,
+                       const float *d, const float *p, size_t n, size_t E, size_t lanes)
 {
-    v16 left = v16_load_n(a, lanes), right = v16_load_n(b, lanes);
+    v16 left = v16_load_n(dk, lanes), right = v16_load_n(dv, lanes);
     for (size_t i = 0; i < n; i++) {
         const float *pair = pairs + 2 * E * rows[i];
-        left = v16_fma(v16_set1(wa[i]), v16_load_n(pair, lanes), left);
-        right = v16_fma(v16_set1(wb[i]), v16_load_n(pair + E, lanes), right);
+        left = v16_fma(v16_set1(d[i]), v16_load_n(pair, lanes), left);
+        right = v16_fma(v16_set1(p[i]), v16_load_n(pair + E, lanes), right);
     }
-    v16_store_n(a, left, lanes);
-    v16_store_n(b, right, lanes);
+    v16_store_n(dk, left, lanes);
+    v16_store_n(dv, right, lanes);
 }
 
-void KH_NAME(gather_pairs)(float *a, float *b, const float *pairs, const uint32_t *rows,
-                           const float *wa, const float *wb, size_t n, size_t E)
+INLINE void back_any(float *dk, float *dv, float *ds, const float *k, const float *v,
+                     const float *pairs, const uint32_t *rows, const float *gains,
+                     const float *biases, size_t n, const kh_back *b, size_t E)
 {
+    float p[16];
+    uint32_t all[16];
+    v16 weights;
+    if (n < 16) { /* the last one fills up: its products are not used */
+        for (size_t i = 0; i < 16; i++) all[i] = rows[i < n ? i : n - 1];
+        rows = all;
+    }
+    v16 s = dot_sixteen(k, pairs, rows, n, E), a = dot_sixteen(v, pairs + E, rows, n, E);
+    v16_store(ds, back_rows(&weights, s, a, rows, gains, biases, b));
+    v16_store(p, weights);
     size_t e = 0;
     for (; e + 16 * PAIR_COLS <= E; e += 16 * PAIR_COLS)
-        pairs_cols(a + e, b + e, pairs + e, rows, wa, wb, n, E, PAIR_COLS);
-    for (; e + 16 <= E; e += 16) pairs_cols(a + e, b + e, pairs + e, rows, wa, wb, n, E, 1);
-    if (e < E) pairs_rest(a + e, b + e, pairs + e, rows, wa, wb, n, E, E - e);
+        pairs_cols(dk + e, dv + e, pairs + e, rows, ds, p, n, E, PAIR_COLS);
+    for (; e + 16 <= E; e += 16) pairs_cols(dk + e, dv + e, pairs + e, rows, ds, p, n, E, 1);
+    if (e < E) pairs_rest(dk + e, dv + e, pairs + e, rows, ds, p, n, E, E - e);
+}
+
+/* The usual widths as constants: the vectors that are the same for all rows stay in registers. */
+void KH_NAME(back_pairs)(float *dk, float *dv, float *ds, const float *k, const float *v,
+                         const float *pairs, const uint32_t *rows, const float *gains,
+                         const float *biases, size_t n, const kh_back *b, size_t E)
+{
+    if (E == 64)
+        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, 64);
+    else if (E == 128)
+        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, 128);
+    else
+        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, E);
 }

@@ -5,22 +5,16 @@
 
 #include <math.h>
 
-static void back(float *p, float *d, float scale, float shift, float sum)
+static void back(float *p, float *d, float scale, float slope, float shift, float sum)
 {
     float t = *p * scale - shift;
     *p = t > -104.5f ? expf(t) : 0.0f;
-    *d = *p > 0 ? *p * scale * (*d - sum) : 0.0f;
+    *d = *p > 0 ? *p * slope * (*d - sum) : 0.0f;
 }
 
 void softmax_back_ref(float *p, float *d, size_t n, float scale, float shift, float sum)
 {
-    for (size_t i = 0; i < n; i++) back(p + i, d + i, scale, shift, sum);
-}
-
-void softmax_back_listed_ref(float *p, float *d, const uint32_t *rows, size_t n, float scale,
-                             const float *shifts, const float *sums)
-{
-    for (size_t i = 0; i < n; i++) back(p + i, d + i, scale, shifts[rows[i]], sums[rows[i]]);
+    for (size_t i = 0; i < n; i++) back(p + i, d + i, scale, scale, shift, sum);
 }
 
 void mix_cols_ref(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
@@ -43,23 +37,24 @@ static float dot(const float *x, const float *y, size_t n)
     return lane[0];
 }
 
-void dot_pairs_ref(float *a, float *b, const float *x, const float *y, const float *pairs,
-                   const uint32_t *rows, size_t n, size_t E)
+void back_pairs_ref(float *dk, float *dv, float *ds, const float *k, const float *v,
+                    const float *pairs, const uint32_t *rows, const float *gains,
+                    const float *biases, size_t n, const kh_back *b, size_t E)
 {
     for (size_t i = 0; i < n; i++) {
-        a[i] = dot(x, pairs + 2 * E * rows[i], E);
-        b[i] = dot(y, pairs + 2 * E * rows[i] + E, E);
-    }
-}
-
-void gather_pairs_ref(float *a, float *b, const float *pairs, const uint32_t *rows, const float *wa,
-                      const float *wb, size_t n, size_t E)
-{
-    for (size_t i = 0; i < n; i++) {
-        const float *pair = pairs + 2 * E * rows[i];
+        const float *q = pairs + 2 * E * rows[i], *o = q + E;
+        float gain = gains ? gains[i] : 1.0f, p = dot(k, q, E), slope = b->scale;
+        p = (biases ? p + biases[i] : p) * b->scale;
+        if (b->cap != 0) {
+            float t = tanhf(p / b->cap);
+            slope *= fmaf(-t, t, 1.0f);
+            p = t * b->cap;
+        }
+        ds[i] = dot(v, o, E) * gain;
+        back(&p, ds + i, 1.0f, slope, b->shifts[rows[i]], b->sums[rows[i]]);
         for (size_t e = 0; e < E; e++) {
-            a[e] = fmaf(wa[i], pair[e], a[e]);
-            b[e] = fmaf(wb[i], pair[E + e], b[e]);
+            dk[e] = fmaf(ds[i], q[e], dk[e]);
+            dv[e] = fmaf(p * gain, o[e], dv[e]);
         }
     }
 }

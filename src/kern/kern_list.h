@@ -23,6 +23,8 @@
 
 enum { KH_CHAINS = 192 };
 
+struct kh_back; /* kern/grad_kern.h */
+
 #define KH_KERN_LIST(X)                                                                              \
     /* ---- unpacking: y[i] = the value of element i of a row of n elements; equal bits */           \
     X(B, void, unpack_f32_f16, (float *y, const void *x, size_t n))                                  \
@@ -173,18 +175,13 @@ enum { KH_CHAINS = 192 };
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     /* ---- attention backward: see kern/grad_kern.h for the contracts */                            \
     X(B, void, softmax_back, (float *p, float *d, size_t n, float scale, float shift, float sum))    \
-    X(B, void, softmax_back_listed,                                                                  \
-      (float *p, float *d, const uint32_t *rows, size_t n, float scale, const float *shifts,         \
-       const float *sums))                                                                           \
     X(B, void, mix_cols,                                                                             \
       (float *out, size_t ldo, const float *weights, size_t ldw, size_t cols, const float *rows,     \
        size_t R, size_t E))                                                                          \
-    X(B, void, dot_pairs,                                                                            \
-      (float *a, float *b, const float *x, const float *y, const float *pairs,                       \
-       const uint32_t *rows, size_t n, size_t E))                                                    \
-    X(B, void, gather_pairs,                                                                         \
-      (float *a, float *b, const float *pairs, const uint32_t *rows, const float *wa,                \
-       const float *wb, size_t n, size_t E))                                                         \
+    X(B, void, back_pairs,                                                                           \
+      (float *dk, float *dv, float *ds, const float *k, const float *v, const float *pairs,          \
+       const uint32_t *rows, const float *gains, const float *biases, size_t n,                      \
+       const struct kh_back *back, size_t E))                                                        \
     /* ---- feed-forward layers that keep few neurons: see kern/ff_kern.h for the contracts */       \
     X(B, void, listed_mix,                                                                           \
       (float *out, const float *weights, const uint32_t *indices, const uint32_t *begin,             \

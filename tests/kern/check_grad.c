@@ -28,45 +28,30 @@ static float *copy(const float *x, size_t n)
 }
 
 /* Weights as exp in double gives them; derivatives from the weights, to the bit. */
-static void check_back(const float *p, const float *d, const float *scores, const float *products,
-                       size_t n, const uint32_t *rows, const float *shifts, const float *sums)
+static void check_softmax(const kh_kern *kern)
 {
-    for (size_t i = 0; i < n; i++) {
-        float t = scores[i] * 0.7f - shifts[rows[i]];
-        double w = t > -104.5f ? exp((double)t) : 0.0, size = w + 1e-37;
-        check_near("weight", p + i, &w, &size, 1, 2.4e-7);
-        float expected = p[i] > 0 ? p[i] * 0.7f * (products[i] - sums[rows[i]]) : 0.0f;
-        check_bits("derivative", d + i, &expected, 1);
-    }
-}
-
-static void check_softmax(const kh_kern *kern, int listed)
-{
-    enum { ROWS = 40 };
     for (size_t n = 0; n < MOST; n++) {
-        float *scores = numbers(n), *products = numbers(n), *shifts = numbers(ROWS);
-        float *sums = numbers(ROWS), *p, *d;
-        uint32_t rows[MOST];
+        float *scores = numbers(n), *products = numbers(n), *p, *d,
+              shift = n == 17 ? INFINITY : 0.3f;
         for (size_t i = 0; i < n; i++) {
             scores[i] *= 60;
             if (i % 7 == 1) scores[i] = i % 2 ? NAN : -INFINITY;
             if (i % 14 == 1) products[i] = NAN; /* of a key without weight */
-            rows[i] = listed ? (uint32_t)(check_random() % ROWS) : 0;
         }
-        shifts[3] = INFINITY; /* a row without any key */
         p = copy(scores, n);
         d = copy(products, n);
-        if (listed)
-            kern->softmax_back_listed(p, d, rows, n, 0.7f, shifts, sums);
-        else
-            kern->softmax_back(p, d, n, 0.7f, shifts[0], sums[0]);
-        check_back(p, d, scores, products, n, rows, shifts, sums);
+        kern->softmax_back(p, d, n, 0.7f, shift, 0.125f);
+        for (size_t i = 0; i < n; i++) {
+            float t = scores[i] * 0.7f - shift;
+            double w = t > -104.5f ? exp((double)t) : 0.0, size = w + 1e-37;
+            check_near("weight", p + i, &w, &size, 1, 2.4e-7);
+            float expected = p[i] > 0 ? p[i] * 0.7f * (products[i] - 0.125f) : 0.0f;
+            check_bits("derivative", d + i, &expected, 1);
+        }
         check_bits("beyond", p + n, scores + n, 64);
         check_bits("beyond", d + n, products + n, 64);
         free(scores);
         free(products);
-        free(shifts);
-        free(sums);
         free(p);
         free(d);
     }
@@ -74,14 +59,8 @@ static void check_softmax(const kh_kern *kern, int listed)
 
 void check_softmax_back(const kh_kern *ref, const kh_kern *other)
 {
-    check_softmax(ref, 0);
-    check_softmax(other, 0);
-}
-
-void check_softmax_back_listed(const kh_kern *ref, const kh_kern *other)
-{
-    check_softmax(ref, 1);
-    check_softmax(other, 1);
+    check_softmax(ref);
+    check_softmax(other);
 }
 
 void check_mix_cols(const kh_kern *ref, const kh_kern *other)
@@ -103,48 +82,62 @@ void check_mix_cols(const kh_kern *ref, const kh_kern *other)
             }
 }
 
-void check_dot_pairs(const kh_kern *ref, const kh_kern *other)
+/* The kernel's answer in double: |gradients| and their sizes, for the bound. */
+static void check_pairs(const kh_kern *kern, size_t n, size_t E, float cap, int extra)
 {
-    for (size_t w = 0; w < WIDTHS; w++)
-        for (size_t n = 0; n < MOST; n += n < 40 ? 1 : 27) {
-            size_t E = widths[w];
-            float *pairs = numbers(MOST * 2 * E), *x = numbers(E), *y = numbers(E);
-            float *a = numbers(n), *b = numbers(n), *a2 = copy(a, n), *b2 = copy(b, n);
-            uint32_t rows[MOST];
-            for (size_t i = 0; i < n; i++) rows[i] = (uint32_t)(check_random() % MOST);
-            ref->dot_pairs(a, b, x, y, pairs, rows, n, E);
-            other->dot_pairs(a2, b2, x, y, pairs, rows, n, E);
-            check_bits("first", a2, a, n + 64);
-            check_bits("second", b2, b, n + 64);
-            free(pairs);
-            free(x);
-            free(y);
-            free(a);
-            free(b);
-            free(a2);
-            free(b2);
+    float *pairs = numbers(MOST * 2 * E), *k = numbers(E), *v = numbers(E), *shifts = numbers(MOST);
+    float *sums = numbers(MOST), *gains = numbers(16), *biases = numbers(16), *dk = numbers(E);
+    float *dv = numbers(E), ds[16 + 1];
+    uint32_t rows[16];
+    double *wanted = malloc(4 * E * sizeof *wanted), *size = wanted + 2 * E;
+    for (size_t e = 0; e < E; e++) {
+        wanted[e] = (double)dk[e];
+        wanted[E + e] = (double)dv[e];
+        size[e] = size[E + e] = 1;
+    }
+    ds[16] = 5.0f;
+    shifts[3] = INFINITY; /* a row without any key */
+    for (size_t i = 0; i < n; i++) rows[i] = i == 2 ? 3 : (uint32_t)(check_random() % MOST);
+    kh_back how = {shifts, sums, 0.3f, cap};
+    kern->back_pairs(dk, dv, ds, k, v, pairs, rows, extra ? gains : NULL, extra ? biases : NULL, n,
+                     &how, E);
+    for (size_t i = 0; i < n; i++) {
+        const float *q = pairs + 2 * E * rows[i], *o = q + E;
+        double s = extra ? (double)biases[i] : 0, a = 0, gain = extra ? (double)gains[i] : 1;
+        for (size_t e = 0; e < E; e++) {
+            s += (double)q[e] * (double)k[e];
+            a += gain * (double)o[e] * (double)v[e];
         }
+        double slope = (double)0.3f, x = s * slope;
+        if (cap > 0) {
+            double t = tanh(x / (double)cap);
+            slope *= 1 - t * t;
+            x = t * (double)cap;
+        }
+        double w = exp(x - (double)shifts[rows[i]]), d = w * slope * (a - (double)sums[rows[i]]);
+        double bound = w * (1 + fabs(a));
+        check_near("ds", ds + i, &d, &bound, 1, 2e-5);
+        for (size_t e = 0; e < E; e++) {
+            wanted[e] += d * (double)q[e];
+            wanted[E + e] += w * gain * (double)o[e];
+            size[e] += bound;
+            size[E + e] += bound;
+        }
+    }
+    assert_true(ds[16] == 5.0f);
+    check_near("dk", dk, wanted, size, E, 2e-5);
+    check_near("dv", dv, wanted + E, size + E, E, 2e-5);
+    float *all[] = {pairs, k, v, shifts, sums, gains, biases, dk, dv};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    free(wanted);
 }
 
-void check_gather_pairs(const kh_kern *ref, const kh_kern *other)
+void check_back_pairs(const kh_kern *ref, const kh_kern *other)
 {
     for (size_t w = 0; w < WIDTHS; w++)
-        for (size_t n = 0; n < MOST; n += n < 20 ? 1 : 37) {
-            size_t E = widths[w];
-            float *pairs = numbers(MOST * 2 * E), *wa = numbers(n), *wb = numbers(n);
-            float *a = numbers(E), *b = numbers(E), *a2 = copy(a, E), *b2 = copy(b, E);
-            uint32_t rows[MOST];
-            for (size_t i = 0; i < n; i++) rows[i] = (uint32_t)(check_random() % MOST);
-            ref->gather_pairs(a, b, pairs, rows, wa, wb, n, E);
-            other->gather_pairs(a2, b2, pairs, rows, wa, wb, n, E);
-            check_bits("left", a2, a, E + 64);
-            check_bits("right", b2, b, E + 64);
-            free(pairs);
-            free(wa);
-            free(wb);
-            free(a);
-            free(b);
-            free(a2);
-            free(b2);
-        }
+        for (size_t n = 1; n <= 16; n++)
+            for (int kind = 0; kind < 4; kind++) {
+                check_pairs(ref, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
+                check_pairs(other, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
+            }
 }
