@@ -65,7 +65,7 @@ static float guess(const kh_kern *kern, const float *scores, size_t n, size_t k)
         memcpy(sample + i * GROUP, scores + i * (n - GROUP) / (groups - 1), sizeof(float[GROUP]));
     float expected = (float)k * (float)size / (float)n;
     size_t rank = (size_t)(expected + 3 * sqrtf(expected)) + 1;
-    float t = kh_narrow_search(kern, sample, size, rank, rank + rank / 8, &ties);
+    float t = kh_narrow_search(kern, sample, size, rank, rank + rank / 8, -INFINITY, &ties);
     return t > -INFINITY ? nextafterf(t, -INFINITY) : t;
 }
 

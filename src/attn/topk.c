@@ -64,14 +64,14 @@ static size_t list_limit(const kh_attn_setting *setting, size_t S)
 static size_t room(const kh_attn_setting *setting, size_t S)
 {
     size_t pinned = (size_t)setting->recent + (size_t)setting->sinks;
-    return list_limit(setting, S) + (pinned < S ? pinned : S) + KH_PANEL;
+    return list_limit(setting, S) + (pinned < S ? pinned : S) + 2 * KH_PANEL;
 }
 
 static size_t reduce(const kh_tile *t, size_t r, float *values, uint32_t *indices, size_t n)
 {
     parts p = parts_of(t, r);
     size_t head = 0, tail = n;
-    float threshold;
+    float threshold = -FLT_MAX;
     while (head < n && indices[head] < p.sinks_end) head++;
     while (tail > head && indices[tail - 1] >= p.recent_begin) tail--;
     size_t kept = head + kh_narrow(t->kern, values + head, indices + head, tail - head, p.quota,

@@ -23,17 +23,6 @@ static inline size_t compress(float *values, uint32_t *indices, v16 x, uint32_t 
     return (size_t)__builtin_popcount(bits);
 }
 
-/* The same, but nothing beyond the kept lanes is touched. */
-static inline void compress_n(float *values, uint32_t *indices, v16 x, uint32_t first,
-                              uint32_t bits)
-{
-    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32((int)first));
-    __mmask16 head = v16_head((size_t)__builtin_popcount(bits));
-    _mm512_mask_storeu_ps(values, head, _mm512_maskz_compress_ps((__mmask16)bits, x));
-    _mm512_mask_storeu_epi32(indices, head, _mm512_maskz_compress_epi32((__mmask16)bits, index));
-}
-
 static inline size_t compact(float *values, uint32_t *indices, v16 x, const uint32_t *from,
                              size_t lanes, uint32_t bits)
 {

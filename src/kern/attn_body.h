@@ -251,47 +251,58 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
 
 /* Where few scores pass, one branch for 64 of them; where most groups of 64 have some, none at all: a
  * compress that keeps nothing costs less than a branch that cannot be foreseen. */
-INLINE size_t filter_back_page(float *values, uint32_t *indices, const float *s, v16 threshold,
-                               uint32_t first, int rare)
+INLINE size_t filter_page(float *values, uint32_t *indices, const float *s, v16 threshold,
+                          uint32_t first, int rare)
 {
-    size_t back = 0;
+    size_t at = 0;
     if (rare) {
         v16 top = v16_set1(-INFINITY); /* NaN gives way to it, operand by operand */
         for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + 16 * c), top);
         if (!v16_bits_ge(top, threshold)) return 0;
     }
-    for (size_t c = 4; c-- > 0;) {
+    for (size_t c = 0; c < 4; c++) {
         v16 x = v16_load(s + 16 * c);
-        uint32_t bits = v16_bits_ge(x, threshold);
-        back += (size_t)__builtin_popcount(bits);
-        compress_n(values - back, indices - back, x, first + (uint32_t)(16 * c), bits);
+        at += compress(values + at, indices + at, x, first + (uint32_t)(16 * c),
+                       v16_bits_ge(x, threshold));
     }
-    return back;
+    return at;
 }
 
+/* What passes is packed upwards in a page of its own and copied from its end: full stores everywhere,
+ * which reach at most fifteen entries below the new first one. */
 void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
                                const float *scores, size_t lds, const float *thresholds, size_t R,
                                size_t n, uint32_t first_index, size_t seen)
 {
+    float packed[16 + KH_PAGE + 16];
+    uint32_t packed_at[16 + KH_PAGE + 16];
     for (size_t r = 0; r < R; r++) {
         const float *s = scores + r * lds;
         v16 threshold = v16_set1(thresholds[r]);
-        float *v = values + r * ldc - counts[r];
-        uint32_t *at = indices + r * ldc - counts[r];
-        size_t i = n, back = 0;
-        while (i % 64 > 0) {
-            size_t lanes = (i - 1) % 16 + 1;
-            i -= lanes;
-            v16 x = v16_load_n(s + i, lanes);
-            uint32_t bits = v16_bits_ge(x, threshold) & ((1u << lanes) - 1);
-            back += (size_t)__builtin_popcount(bits);
-            compress_n(v - back, at - back, x, first_index + (uint32_t)i, bits);
-        }
         int rare = (uint64_t)counts[r] * RARE < seen;
-        for (; i > 0; i -= 64)
-            back += filter_back_page(v - back, at - back, s + i - 64, threshold,
-                                     first_index + (uint32_t)(i - 64), rare);
-        counts[r] += (uint32_t)back;
+        for (size_t end = n, begin; end > 0; end = begin) {
+            begin = (end - 1) / KH_PAGE * KH_PAGE;
+            size_t kept = 0, i = begin;
+            if (end - begin == KH_PAGE) {
+                kept = filter_page(packed + 16, packed_at + 16, s + i, threshold,
+                                   first_index + (uint32_t)i, rare);
+                i = end;
+            }
+            for (; i < end; i += 16) {
+                size_t lanes = end - i < 16 ? end - i : 16;
+                v16 x = v16_load_n(s + i, lanes);
+                uint32_t bits = v16_bits_ge(x, threshold) & ((1u << lanes) - 1);
+                kept += compress(packed + 16 + kept, packed_at + 16 + kept, x,
+                                 first_index + (uint32_t)i, bits);
+            }
+            float *v = values + r * ldc - counts[r];
+            uint32_t *at = indices + r * ldc - counts[r];
+            for (size_t c = 0; c < kept; c += 16) {
+                v16_store(v - c - 16, v16_load(packed + kept - c));
+                memcpy(at - c - 16, packed_at + kept - c, 16 * sizeof *at);
+            }
+            counts[r] += (uint32_t)kept;
+        }
     }
 }
 
@@ -449,37 +460,60 @@ INLINE float weigh(float *s, size_t n, v16 scale, v16 shift)
     return v16_sum(sum);
 }
 
-INLINE float largest(const float *s, size_t n)
+INLINE v16 shift_of(v16 m)
 {
-    size_t i = 0;
-    return v16_largest(largest_lanes(s, &i, n));
+    return v16_mul(v16_where_less(v16_set1(-INFINITY), m, m, v16_zero()), v16_set1(-KH_LOG2_E));
 }
 
-INLINE void softmax_row(float *s, float *m, float *u, float *alpha, size_t n, float scale,
-                        float top)
+INLINE void softmax_row(float *s, float *m, float *u, float *alpha, size_t n, float scale)
 {
-    float old = *m;
+    float top = KH_NAME(row_max)(s, n) * scale, old = *m, shift[16], change[16];
     *m = top > old ? top : old;
     *alpha = 1.0f;
     if (*m != old) {
-        float change[16];
         v16_store(change, v16_exp(v16_set1(old - *m)));
         *alpha = change[0];
     }
-    v16 shift = v16_set1(*m > -INFINITY ? *m * -KH_LOG2_E : 0.0f);
-    *u = *u * *alpha + weigh(s, n, v16_set1(scale * KH_LOG2_E), shift);
+    v16_store(shift, shift_of(v16_set1(*m)));
+    *u = *u * *alpha + weigh(s, n, v16_set1(scale * KH_LOG2_E), v16_set1(shift[0]));
+}
+
+/* Sixteen rows of a whole page: what is one number a row is one vector for all, so that no row waits for
+ * the end of a reduction. The same operations as softmax_row. */
+INLINE void softmax_16(float *scores, size_t lds, float *m, float *u, float *alpha, float scale)
+{
+    v16 part[16], old = v16_load(m), a = v16_set1(scale * KH_LOG2_E);
+    float shifts[16];
+    for (size_t r = 0; r < 16; r++) {
+        const float *s = scores + r * lds;
+        part[r] = v16_set1(-INFINITY);
+        for (size_t c = 0; c < 4; c++) part[r] = v16_max(v16_load(s + 16 * c), part[r]);
+    }
+    v16 top = v16_max(v16_mul(v16_largests(part), v16_set1(scale)), old);
+    v16 change = v16_where_equal(top, old, v16_set1(1.0f), v16_exp(v16_sub(old, top)));
+    v16_store(m, top);
+    v16_store(alpha, change);
+    v16_store(shifts, shift_of(top));
+    for (size_t r = 0; r < 16; r++) {
+        float *s = scores + r * lds;
+        v16 shift = v16_set1(shifts[r]);
+        part[r] = v16_zero();
+        for (size_t c = 0; c < 4; c++) {
+            v16 w = v16_exp2w(v16_fma(v16_load(s + 16 * c), a, shift));
+            v16_store(s + 16 * c, w);
+            part[r] = v16_add(part[r], w);
+        }
+    }
+    v16_store(u, v16_add(v16_mul(v16_load(u), change), v16_sums(part)));
 }
 
 void KH_NAME(softmax_rows)(float *scores, size_t lds, float *m, float *u, float *alpha, size_t R,
                            size_t n, float scale)
 {
-    for (size_t r = 0; r < R; r++) {
-        float *s = scores + r * lds;
-        if (n == KH_PAGE) /* a constant: whole pages stay in registers */
-            softmax_row(s, m + r, u + r, alpha + r, KH_PAGE, scale, largest(s, KH_PAGE) * scale);
-        else
-            softmax_row(s, m + r, u + r, alpha + r, n, scale, KH_NAME(row_max)(s, n) * scale);
-    }
+    size_t r = 0;
+    for (; n == KH_PAGE && r + 16 <= R; r += 16)
+        softmax_16(scores + r * lds, lds, m + r, u + r, alpha + r, scale);
+    for (; r < R; r++) softmax_row(scores + r * lds, m + r, u + r, alpha + r, n, scale);
 }
 
 /* ---- the mass of what is dropped */

@@ -26,7 +26,8 @@
  *                 for 16 more that may be overwritten.
  * filter_back_rows  the same for lists that grow downwards: row r's counts[r] entries lie just before
  *                 values + r * ldc, and the scores >= thresholds[r] are put, in order, before those.
- *                 Nothing at or behind the list's first entry is touched. `seen`: how many keys were
+ *                 Nothing at or behind the list's first entry is touched; 15 entries before the new first
+ *                 one may be overwritten. `seen`: how many keys were
  *                 filtered into the lists before; decides nothing but speed.
  * count_at_least  how many values are >= threshold.
  * keep_best       drops, in place and in order, all values but those > threshold and the first `ties`

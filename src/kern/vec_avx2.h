@@ -128,6 +128,12 @@ static inline v16 v16_where_less(v16 x, v16 limit, v16 y, v16 z)
     return (v16){_mm256_blendv_ps(z.a, y.a, _mm256_cmp_ps(x.a, limit.a, _CMP_LT_OQ)),
                  _mm256_blendv_ps(z.b, y.b, _mm256_cmp_ps(x.b, limit.b, _CMP_LT_OQ))};
 }
+/* Lanes of y where x equals `to`, else of z (NaN: z). */
+static inline v16 v16_where_equal(v16 x, v16 to, v16 y, v16 z)
+{
+    return (v16){_mm256_blendv_ps(z.a, y.a, _mm256_cmp_ps(x.a, to.a, _CMP_EQ_OQ)),
+                 _mm256_blendv_ps(z.b, y.b, _mm256_cmp_ps(x.b, to.b, _CMP_EQ_OQ))};
+}
 /* Bit i: lane i of x is above (at least) that of y; NaN never. */
 static inline uint32_t v16_bits_gt(v16 x, v16 y)
 {
@@ -188,6 +194,18 @@ static inline float v16_largest(v16 x)
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
 
+/* Lane i: the sum, the largest, of x[i]. */
+#define V16_ACROSS(name, reduce)                                                                   \
+    static inline v16 name(const v16 *x /* [16] */)                                                \
+    {                                                                                              \
+        float y[16];                                                                               \
+        for (size_t i = 0; i < 16; i++) y[i] = reduce(x[i]);                                       \
+        return v16_load(y);                                                                        \
+    }
+V16_ACROSS(v16_sums, v16_sum)
+V16_ACROSS(v16_largests, v16_largest)
+
+#undef V16_ACROSS
 #undef V16_UNARY
 #undef V16_BINARY
 #include "kern/vec_math.h"

@@ -110,6 +110,10 @@ static inline v16 v16_where_less(v16 x, v16 limit, v16 y, v16 z)
 {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, limit, _CMP_LT_OQ), z, y);
 }
+static inline v16 v16_where_equal(v16 x, v16 to, v16 y, v16 z)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, to, _CMP_EQ_OQ), z, y);
+}
 static inline uint32_t v16_bits_gt(v16 x, v16 y)
 {
     return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ);
@@ -152,6 +156,27 @@ static inline float v16_largest(v16 x)
     z = _mm_max_ps(z, _mm_movehl_ps(z, z));
     return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
 }
+
+/* Sixteen reductions at once: each level pairs what the levels of v16_sum pair. */
+#define V16_FOLD(a, b, op, shuffle, low, high) op(shuffle(a, b, low), shuffle(a, b, high))
+#define V16_ACROSS(name, op)                                                                       \
+    static inline v16 name(const v16 *x /* [16] */)                                                \
+    {                                                                                              \
+        v16 y[8], z[4], w[2];                                                                      \
+        for (size_t i = 0; i < 8; i++)                                                             \
+            y[i] = V16_FOLD(x[i], x[i + 8], op, _mm512_shuffle_f32x4, 0x44, 0xee);                 \
+        for (size_t i = 0; i < 4; i++)                                                             \
+            z[i] = V16_FOLD(y[i], y[i + 4], op, _mm512_shuffle_f32x4, 0x88, 0xdd);                 \
+        for (size_t i = 0; i < 2; i++)                                                             \
+            w[i] = V16_FOLD(z[i], z[i + 2], op, _mm512_shuffle_ps, 0x44, 0xee);                    \
+        v16 v = V16_FOLD(w[0], w[1], op, _mm512_shuffle_ps, 0x88, 0xdd);                           \
+        return _mm512_permutexvar_ps(                                                              \
+            _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), v);           \
+    }
+V16_ACROSS(v16_sums, _mm512_add_ps)
+V16_ACROSS(v16_largests, _mm512_max_ps)
+#undef V16_ACROSS
+#undef V16_FOLD
 
 #include "kern/vec_math.h"
 

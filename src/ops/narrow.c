@@ -11,6 +11,7 @@
 
 #include "tensor/half.h"
 
+#include <float.h>
 #include <math.h>
 
 /* -0 lies just below +0, which no count can tell apart. */
@@ -42,9 +43,10 @@ static uint32_t between(uint32_t low, uint32_t high, size_t below, size_t above,
 }
 
 float kh_narrow_search(const kh_kern *kern, const float *values, size_t n, size_t least,
-                       size_t most, size_t *ties)
+                       size_t most, float floor, size_t *ties)
 {
-    uint32_t low = rank_of(kern->row_min(values, n)), high = rank_of(kern->row_max(values, n)) + 1;
+    uint32_t low = rank_of(floor > -FLT_MAX ? floor : kern->row_min(values, n)),
+             high = rank_of(kern->row_max(values, n)) + 1;
     size_t below = n, above = 0;
     *ties = SIZE_MAX;
     if (low >= high) return -INFINITY;
@@ -71,9 +73,10 @@ size_t kh_narrow(const kh_kern *kern, float *values, uint32_t *indices, size_t n
     if (n <= most) return n;
     if (least == 0) return 0;
     size_t ties, slack = least + least / 4;
-    if (most < slack && n > slack + least / 4) /* an exact bound takes more counts: of a shorter list */
+    if (most < slack &&
+        n > slack + least / 4) /* an exact bound takes more counts: of a shorter list */
         n = kh_narrow(kern, values, indices, n, least, slack, threshold);
     if (n <= most) return n;
-    *threshold = kh_narrow_search(kern, values, n, least, most, &ties);
+    *threshold = kh_narrow_search(kern, values, n, least, most, *threshold, &ties);
     return kern->keep_best(values, indices, n, *threshold, ties);
 }

@@ -6,12 +6,13 @@
 
 /* A value t with least <= #{values >= t} <= most, 1 <= least, most < n. Where ties leave none, t is the
  * largest with more than `most`, and *ties (else SIZE_MAX) how many of those equal to t belong to the
- * `least` largest. -INFINITY where all values are NaN. */
+ * `least` largest. -INFINITY where all values are NaN. `floor`: no value is smaller, where it is above -FLT_MAX. */
 float kh_narrow_search(const kh_kern *kern, const float *values /* [n] */, size_t n, size_t least,
-                       size_t most, size_t *ties);
+                       size_t most, float floor, size_t *ties);
 
 /* Keeps at least `least` and at most `most` of n values (no NaN), the largest, in order, ties to the front;
- * returns how many. Where something was dropped, *threshold becomes the value that a later one has to
+ * returns how many. *threshold says before what no value is smaller than (-FLT_MAX or less: nothing);
+ * where something was dropped, it becomes the value that a later one has to
  * exceed to belong to the `least` largest. */
 size_t kh_narrow(const kh_kern *kern, float *values /* [n] */, uint32_t *indices /* [n] */,
                  size_t n, size_t least, size_t most, float *threshold);
