@@ -90,7 +90,7 @@ static kh_status compare(kh_score *s, const float *logits, double norm, size_t i
     float shift = (float)norm;
     for (size_t i = 0; i < s->V; i++)
         kl += (double)(s->scratch[i] * (s->other[i] - (logits[i] - shift)));
-    s->kl += kl;
+    s->kl += kl > 0 ? kl : kl < 0 ? 0 : kl; /* below 0 by rounding alone */
     s->compared++;
     s->same += largest(logits, s->V) == largest(s->other, s->V);
     return KH_OK;
