@@ -50,24 +50,24 @@ static void mix_panel(const kh_kern *kern, float *y, const float *weights, size_
         memcpy(y + r * D + from, part + r * KH_FF_PANEL, cols * sizeof *y);
 }
 
-/* y [rows][D] += weights [rows][ldw] * values [n][D], rows <= GROUP, n <= NEURONS; panel [n][64]. */
-static void multiply(const kh_kern *kern, float *y, const float *weights, size_t ldw, size_t rows,
-                     const float *values, size_t n, size_t D, float *panel)
+/* Rows values [n][D], n <= NEURONS, as panels [D / 64][NEURONS][64]. */
+static void make_panels(float *panels, const float *values, size_t n, size_t D)
 {
-    for (size_t p = 0; p * KH_FF_PANEL < D; p++) {
-        kh_ff_copy_panel(panel, values, n, D, p);
-        mix_panel(kern, y, weights, ldw, rows, panel, n, D, p);
-    }
+    for (size_t p = 0; p * KH_FF_PANEL < D; p++)
+        kh_ff_copy_panel(panels + p * NEURONS * KH_FF_PANEL, values, n, D, p);
 }
 
-static size_t panel_need(void)
+/* y [rows][D] += weights [rows][NEURONS] * the rows of such panels, rows <= GROUP. */
+static void multiply(const kh_kern *kern, float *y, const float *weights, size_t rows,
+                     const float *panels, size_t n, size_t D)
 {
-    return kh_arena_need(NEURONS * KH_FF_PANEL * sizeof(float));
+    for (size_t p = 0; p * KH_FF_PANEL < D; p++)
+        mix_panel(kern, y, weights, NEURONS, rows, panels + p * NEURONS * KH_FF_PANEL, n, D, p);
 }
 
-static float *take_panel(kh_arena *scratch)
+static size_t panels_bytes(const kh_ff_args *a)
 {
-    return kh_arena_take(scratch, NEURONS * KH_FF_PANEL * sizeof(float));
+    return kh_ff_panels(a) * NEURONS * KH_FF_PANEL * sizeof(float);
 }
 
 static size_t at_most(size_t n, size_t most)
@@ -109,18 +109,21 @@ static void mix_item(void *context, size_t item, int worker)
     const uint32_t *end = w->begin + kh_ff_blocks(w->args) * w->T + row;
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
     float *part = kh_arena_take(&w->scratch[worker], GROUP * NEURONS * sizeof *part);
-    float *panel = take_panel(&w->scratch[worker]);
+    float *panels = kh_arena_take(&w->scratch[worker], panels_bytes(w->args));
     uint32_t *at = kh_arena_take(&w->scratch[worker], ROWS * sizeof *at);
     float *y = j->y + row * D;
     memcpy(at, w->begin + row, rows * sizeof *at);
     memset(y, 0, rows * D * sizeof *y);
-    for (size_t first = 0; first < F; first += NEURONS)
+    for (size_t first = 0; first < F; first += NEURONS) {
+        size_t n = at_most(F - first, NEURONS);
+        make_panels(panels, j->pair->w + first * D, n, D);
         for (size_t r = 0; r < rows; r += GROUP) {
-            size_t some = at_most(rows - r, GROUP), n = at_most(F - first, NEURONS);
+            size_t some = at_most(rows - r, GROUP);
             for (size_t i = 0; i < some; i++)
                 at[r + i] = spread(part + i * NEURONS, j, at[r + i], end[r + i], first, n);
-            multiply(w->kern, y + r * D, part, NEURONS, some, j->pair->w + first * D, n, D, panel);
+            multiply(w->kern, y + r * D, part, some, panels, n, D);
         }
+    }
     add_bias(w, y, j->bias, rows);
     kh_arena_rewind(&w->scratch[worker], mark);
 }
@@ -133,8 +136,7 @@ void kh_ff_mix_dense(kh_ff_work *w, float *y, const float *bias, const kh_ff_pai
 
 size_t kh_ff_mix_dense_scratch(const kh_ff_args *a)
 {
-    (void)a;
-    return kh_arena_need(GROUP * NEURONS * sizeof(float)) + panel_need() +
+    return kh_arena_need(GROUP * NEURONS * sizeof(float)) + kh_arena_need(panels_bytes(a)) +
            kh_arena_need(ROWS * sizeof(uint32_t));
 }
 
@@ -146,20 +148,22 @@ static void forward_item(void *context, size_t item, int worker)
     const kh_ff_args *a = w->args;
     size_t D = a->width, row = item * ROWS, rows = at_most(a->rows - row, ROWS);
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
-    float *y = a->y + row * D, *panel = take_panel(&w->scratch[worker]);
+    float *y = a->y + row * D;
+    float *panels = kh_arena_take(&w->scratch[worker], panels_bytes(a));
     kh_ff_scorer s;
     kh_ff_scorer_open(&s, a, w->kern, &w->scratch[worker], a->x + row * D, rows);
     memset(y, 0, rows * D * sizeof *y);
     for (size_t first = 0; first < a->hidden; first += s.neurons) {
         size_t n = at_most(a->hidden - first, s.neurons);
         kh_ff_scorer_block(&s, first, n, a->up != NULL);
+        make_panels(panels, a->out + first * D, n, D);
         for (size_t r = 0; r < rows; r += GROUP) {
             size_t some = at_most(rows - r, GROUP);
             kh_ff_scorer_group(&s, r, some, first, n, a->up != NULL);
             for (size_t i = 0; i < some; i++)
                 kh_ff_act_row(w->kern, a->act, s.scores + i * NEURONS, s.scores + i * NEURONS,
                               a->up ? s.up_scores + i * NEURONS : NULL, n);
-            multiply(w->kern, y + r * D, s.scores, NEURONS, some, a->out + first * D, n, D, panel);
+            multiply(w->kern, y + r * D, s.scores, some, panels, n, D);
         }
     }
     add_bias(w, y, a->out_bias, rows);
@@ -169,7 +173,8 @@ static void forward_item(void *context, size_t item, int worker)
 kh_status kh_ff_dense_forward(const kh_ff_args *a)
 {
     kh_ff_work w;
-    kh_status status = kh_ff_open(&w, a, 0, panel_need() + kh_ff_scorer_need(a, ROWS));
+    kh_status status = kh_ff_open(&w, a, 0,
+                                  kh_arena_need(panels_bytes(a)) + kh_ff_scorer_need(a, ROWS));
     if (status == KH_OK) kh_parallel_for(&w.pool, (a->rows + ROWS - 1) / ROWS, forward_item, &w);
     kh_ff_close(&w);
     return status;
@@ -184,6 +189,7 @@ typedef struct backward {
     float *x_tiles, *dy_tiles;   /* [T / 12][D][12] */
     float *x, *dy;               /* panels of rows: [D / 64][T][64] */
     float *in, *up, *out;        /* panels of the block: [512 / 16][D][16] */
+    float *in_cols, *up_cols;    /* the same by columns: [512 / 64][D / 64][64][64] */
     float *a_by, *ds_by, *du_by; /* [512][T] */
 } backward;
 
@@ -196,6 +202,17 @@ static void tile_item(void *context, size_t item, int worker)
     (void)worker;
     b->w.kern->product_pack(b->x_tiles + t * D, KH_PRODUCT_TILE, a->x + from, rows, D);
     b->w.kern->product_pack(b->dy_tiles + t * D, KH_PRODUCT_TILE, b->g->dy + from, rows, D);
+}
+
+static void cols_item(void *context, size_t item, int worker)
+{
+    const backward *b = context;
+    const kh_ff_args *a = b->w.args;
+    size_t D = a->width, i = item * NEURONS, n = at_most(b->n - i, NEURONS);
+    size_t from = (b->neuron + i) * D, to = item * panels_bytes(a) / sizeof(float);
+    (void)worker;
+    make_panels(b->in_cols + to, a->in + from, n, D);
+    if (a->up) make_panels(b->up_cols + to, a->up + from, n, D);
 }
 
 static void panel_item(void *context, size_t item, int worker)
@@ -238,11 +255,10 @@ static void rows_item(void *context, size_t item, int worker)
     size_t D = a->width, T = w->T, t = item * GROUP, rows = at_most(T - t, GROUP);
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
     float *s = kh_arena_take(&w->scratch[worker], 3 * GROUP * NEURONS * sizeof *s);
-    float *panel = take_panel(&w->scratch[worker]);
     float *u = s + GROUP * NEURONS, *da = u + GROUP * NEURONS;
     const float *x = b->x_tiles + t * D, *dy = b->dy_tiles + t * D;
     for (size_t i = 0; i < b->n; i += NEURONS) {
-        size_t n = at_most(b->n - i, NEURONS), from = (b->neuron + i) * D;
+        size_t n = at_most(b->n - i, NEURONS), at = i / NEURONS * panels_bytes(a) / sizeof(float);
         w->kern->product_gemm(s, NEURONS, b->in + i * D, n, x, rows, D);
         if (a->up) w->kern->product_gemm(u, NEURONS, b->up + i * D, n, x, rows, D);
         w->kern->product_gemm(da, NEURONS, b->out + i * D, n, dy, rows, D);
@@ -251,8 +267,8 @@ static void rows_item(void *context, size_t item, int worker)
             slopes(w, s + r * NEURONS, u + r * NEURONS, da + r * NEURONS, n);
         }
         float *dx = b->g->dx ? b->g->dx + (w->first + t) * D : NULL;
-        if (dx) multiply(w->kern, dx, da, NEURONS, rows, a->in + from, n, D, panel);
-        if (dx && a->up) multiply(w->kern, dx, u, NEURONS, rows, a->up + from, n, D, panel);
+        if (dx) multiply(w->kern, dx, da, rows, b->in_cols + at, n, D);
+        if (dx && a->up) multiply(w->kern, dx, u, rows, b->up_cols + at, n, D);
         transpose(b->a_by + i * T + t, T, s, rows, n);
         transpose(b->ds_by + i * T + t, T, da, rows, n);
         if (a->up) transpose(b->du_by + i * T + t, T, u, rows, n);
@@ -297,12 +313,15 @@ static kh_status open_backward(backward *b, const kh_ff_args *a, size_t T)
     size_t columns = kh_ff_panels(a) * KH_FF_PANEL;
     KH_TRY(kh_ff_open(&b->w, a,
                       2 * tiles + 2 * kh_arena_need(T * columns * sizeof(float)) +
+                          2 * kh_arena_need(BLOCK * columns * sizeof(float)) +
                           3 * (panels + blocks),
-                      panel_need() + kh_arena_need(3 * GROUP * NEURONS * sizeof(float))));
+                      kh_arena_need(3 * GROUP * NEURONS * sizeof(float))));
     kh_arena *arena = &b->w.step;
     float **all[] = {&b->in, &b->up, &b->out, &b->a_by, &b->ds_by, &b->du_by};
     KH_TRY(kh_arena_new(arena, &b->x_tiles, rows * D, sizeof(float)));
     KH_TRY(kh_arena_new(arena, &b->dy_tiles, rows * D, sizeof(float)));
+    KH_TRY(kh_arena_new(arena, &b->in_cols, BLOCK * columns, sizeof(float)));
+    KH_TRY(kh_arena_new(arena, &b->up_cols, BLOCK * columns, sizeof(float)));
     KH_TRY(kh_arena_new(arena, &b->x, T * columns, sizeof(float)));
     KH_TRY(kh_arena_new(arena, &b->dy, T * columns, sizeof(float)));
     for (size_t i = 0; i < 6; i++)
@@ -325,6 +344,7 @@ kh_status kh_ff_dense_backward(const kh_ff_args *a, const kh_ff_gradients *g)
         for (b.neuron = 0; b.neuron < a->hidden; b.neuron += b.n) {
             b.n = at_most(a->hidden - b.neuron, BLOCK);
             kh_parallel_for(&w->pool, (b.n + KH_PANEL_ROWS - 1) / KH_PANEL_ROWS, panel_item, &b);
+            if (g->dx) kh_parallel_for(&w->pool, (b.n + NEURONS - 1) / NEURONS, cols_item, &b);
             kh_parallel_for(&w->pool, (w->T + GROUP - 1) / GROUP, rows_item, &b);
             kh_parallel_for(&w->pool, (b.n + GROUP - 1) / GROUP, neurons_item, &b);
         }

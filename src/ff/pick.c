@@ -60,8 +60,8 @@ void kh_pick_offer(kh_pick *p, size_t row, size_t rows, const float *scores, siz
 
 size_t kh_pick_finish(kh_pick *p, size_t row)
 {
-    float threshold;
-    return p->counts[row] = (uint32_t)kh_narrow(p->kern, p->values + row * p->ld,
-                                                p->indices + row * p->ld, p->counts[row], p->k,
-                                                p->k, &threshold);
+    size_t at = row * p->ld;
+    p->counts[row] = (uint32_t)kh_narrow(p->kern, p->values + at, p->indices + at, p->counts[row],
+                                         p->k, p->k, p->thresholds + row);
+    return p->counts[row];
 }
