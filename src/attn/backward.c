@@ -24,13 +24,15 @@
  *
  * Rejected: to gather keys and values by row, and keys again for dq (half again as much traffic, most of
  * it from the third level); a counting sort in the place of the queues (two more passes over the
- * lists, 5 % of the time); prefetching the next sixteen rows (no gain). */
+ * lists, 5 % of the time); to ask for the next sixteen rows while these are worked on (a fifth slower:
+ * the loads that ask compete with those that read). */
 #include "attn/backward.h"
 
 #include "attn/bias.h"
 #include "base/alloc.h"
 #include "base/arena.h"
 #include "base/fail.h"
+#include "kern/attn_kern.h"
 #include "kern/grad_kern.h"
 
 #include <math.h>
@@ -43,7 +45,8 @@ enum {
     LEAST_RANGE = 64, /* keys */
     MOST_RANGE = 2048,
     BLOCK = 16,             /* rows that wait at a key: what back_pairs takes at a time */
-    CHUNK_FLOATS = 1 << 17, /* of pairs: 512 KiB */
+    ASK = 14,               /* waiting rows at which the key itself is asked for */
+    CHUNK_FLOATS = 1 << 16, /* of pairs: 256 KiB */
     CHUNK_ENTRIES = 1 << 17 /* kept keys */
 };
 
@@ -222,6 +225,21 @@ static float bias_of(const work *w, size_t r, size_t j)
     return distances ? distances[w->biases[r] + j] : 0.0f;
 }
 
+/* A key's part of the arrays. */
+typedef struct vectors {
+    const float *k, *v;
+    float *dk, *dv; /* NULL: not wanted */
+} vectors;
+
+static inline vectors vectors_of(const work *w, size_t j)
+{
+    const kh_attn_back *b = w->back;
+    size_t k = w->run.b * b->k.batch + w->run.g * b->k.head + j * b->k.row;
+    size_t v = w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row;
+    return (vectors){b->args->k + k, b->args->v + v, b->gradients->dk ? b->gradients->dk + k : NULL,
+                     b->gradients->dv ? b->gradients->dv + v : NULL};
+}
+
 /* Key j and n of its rows. */
 static void do_block(const work *w, const queues *s, size_t begin, size_t in, size_t n)
 {
@@ -230,20 +248,28 @@ static void do_block(const work *w, const queues *s, size_t begin, size_t in, si
     kh_back how = {w->shifts, w->sums, b->layer->scale, b->layer->softcap};
     const kh_attn_bias *bias = b->layer->bias;
     float ds[BLOCK], gains[BLOCK], biases[BLOCK] = {0};
-    size_t j = begin + in;
-    const float *k = keys_of(w) + j * b->k.row;
-    const float *v = b->args->v + w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row;
-    float *dk = b->gradients->dk, *dv = b->gradients->dv;
-    dk = dk ? dk + w->run.b * b->k.batch + w->run.g * b->k.head + j * b->k.row : s->spare;
-    dv = dv ? dv + w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row : s->spare + w->E;
+    vectors x = vectors_of(w, begin + in);
     if (b->drop) {
         for (size_t i = 0; i < n; i++) gains[i] = 1.0f;
-        kh_attn_drop_column(b->drop, w->bits, rows, gains, j, n);
+        kh_attn_drop_column(b->drop, w->bits, rows, gains, begin + in, n);
     }
-    for (size_t i = 0; bias && i < n; i++) biases[i] = bias_of(w, rows[i], j);
-    b->kern->back_pairs(dk, dv, ds, k, v, w->pairs, rows, b->drop ? gains : NULL,
-                        bias ? biases : NULL, n, &how, w->E);
+    for (size_t i = 0; bias && i < n; i++) biases[i] = bias_of(w, rows[i], begin + in);
+    b->kern->back_pairs(x.dk ? x.dk : s->spare, x.dv ? x.dv : s->spare + w->E, ds, x.k, x.v,
+                        w->pairs, rows, b->drop ? gains : NULL, bias ? biases : NULL, n, &how,
+                        w->E);
     for (size_t i = 0; i < n; i++) w->ds[at[i]] = ds[i];
+}
+
+/* What do_block will need of key j. */
+static inline void ask_for(const work *w, size_t j)
+{
+    vectors x = vectors_of(w, j);
+    for (size_t e = 0; e < w->E; e += KH_PANEL) {
+        __builtin_prefetch(x.k + e);
+        __builtin_prefetch(x.v + e);
+        if (x.dk) __builtin_prefetch(x.dk + e, 1);
+        if (x.dv) __builtin_prefetch(x.dv + e, 1);
+    }
 }
 
 static inline __attribute__((always_inline)) void do_range(const work *w, const queues *s,
@@ -261,6 +287,7 @@ static inline __attribute__((always_inline)) void do_range(const work *w, const 
             uint32_t in = entry(list, i, wide) - begin, full = s->count[in]++;
             s->rows[in * BLOCK + full] = r;
             s->at[in * BLOCK + full] = r * K + i;
+            if (full == ASK) ask_for(w, begin + in);
             if (full < BLOCK - 1) continue;
             do_block(w, s, begin, in, BLOCK);
             s->count[in] = 0;
