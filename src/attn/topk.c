@@ -5,7 +5,7 @@
  * filtered at once, while their scores are in the first-level cache; what reaches a row's threshold is
  * put in front of its list:
  *
- *     row    | ... <- grows | sinks | candidates ...... <= 4k + 64 | recent |      ascending positions
+ *     row    | ... <- grows | sinks | candidates ...... <= 2k + 64 | recent |      ascending positions
  *
  * When the candidates' part is full it is tightened: a threshold t is searched by counting such that
  * k <= #{score >= t} <= 1.25 k; those stay, and further scores must reach t. That never loses a key of
@@ -34,7 +34,7 @@
 #include <string.h>
 
 enum {
-    LIST_FACTOR = 4,
+    LIST_FACTOR = 2,
     GROUP = 12 /* rows whose scores of a page are used while they are in the first-level cache */
 };
 
