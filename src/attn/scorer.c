@@ -11,7 +11,10 @@
  * do not depend on how a prompt was cut into batches.
  *
  * Indices: scores are known; scale, cap, softmax over the kept ones, and a gather of value rows
- * straight from the pages in their storage type.
+ * straight from the pages in their storage type. The tail's mass is what tail_rows says of all visible
+ * scores less what it says of the kept ones.
+ *
+ * Masks and biases by distance (attn/bias.h) are added to raw scores here, before any method sees them.
  *
  * Scores that are NaN or -inf have no weight; a row without any weight gives 0. Scale is positive and
  * the soft cap is monotone, which is why methods select on raw scores.
