@@ -2,8 +2,8 @@
  *
  *     out[b][h][t] = sum over kept j of p_j v[b][g][j],  p = softmax over kept j of scale * q[b][h][t] . k[b][g][j]
  *
- * where g = h / (H / G). Without a model; memory beyond the arrays is one copy of the keys and values
- * of one batch entry, and grows with T k, never with T S. */
+ * where g = h / (H / G). Without a model; memory beyond the arrays is a copy of the keys and values of
+ * some heads (16 MiB, or of one head; of all heads where they have settings of their own), never T S. */
 #ifndef KEYHOLE_ATTENTION_H
 #define KEYHOLE_ATTENTION_H
 

@@ -1,12 +1,13 @@
 /* Attention on plain arrays: include/keyhole/attention.h over the op of the forward pass.
  *
- * Each batch entry becomes a sequence of its own in one f32 page pool that is used again for the next:
- * keys are laid out in panels once, which is the only copy that scales with S. Queries go through in
- * blocks of BLOCK tokens, copied to and from the op's order ([T][H][E]), so the rest of the memory does
- * not grow with T. What the caller wants to keep for the backward pass (`saved`) is written where the op
- * finishes a row.
+ * Key heads of one batch entry become a sequence in an f32 page pool that is used again for the next:
+ * keys are laid out in panels once, which is the only copy that scales with S. Where all heads share a
+ * setting, as many key heads go at a time as fit COPY bytes. Queries go through in blocks of tokens,
+ * copied to and from the op's order ([T][H][E]), so the rest of the memory does not grow with T. What the
+ * caller wants to keep for the backward pass (`saved`) is written where the op finishes a row.
  *
- *     for b:  k, v -> pages;   for blocks of T:  q -> [n][H][E] -> kh_attn_attend -> [n][H][E] -> out
+ *     for b, key heads:  k, v -> pages
+ *         for blocks of T:  q -> [n][heads][E] -> kh_attn_attend -> [n][heads][E] -> out
  */
 #include "api/attention_args.h"
 #include "attn/save.h"
@@ -16,30 +17,71 @@
 
 #include <string.h>
 
-enum { BLOCK = 512 };
+enum { BLOCK = 512 /* tokens, when all heads go at a time */, COPY = 16 << 20 /* bytes */ };
 
 typedef struct work {
     kh_attention_call call;
+    int groups, heads;    /* key heads and query heads that go at a time */
+    kh_attn_plan *shared; /* for so many heads; NULL: all go at a time */
+    size_t block;         /* tokens */
     kh_kv_pool *pages;
     kh_kv *kv;
     kh_arena step, *scratch; /* [pool.threads] */
-    float *rows, *z;         /* [BLOCK][H][E] */
+    float *rows, *z;         /* [block][heads][E] */
     kh_attn_stats stats;
 } work;
+
+/* Key heads at a time: a divisor of all. Heads with settings of their own go together. */
+static void choose_groups(work *w)
+{
+    const kh_attention_args *a = w->call.args;
+    int G = w->call.layer.G, groups = G;
+    size_t bytes = 2 * a->keys * (size_t)a->width * sizeof(float);
+    w->groups = G;
+    w->heads = a->heads;
+    for (int head = 1; head < a->heads; head++)
+        if (kh_attn_plan_at(w->call.plan, KH_PHASE_PREFILL, 0, head) !=
+            kh_attn_plan_at(w->call.plan, KH_PHASE_PREFILL, 0, 0))
+            return;
+    while (groups > 1 && (G % groups != 0 || (size_t)groups * bytes > COPY)) groups--;
+    if (groups == G ||
+        kh_attn_plan_parse(&w->shared, kh_attn_plan_text(w->call.plan), 1, a->heads / G * groups))
+        return;
+    w->groups = groups;
+    w->heads = a->heads / G * groups;
+}
+
+/* What key heads from g on are to the op. */
+static kh_attn_layer layer_of(const work *w, int g, kh_attn_bias *bias)
+{
+    kh_attn_layer layer = w->call.layer;
+    layer.G = w->groups;
+    layer.H = w->heads;
+    *bias = w->call.bias;
+    if (bias->distances) bias->distances += (size_t)(g / w->groups * w->heads) * bias->span;
+    if (layer.bias) layer.bias = bias;
+    return layer;
+}
 
 static kh_status open_work(work *w)
 {
     const kh_attention_args *a = w->call.args;
     int threads = w->call.pool.threads;
-    size_t H = (size_t)a->heads, E = (size_t)a->width, step, scratch;
-    size_t block = a->queries < BLOCK ? a->queries : BLOCK;
-    kh_kv_shape shape = {1, w->call.layer.G, a->width, a->width, KH_TYPE_F32, KH_TYPE_F32};
+    choose_groups(w);
+    size_t H = (size_t)w->heads, E = (size_t)a->width, step, scratch;
+    size_t block = BLOCK * (size_t)(a->heads / w->heads);
+    if (block > a->queries) block = a->queries;
+    w->block = block;
+    kh_attn_bias bias;
+    kh_attn_layer layer = layer_of(w, 0, &bias);
+    kh_kv_shape shape = {1, w->groups, a->width, a->width, KH_TYPE_F32, KH_TYPE_F32};
     KH_TRY(kh_kv_pool_open(&w->pages, &shape, (a->keys + KH_PAGE - 1) / KH_PAGE));
     KH_TRY(kh_kv_open(&w->kv, w->pages, a->keys));
     KH_TRY(kh_new(&w->rows, block * H * E, sizeof *w->rows, "the queries of attention"));
     KH_TRY(kh_new(&w->z, block * H * E, sizeof *w->z, "the output of attention"));
     KH_TRY(kh_new(&w->scratch, (size_t)threads, sizeof *w->scratch, "the threads of attention"));
-    kh_attn_need(w->call.plan, &w->call.layer, &shape, block, a->keys, &step, &scratch);
+    kh_attn_need(w->shared ? w->shared : w->call.plan, &layer, &shape, block, a->keys, &step,
+                 &scratch);
     KH_TRY(kh_arena_init(&w->step, "attention", step));
     for (int i = 0; i < threads; i++)
         KH_TRY(kh_arena_init(&w->scratch[i], "attention scratch", scratch));
@@ -55,13 +97,14 @@ static void close_work(work *w)
     kh_free(w->z);
     kh_kv_close(w->kv);
     kh_kv_pool_close(w->pages);
+    kh_attn_plan_free(w->shared);
 }
 
-/* Where rows [first ...) of batch entry b go in the caller's arrays. */
-static kh_attn_save save_of(const work *w, size_t b, size_t first)
+/* Where rows [first ...) of the heads from `head` on, over all batch entries, go in the caller's arrays. */
+static kh_attn_save save_of(const work *w, size_t head, size_t first)
 {
     const kh_attention_saved *s = w->call.args->saved;
-    size_t T = w->call.args->queries, at = b * (size_t)w->call.args->heads * T;
+    size_t T = w->call.args->queries, at = head * T;
     int wide = kh_attention_wide(w->call.args);
     char *indices = s->indices;
     return (kh_attn_save){.kept = s->kept,
@@ -74,58 +117,61 @@ static kh_attn_save save_of(const work *w, size_t b, size_t first)
                           .u = s->u + at};
 }
 
-/* Tokens [first, first + n) of one batch entry. */
-static kh_status attend_block(work *w, size_t b, size_t first, size_t n)
+/* Tokens [first, first + n) of the key heads from g on of one batch entry. */
+static kh_status attend_block(work *w, size_t b, int g, size_t first, size_t n)
 {
     const kh_attention_call *c = &w->call;
     const kh_attention_args *a = c->args;
-    size_t H = (size_t)a->heads, E = (size_t)a->width;
+    size_t H = (size_t)w->heads, E = (size_t)a->width, head = (size_t)(g / w->groups * w->heads);
+    const float *q = a->q + b * c->q.batch + head * c->q.head + first * c->q.row;
+    float *out = a->out + b * c->out.batch + head * c->out.head + first * c->out.row;
     for (size_t t = 0; t < n; t++)
         for (size_t h = 0; h < H; h++)
-            memcpy(w->rows + (t * H + h) * E,
-                   a->q + b * c->q.batch + h * c->q.head + (first + t) * c->q.row,
-                   E * sizeof(float));
+            memcpy(w->rows + (t * H + h) * E, q + h * c->q.head + t * c->q.row, E * sizeof *q);
     size_t before = a->mask == KH_ATTENTION_CAUSAL ? a->keys - a->queries : 0;
     kh_span span = {.rows = n, .position = (int32_t)(before + first)};
     kh_batch batch = {.n = n, .spans = &span, .span_count = 1};
     kh_attn_drop drop = c->drop;
-    drop.head = b * H;
+    drop.head = b * (size_t)a->heads + head;
     drop.row = first;
     kh_attn_save save = {0};
-    if (a->saved) save = save_of(w, b, first);
+    if (a->saved) save = save_of(w, b * (size_t)a->heads + head, first);
+    kh_attn_bias bias;
+    kh_attn_layer layer = layer_of(w, g, &bias);
     kh_run run = {.step = &w->step,
                   .pool = &c->pool,
                   .scratch = w->scratch,
                   .kern = kh_kern_get(kh_cpu_isa()),
                   .batch = &batch,
                   .kv_self = &w->kv,
-                  .attn = c->plan,
+                  .attn = w->shared ? w->shared : c->plan,
                   .save = a->saved ? &save : NULL,
                   .drop = a->dropout.rate > 0 ? &drop : NULL,
                   .stats = a->stats ? &w->stats : NULL};
-    KH_TRY(kh_attn_attend(&run, &c->layer, w->z, w->rows));
+    KH_TRY(kh_attn_attend(&run, &layer, w->z, w->rows));
     for (size_t t = 0; t < n; t++)
         for (size_t h = 0; h < H; h++)
-            memcpy(a->out + b * c->out.batch + h * c->out.head + (first + t) * c->out.row,
-                   w->z + (t * H + h) * E, E * sizeof(float));
+            memcpy(out + h * c->out.head + t * c->out.row, w->z + (t * H + h) * E, E * sizeof *out);
     return KH_OK;
 }
 
-static kh_status attend_entry(work *w, size_t b)
+/* The key heads from `first_group` on of one batch entry. */
+static kh_status attend_groups(work *w, size_t b, int first_group)
 {
     const kh_attention_call *c = &w->call;
     const kh_attention_args *a = c->args;
-    kh_attention_call_enter(&w->call, b);
     KH_TRY(kh_kv_rewind(w->kv, 0));
     KH_TRY(kh_kv_prepare(w->kv, a->keys));
-    for (int g = 0; g < c->layer.G; g++)
-        kh_kv_write(w->kv, kh_kern_get(kh_cpu_isa()), 0, g, a->keys,
-                    a->k + b * c->k.batch + (size_t)g * c->k.head, c->k.row,
-                    a->v + b * c->v.batch + (size_t)g * c->v.head, c->v.row);
+    for (int i = 0; i < w->groups; i++) {
+        size_t g = (size_t)(first_group + i);
+        kh_kv_write(w->kv, kh_kern_get(kh_cpu_isa()), 0, i, a->keys,
+                    a->k + b * c->k.batch + g * c->k.head, c->k.row,
+                    a->v + b * c->v.batch + g * c->v.head, c->v.row);
+    }
     kh_kv_advance(w->kv, a->keys);
     for (size_t first = 0, n; first < a->queries; first += n) {
-        n = a->queries - first < BLOCK ? a->queries - first : BLOCK;
-        KH_TRY(attend_block(w, b, first, n));
+        n = a->queries - first < w->block ? a->queries - first : w->block;
+        KH_TRY(attend_block(w, b, first_group, first, n));
     }
     return KH_OK;
 }
@@ -145,7 +191,10 @@ static kh_status forward(work *w, const kh_attention_args *a)
     w->stats.want_mass = 1;
     KH_TRY(kh_attention_call_expand_bias(&w->call));
     KH_TRY(open_work(w));
-    for (size_t b = 0; b < (size_t)a->batch; b++) KH_TRY(attend_entry(w, b));
+    for (size_t b = 0; b < (size_t)a->batch; b++) {
+        kh_attention_call_enter(&w->call, b);
+        for (int g = 0; g < w->call.layer.G; g += w->groups) KH_TRY(attend_groups(w, b, g));
+    }
     return KH_OK;
 }
 
