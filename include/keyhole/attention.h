@@ -158,8 +158,8 @@ typedef struct kh_ff_gradients {
 /* KH_ERR_ARGUMENT for shapes that make no sense, KH_ERR_MEMORY. Memory is set by the chunk: O(chunk k) and
  * a block of scores a thread, never T x F. The same bits for any number of threads and any chunk. */
 KH_API kh_status kh_ff_topk_forward(const kh_ff_args *args);
-/* Needs args->indices and counts as forward left them. Pre-activations of the kept neurons are computed
- * again. */
+/* Needs args->indices and counts as forward left them (a dense layer writes and needs none); what it
+ * needs of the kept neurons beside them is computed again. */
 KH_API kh_status kh_ff_topk_backward(const kh_ff_args *args, const kh_ff_gradients *gradients);
 
 #ifdef __cplusplus
