@@ -74,7 +74,7 @@ check "a closed pipe is no error" test "${PIPESTATUS[0]}" = 0
 check "and makes no noise: $(cat "$scratch/err")" test ! -s "$scratch/err"
 
 # On a terminal, long work shows progress; otherwise it does not.
-if command -v script >/dev/null; then
+if command -v script >/dev/null && script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     script -qec "'$keyhole' ppl '$tiny' -f examples/persuasion.txt -c 128 --chunks 120" /dev/null </dev/null >"$scratch/out" 2>&1
     has "$(tr -d '\r' <"$scratch/out")" "ppl"
 fi
