@@ -19,10 +19,10 @@
  * Scores that are NaN or -inf have no weight; a row without any weight gives 0. Scale is positive and
  * the soft cap is monotone, which is why methods select on raw scores.
  *
- * Measured (Xeon 2.5 GHz, AVX-512, f16 pages, E 64, 9 heads on 3, one thread of a loaded machine, CPU
- * time a query and head, causal, batches of 512): full 3.7 us at 2k and 13.7 us at 8k, topk:k=128 3.6
- * and 10.6 us; one token at 8k keys: 57 and 43 us (105 and 68 before f16 pages were read directly).
- * Of full's time mixing and scoring take 30 % each, exp 22 %, unpacking 10 %.
+ * Measured (Xeon 2.5 GHz, AVX-512, f32 pages, 12 heads of 64, causal, one thread of a quiet machine, a
+ * query and head): full 3.9 us at 2k, 6.3 at 4k, 12.4 at 8k, about half of the multipliers' peak;
+ * topk:k=128 5.3, 7.3 and 11.2. Of full's time mixing and scoring take 30 % each, softmax 10 %; of topk's
+ * at 2k scoring takes 22 %, gathering 14 %, finding thresholds 20 %, filtering 9 %.
  *
  * Partial results of disjoint sets of keys merge by kh_merge_partials: online softmax (Milakov and
  * Gimelshein 2018) over chunks instead of keys. */
