@@ -133,13 +133,6 @@ static const float *keys_of(const work *w)
     return b->args->k + w->run.b * b->k.batch + w->run.g * b->k.head;
 }
 
-static size_t place(void *out, char *base, size_t at, size_t bytes)
-{
-    char *memory = base ? base + at : NULL;
-    memcpy(out, &memory, sizeof memory);
-    return at + kh_arena_need(bytes);
-}
-
 /* ---- 1: rows */
 
 /* The first entry that is at least `begin`; no branch depends on the data. */
@@ -209,10 +202,10 @@ typedef struct queues {
 
 static size_t place_queues(const work *w, queues *s, char *base)
 {
-    size_t at = place(&s->count, base, 0, w->range * sizeof(uint32_t));
-    at = place(&s->rows, base, at, w->range * BLOCK * sizeof(uint32_t));
-    at = place(&s->at, base, at, w->range * BLOCK * sizeof(uint32_t));
-    return place(&s->spare, base, at, 2 * w->E * sizeof(float));
+    size_t at = kh_arena_place(&s->count, base, 0, w->range * sizeof(uint32_t));
+    at = kh_arena_place(&s->rows, base, at, w->range * BLOCK * sizeof(uint32_t));
+    at = kh_arena_place(&s->at, base, at, w->range * BLOCK * sizeof(uint32_t));
+    return kh_arena_place(&s->spare, base, at, 2 * w->E * sizeof(float));
 }
 
 /* What was added to the raw score of row r and key j. */
@@ -321,8 +314,8 @@ typedef struct gathered {
 
 static size_t place_gathered(const work *w, gathered *g, char *base)
 {
-    size_t at = place(&g->k, base, 0, w->K * sizeof *g->k);
-    return place(&g->zeros, base, at, w->E * sizeof *g->zeros);
+    size_t at = kh_arena_place(&g->k, base, 0, w->K * sizeof *g->k);
+    return kh_arena_place(&g->zeros, base, at, w->E * sizeof *g->zeros);
 }
 
 static size_t tile_sums(const work *w)
@@ -397,17 +390,18 @@ static void size_work(work *w)
 
 static size_t place_shared(work *w, char *base)
 {
-    size_t n = w->room, at = place(&w->pairs, base, 0, n * 2 * w->E * sizeof *w->pairs);
-    at = place(&w->shifts, base, at, n * sizeof *w->shifts);
-    at = place(&w->sums, base, at, n * sizeof *w->sums);
-    at = place(&w->bits, base, at, n * sizeof *w->bits);
-    at = place(&w->biases, base, at, n * sizeof *w->biases);
-    at = place(&w->lists, base, at, n * sizeof *w->lists);
-    at = place(&w->counts, base, at, n * sizeof *w->counts);
-    at = place(&w->starts, base, at, n * (w->ranges + 1) * sizeof *w->starts);
-    at = place(&w->ds, base, at, n * w->K * sizeof *w->ds);
+    size_t n = w->room, at = kh_arena_place(&w->pairs, base, 0, n * 2 * w->E * sizeof *w->pairs);
+    at = kh_arena_place(&w->shifts, base, at, n * sizeof *w->shifts);
+    at = kh_arena_place(&w->sums, base, at, n * sizeof *w->sums);
+    at = kh_arena_place(&w->bits, base, at, n * sizeof *w->bits);
+    at = kh_arena_place(&w->biases, base, at, n * sizeof *w->biases);
+    at = kh_arena_place(&w->lists, base, at, n * sizeof *w->lists);
+    at = kh_arena_place(&w->counts, base, at, n * sizeof *w->counts);
+    at = kh_arena_place(&w->starts, base, at, n * (w->ranges + 1) * sizeof *w->starts);
+    at = kh_arena_place(&w->ds, base, at, n * w->K * sizeof *w->ds);
     size_t sums = w->back->drelative ? w->heads * (size_t)w->back->args->bias->buckets : 0;
-    return place(&w->relative, base, at, (n + TILE - 1) / TILE * sums * sizeof *w->relative);
+    return kh_arena_place(&w->relative, base, at,
+                          (n + TILE - 1) / TILE * sums * sizeof *w->relative);
 }
 
 static kh_status open_work(work *w)

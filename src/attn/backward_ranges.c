@@ -139,23 +139,16 @@ typedef struct page {
     double *relative;           /* [heads][buckets] of this item, where they are wanted */
 } page;
 
-static size_t place(void *out, char *base, size_t at, size_t bytes)
-{
-    char *memory = base ? base + at : NULL;
-    memcpy(out, &memory, sizeof memory);
-    return at + kh_arena_need(bytes);
-}
-
 static size_t place_page(const work *w, page *p, char *base)
 {
     size_t panels = KH_PAGE * w->E * sizeof(float), tile = TILE * KH_PAGE * sizeof(float);
-    size_t at = place(&p->k_panels, base, 0, panels);
-    at = place(&p->v_panels, base, at, panels);
-    at = place(&p->k, base, at, panels);
-    at = place(&p->s, base, at, tile);
-    at = place(&p->d, base, at, tile);
-    at = place(&p->capped, base, at, KH_PAGE * sizeof(float));
-    return place(&p->ones, base, at, TILE * sizeof(float));
+    size_t at = kh_arena_place(&p->k_panels, base, 0, panels);
+    at = kh_arena_place(&p->v_panels, base, at, panels);
+    at = kh_arena_place(&p->k, base, at, panels);
+    at = kh_arena_place(&p->s, base, at, tile);
+    at = kh_arena_place(&p->d, base, at, tile);
+    at = kh_arena_place(&p->capped, base, at, KH_PAGE * sizeof(float));
+    return kh_arena_place(&p->ones, base, at, TILE * sizeof(float));
 }
 
 /* Rows of keys or values as panels; `rows` [n][E] holds them packed afterwards. */
@@ -370,18 +363,18 @@ static size_t ceil_to(size_t n, size_t step)
 
 static size_t place_wave(work *w, size_t jobs, char *base)
 {
-    size_t E = w->E, n = w->room, at = place(&w->wave, base, 0, jobs * sizeof *w->wave);
-    at = place(&w->relative, base, at, jobs * w->blocks * w->sums * sizeof *w->relative);
+    size_t E = w->E, n = w->room, at = kh_arena_place(&w->wave, base, 0, jobs * sizeof *w->wave);
+    at = kh_arena_place(&w->relative, base, at, jobs * w->blocks * w->sums * sizeof *w->relative);
     for (size_t i = 0; i < jobs; i++) {
         rows measure, *j = base ? &w->wave[i] : &measure;
-        at = place(&j->q, base, at, n * E * sizeof *j->q);
-        at = place(&j->dout, base, at, n * E * sizeof *j->dout);
-        at = place(&j->shift, base, at, n * sizeof *j->shift);
-        at = place(&j->sum, base, at, n * sizeof *j->sum);
-        at = place(&j->ranges, base, at, n * 2 * sizeof *j->ranges);
-        at = place(&j->hulls, base, at, w->tiles * 2 * sizeof *j->hulls);
-        at = place(&j->dq, base, at, w->blocks * n * E * sizeof *j->dq);
-        at = place(&j->used, base, at, w->blocks * sizeof *j->used);
+        at = kh_arena_place(&j->q, base, at, n * E * sizeof *j->q);
+        at = kh_arena_place(&j->dout, base, at, n * E * sizeof *j->dout);
+        at = kh_arena_place(&j->shift, base, at, n * sizeof *j->shift);
+        at = kh_arena_place(&j->sum, base, at, n * sizeof *j->sum);
+        at = kh_arena_place(&j->ranges, base, at, n * 2 * sizeof *j->ranges);
+        at = kh_arena_place(&j->hulls, base, at, w->tiles * 2 * sizeof *j->hulls);
+        at = kh_arena_place(&j->dq, base, at, w->blocks * n * E * sizeof *j->dq);
+        at = kh_arena_place(&j->used, base, at, w->blocks * sizeof *j->used);
     }
     return at;
 }

@@ -39,40 +39,33 @@ enum {
     FEW_ROWS = 6 /* up to here an f16 page is converted where it is used, not unpacked first */
 };
 
-static size_t place(void *out, char *base, size_t at, size_t bytes)
-{
-    char *memory = base ? base + at : NULL;
-    memcpy(out, &memory, sizeof memory);
-    return at + kh_arena_need(bytes);
-}
-
 size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size_t S)
 {
     size_t at = 0, row = R * sizeof(float);
-    at = place(&t->q, base, at, E * row);
-    at = place(&t->scores, base, at, KH_PAGE * row);
-    at = place(&t->spare, base, at, KH_PAGE * row);
-    at = place(&t->capped, base, at, KH_PAGE * row);
-    at = place(&t->panels, base, at, KH_PAGE * E * sizeof(float));
-    at = place(&t->values, base, at, KH_PAGE * E * sizeof(float));
-    at = place(&t->out, base, at, E * row);
-    at = place(&t->m, base, at, row);
-    at = place(&t->u, base, at, row);
-    at = place(&t->m_all, base, at, row);
-    at = place(&t->u_all, base, at, row);
-    at = place(&t->tail_sums, base, at, KH_PANEL * row);
-    at = place(&t->tail_shifts, base, at, row);
-    at = place(&t->dropped, base, at, row);
-    at = place(&t->alpha, base, at, row);
-    at = place(&t->thresholds, base, at, row);
-    at = place(&t->pinned, base, at, R * sizeof(uint32_t));
-    at = place(&t->mean, base, at, E * row);
-    at = place(&t->rows, base, at, ld * sizeof(void *));
-    at = place(&t->value_pages, base, at, (S / KH_PAGE + 1) * sizeof(char *));
-    at = place(&t->keys.ranges, base, at, R * 2 * sizeof(kh_range));
-    at = place(&t->keys.values, base, at, ld * row);
-    at = place(&t->keys.indices, base, at, ld * R * sizeof(uint32_t));
-    at = place(&t->keys.counts, base, at, R * sizeof(uint32_t));
+    at = kh_arena_place(&t->q, base, at, E * row);
+    at = kh_arena_place(&t->scores, base, at, KH_PAGE * row);
+    at = kh_arena_place(&t->spare, base, at, KH_PAGE * row);
+    at = kh_arena_place(&t->capped, base, at, KH_PAGE * row);
+    at = kh_arena_place(&t->panels, base, at, KH_PAGE * E * sizeof(float));
+    at = kh_arena_place(&t->values, base, at, KH_PAGE * E * sizeof(float));
+    at = kh_arena_place(&t->out, base, at, E * row);
+    at = kh_arena_place(&t->m, base, at, row);
+    at = kh_arena_place(&t->u, base, at, row);
+    at = kh_arena_place(&t->m_all, base, at, row);
+    at = kh_arena_place(&t->u_all, base, at, row);
+    at = kh_arena_place(&t->tail_sums, base, at, KH_PANEL * row);
+    at = kh_arena_place(&t->tail_shifts, base, at, row);
+    at = kh_arena_place(&t->dropped, base, at, row);
+    at = kh_arena_place(&t->alpha, base, at, row);
+    at = kh_arena_place(&t->thresholds, base, at, row);
+    at = kh_arena_place(&t->pinned, base, at, R * sizeof(uint32_t));
+    at = kh_arena_place(&t->mean, base, at, E * row);
+    at = kh_arena_place(&t->rows, base, at, ld * sizeof(void *));
+    at = kh_arena_place(&t->value_pages, base, at, (S / KH_PAGE + 1) * sizeof(char *));
+    at = kh_arena_place(&t->keys.ranges, base, at, R * 2 * sizeof(kh_range));
+    at = kh_arena_place(&t->keys.values, base, at, ld * row);
+    at = kh_arena_place(&t->keys.indices, base, at, ld * R * sizeof(uint32_t));
+    at = kh_arena_place(&t->keys.counts, base, at, R * sizeof(uint32_t));
     t->keys.ld = ld;
     return at;
 }

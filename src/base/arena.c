@@ -21,6 +21,13 @@ size_t kh_arena_need(size_t n)
     return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+size_t kh_arena_place(void *out, char *base, size_t at, size_t bytes)
+{
+    char *memory = base ? base + at : NULL;
+    memcpy(out, &memory, sizeof memory);
+    return at + kh_arena_need(bytes);
+}
+
 kh_status kh_arena_init(kh_arena *arena, const char *name, size_t size)
 {
     *arena = (kh_arena){.name = name};

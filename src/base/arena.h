@@ -27,5 +27,8 @@ void kh_arena_rewind(kh_arena *arena, kh_arena_mark mark);
 
 /* What a block of `bytes` occupies in an arena, for plans. */
 size_t kh_arena_need(size_t bytes);
+/* Lays out one block that holds many pieces: the pointer `out` becomes base + at (NULL while base is NULL,
+ * which measures); returns where the next piece begins. */
+size_t kh_arena_place(void *out, char *base, size_t at, size_t bytes);
 
 #endif
