@@ -125,6 +125,10 @@ kh_status cli_sampler(const cli_args *args, const kh_model *model, kh_sampler_op
 
 /* ---- model, text, session (common.c) ---- */
 
+/* The numbers of a list option, or the usual ones where none were given; free with kh_free. */
+kh_status cli_sizes(size_t **out, size_t *count, const kh_opt_ints *given,
+                    const int64_t *usual /* [usual_count] */, size_t usual_count);
+
 /* Failures name what to type. */
 kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary);
 /* Opens a session and tells it to the handler of Ctrl-C; says on stderr what "auto" means. */
@@ -214,6 +218,8 @@ void cli_out_bytes(const char *bytes, size_t n);
 int cli_out_closed(void);
 /* Writes what is buffered. KH_ERR_IO unless it arrived or nobody reads any more. */
 kh_status cli_out_flush(void);
+/* Ends a row of a table that is shown as it grows: writes it, and KH_ERR_STOPPED when nobody reads. */
+kh_status cli_row_done(void);
 /* Standard error: a message, "keyhole: note: ..." (not when quiet), "keyhole: ..." */
 void cli_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void cli_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -242,6 +248,8 @@ json_t *cli_json_text(const char *text, size_t size); /* invalid UTF-8 becomes U
 json_t *cli_json_ids(const int32_t *ids, size_t count);
 /* Prints and frees; takes NULL as "no memory". */
 kh_status cli_json_print(json_t *value);
+/* Appends one row, which it takes, to a list. */
+kh_status cli_json_add(json_t *list, json_t *one);
 
 /* ---- tables (cli_table.c) ---- */
 

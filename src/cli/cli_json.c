@@ -86,3 +86,9 @@ kh_status cli_json_print(json_t *value)
     cli_out_bytes("\n", 1);
     return KH_OK;
 }
+
+kh_status cli_json_add(json_t *list, json_t *one)
+{
+    if (json_array_append_new(list, one) != 0) KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
+    return KH_OK;
+}

@@ -190,3 +190,13 @@ kh_status cli_command(kh_buf *out, const cli_args *args)
     }
     return KH_OK;
 }
+
+kh_status cli_sizes(size_t **out, size_t *count, const kh_opt_ints *given, const int64_t *usual,
+                    size_t usual_count)
+{
+    *count = given->count ? given->count : usual_count;
+    KH_TRY(kh_new(out, *count, sizeof **out, "the sizes"));
+    for (size_t i = 0; i < *count; i++)
+        (*out)[i] = (size_t)(given->count ? given->items[i] : usual[i]);
+    return KH_OK;
+}

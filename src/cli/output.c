@@ -74,6 +74,13 @@ kh_status cli_out_flush(void)
     return KH_OK;
 }
 
+kh_status cli_row_done(void)
+{
+    KH_TRY(cli_out_flush());
+    if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
+    return KH_OK;
+}
+
 static void say(const char *head, const char *format, va_list args)
 {
     char line[2048];

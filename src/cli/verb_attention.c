@@ -46,28 +46,60 @@ static kh_status close_sink(sink *s, kh_status status)
     return cli_results_end(s->results, &s->machine, s->args, status);
 }
 
-static kh_status row_done(void)
+/* What bench attention and bench decode run over: settings x lengths, again for each number of threads. */
+typedef struct work_list {
+    size_t *lengths, *threads;
+    const char **attns;
+    char *names; /* of the settings that -k stands for */
+    size_t length_count, thread_count, attn_count;
+} work_list;
+
+/* The settings of --attn, then one for each -k. */
+static kh_status open_settings(work_list *w, const cli_args *args)
 {
-    KH_TRY(cli_out_flush());
-    if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
+    enum { NAME = 32 };
+    static const char *const usual[] = {"full", "topk:k=128"};
+    size_t given = args->attns.count + args->keeps.count;
+    w->attn_count = given ? given : sizeof usual / sizeof *usual;
+    KH_TRY(kh_new(&w->attns, w->attn_count, sizeof *w->attns, "the settings"));
+    KH_TRY(kh_new(&w->names, (args->keeps.count + 1) * NAME, 1, "the settings"));
+    for (size_t i = 0; i < w->attn_count; i++) {
+        if (!given) {
+            w->attns[i] = usual[i];
+        } else if (i < args->attns.count) {
+            w->attns[i] = args->attns.items[i];
+        } else {
+            char *name = w->names + (i - args->attns.count) * NAME;
+            snprintf(name, NAME, "topk:k=%lld",
+                     (long long)args->keeps.items[i - args->attns.count]);
+            w->attns[i] = name;
+        }
+    }
     return KH_OK;
 }
 
-static kh_status add_result(sink *s, json_t *one)
+static kh_status open_work(work_list *w, const cli_args *args, const int64_t *usual, size_t count)
 {
-    if (json_array_append_new(s->results, one) != 0)
-        KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
-    return KH_OK;
+    static const int64_t all[] = {0};
+    KH_TRY(cli_sizes(&w->lengths, &w->length_count, &args->lengths, usual, count));
+    KH_TRY(open_settings(w, args));
+    return cli_sizes(&w->threads, &w->thread_count, &args->thread_list, all, 1);
 }
 
-static kh_status sizes_of(size_t **out, size_t *count, const kh_opt_ints *given,
-                          const int64_t *fallback, size_t fallbacks)
+static void close_work(work_list *w)
 {
-    *count = given->count ? given->count : fallbacks;
-    KH_TRY(kh_new(out, *count, sizeof **out, "the sizes"));
-    for (size_t i = 0; i < *count; i++)
-        (*out)[i] = (size_t)(given->count ? given->items[i] : fallback[i]);
-    return KH_OK;
+    kh_free(w->lengths);
+    kh_free(w->threads);
+    kh_free(w->attns);
+    kh_free(w->names);
+}
+
+static int widest(const work_list *w)
+{
+    size_t width = 10;
+    for (size_t i = 0; i < w->attn_count; i++)
+        if (strlen(w->attns[i]) > width) width = strlen(w->attns[i]);
+    return width < 64 ? (int)width : 64;
 }
 
 /* ---- bench attention ---- */
@@ -126,42 +158,10 @@ static kh_status attention_row(void *context, const kh_bench_attention_result *r
 {
     sink *s = context;
     double share = r->gigaflops / (s->machine.gigaflops * r->threads);
-    if (s->results) KH_TRY(add_result(s, attention_json(s, r, share)));
+    if (s->results) KH_TRY(cli_json_add(s->results, attention_json(s, r, share)));
     if (s->args->json) return KH_OK;
     (s->args->csv ? attention_csv : attention_table)(s, r, share);
-    return row_done();
-}
-
-/* The settings of --attn, then one for each -k; `names` holds the texts of the latter. */
-static kh_status settings(const cli_args *args, const char ***out, size_t *count, char **names)
-{
-    enum { NAME = 32 };
-    static const char *const usual[] = {"full", "topk:k=128"};
-    size_t given = args->attns.count + args->keeps.count;
-    *count = given ? given : sizeof usual / sizeof *usual;
-    KH_TRY(kh_new(out, *count, sizeof **out, "the settings"));
-    KH_TRY(kh_new(names, (args->keeps.count + 1) * NAME, 1, "the settings"));
-    for (size_t i = 0; i < *count; i++) {
-        if (!given) {
-            (*out)[i] = usual[i];
-        } else if (i < args->attns.count) {
-            (*out)[i] = args->attns.items[i];
-        } else {
-            char *name = *names + (i - args->attns.count) * NAME;
-            snprintf(name, NAME, "topk:k=%lld",
-                     (long long)args->keeps.items[i - args->attns.count]);
-            (*out)[i] = name;
-        }
-    }
-    return KH_OK;
-}
-
-static int widest(const char *const *attns, size_t count)
-{
-    size_t width = 10;
-    for (size_t i = 0; i < count; i++)
-        if (strlen(attns[i]) > width) width = strlen(attns[i]);
-    return width < 64 ? (int)width : 64;
+    return cli_row_done();
 }
 
 static kh_status heads_of(const cli_args *args, sink *s)
@@ -174,17 +174,18 @@ static kh_status heads_of(const cli_args *args, sink *s)
     return KH_OK;
 }
 
-static kh_status attention_rows(sink *s, kh_bench_attention_options *o)
+static kh_status attention_rows(sink *s, kh_bench_attention_options *o, const work_list *w)
 {
-    static const int64_t all[] = {0};
-    size_t *threads = NULL, count = 0;
-    kh_status status = sizes_of(&threads, &count, &s->args->thread_list, all, 1);
-    if (status == KH_OK) status = open_sink(s);
-    for (size_t i = 0; i < count && status == KH_OK; i++) {
-        o->threads = (int)threads[i];
+    o->lengths = w->lengths;
+    o->length_count = w->length_count;
+    o->attns = w->attns;
+    o->attn_count = w->attn_count;
+    s->width = widest(w);
+    kh_status status = open_sink(s);
+    for (size_t i = 0; i < w->thread_count && status == KH_OK; i++) {
+        o->threads = (int)w->threads[i];
         status = kh_bench_attention(o, attention_row, s);
     }
-    kh_free(threads);
     return close_sink(s, status);
 }
 
@@ -208,20 +209,10 @@ static kh_status run_attention(cli_args *args, const char **words, size_t word_c
                                     .repeat = (int)args->repeat,
                                     .seed = (uint64_t)args->seed,
                                     .isolate = 1};
-    size_t *lengths = NULL;
-    const char **attns = NULL;
-    char *names = NULL;
-    kh_status status = sizes_of(&lengths, &o.length_count, &args->lengths, usual, 2);
-    if (status == KH_OK) status = settings(args, &attns, &o.attn_count, &names);
-    if (status == KH_OK) {
-        o.lengths = lengths;
-        o.attns = attns;
-        s.width = widest(attns, o.attn_count);
-        status = attention_rows(&s, &o);
-    }
-    kh_free(lengths);
-    kh_free(attns);
-    kh_free(names);
+    work_list w = {0};
+    kh_status status = open_work(&w, args, usual, 2);
+    if (status == KH_OK) status = attention_rows(&s, &o, &w);
+    close_work(&w);
     return status;
 }
 
@@ -295,15 +286,16 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
     double bandwidth = r->threads > 1 ? s->machine.gigabytes_all : s->machine.gigabytes;
     double share = r->gigabytes / bandwidth;
     if (s->results)
-        KH_TRY(add_result(
-            s, json_pack(
-                   "{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:i, s:o, s:o}",
-                   "impl", "keyhole", "work", "decode", "attn", r->attn, "pass", "fwd", "L",
-                   (json_int_t)r->length, "heads", s->heads, "head_dim", (int)s->args->head_dim,
-                   "k", r->k, "threads", r->threads, "seconds_min", cli_json_real(r->seconds_min),
-                   "seconds_median", cli_json_real(r->seconds_median), "peak_bytes",
-                   (json_int_t)r->peak_bytes, "kv_heads", s->key_heads, "gigabytes",
-                   cli_json_real(r->gigabytes), "bandwidth_share", cli_json_real(share))));
+        KH_TRY(cli_json_add(
+            s->results,
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:i, s:o, s:o}",
+                      "impl", "keyhole", "work", "decode", "attn", r->attn, "pass", "fwd", "L",
+                      (json_int_t)r->length, "heads", s->heads, "head_dim", (int)s->args->head_dim,
+                      "k", r->k, "threads", r->threads, "seconds_min",
+                      cli_json_real(r->seconds_min), "seconds_median",
+                      cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
+                      "kv_heads", s->key_heads, "gigabytes", cli_json_real(r->gigabytes),
+                      "bandwidth_share", cli_json_real(share))));
     if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)
@@ -313,27 +305,28 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
                 r->length, s->heads, (int)s->args->head_dim, r->k, r->threads, r->seconds_min,
                 r->seconds_median, (unsigned long long)r->peak_bytes, s->key_heads, r->gigabytes,
                 share);
-        return row_done();
+        return cli_row_done();
     }
     if (s->rows++ == 0)
         cli_out("%-*s       L  threads      min us   median us     GB/s  of reading\n", s->width,
                 "attn");
     cli_out("%-*s  %6zu  %7d  %10.1f  %10.1f  %7.2f  %8.0f %%\n", s->width, r->attn, r->length,
             r->threads, r->seconds_min * 1e6, r->seconds_median * 1e6, r->gigabytes, 100 * share);
-    return row_done();
+    return cli_row_done();
 }
 
-static kh_status decode_rows(sink *s, kh_bench_decode_options *o)
+static kh_status decode_rows(sink *s, kh_bench_decode_options *o, const work_list *w)
 {
-    static const int64_t all[] = {0};
-    size_t *threads = NULL, count = 0;
-    kh_status status = sizes_of(&threads, &count, &s->args->thread_list, all, 1);
-    if (status == KH_OK) status = open_sink(s);
-    for (size_t i = 0; i < count && status == KH_OK; i++) {
-        o->threads = (int)threads[i];
+    o->lengths = w->lengths;
+    o->length_count = w->length_count;
+    o->attns = w->attns;
+    o->attn_count = w->attn_count;
+    s->width = widest(w);
+    kh_status status = open_sink(s);
+    for (size_t i = 0; i < w->thread_count && status == KH_OK; i++) {
+        o->threads = (int)w->threads[i];
         status = kh_bench_decode(o, decode_row, s);
     }
-    kh_free(threads);
     return close_sink(s, status);
 }
 
@@ -352,20 +345,10 @@ static kh_status run_decode(cli_args *args, const char **words, size_t word_coun
                                  .repeat = (int)args->repeat,
                                  .seed = (uint64_t)args->seed,
                                  .isolate = 1};
-    size_t *lengths = NULL;
-    const char **attns = NULL;
-    char *names = NULL;
-    kh_status status = sizes_of(&lengths, &o.length_count, &args->lengths, usual, 3);
-    if (status == KH_OK) status = settings(args, &attns, &o.attn_count, &names);
-    if (status == KH_OK) {
-        o.lengths = lengths;
-        o.attns = attns;
-        s.width = widest(attns, o.attn_count);
-        status = decode_rows(&s, &o);
-    }
-    kh_free(lengths);
-    kh_free(attns);
-    kh_free(names);
+    work_list w = {0};
+    kh_status status = open_work(&w, args, usual, 3);
+    if (status == KH_OK) status = decode_rows(&s, &o, &w);
+    close_work(&w);
     return status;
 }
 
@@ -410,8 +393,8 @@ static kh_status select_row(void *context, const kh_bench_select_result *r)
     char attn[32];
     snprintf(attn, sizeof attn, "topk:k=%zu", r->k);
     if (s->results)
-        KH_TRY(add_result(
-            s,
+        KH_TRY(cli_json_add(
+            s->results,
             json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:i, s:o, s:o, s:I, s:s, s:o}",
                       "impl", "keyhole", "work", "select", "attn", attn, "pass", "fwd", "L",
                       (json_int_t)r->length, "heads", 1, "head_dim", 0, "k", (json_int_t)r->k,
@@ -426,14 +409,14 @@ static kh_status select_row(void *context, const kh_bench_select_result *r)
         cli_out("keyhole,select,%s,fwd,%zu,1,0,%zu,1,%.9f,%.9f,%llu,%s,%.4f\n", attn, r->length,
                 r->k, r->seconds_min, r->seconds_median, (unsigned long long)r->peak_bytes, scores,
                 r->nanoseconds);
-        return row_done();
+        return cli_row_done();
     }
     if (s->rows++ == 0)
         cli_out("%-10s  %8s  %6s  %10s  %10s  %10s\n", "scores", "L", "k", "ns/score", "min us",
                 "median us");
     cli_out("%-10s  %8zu  %6zu  %10.3f  %10.2f  %10.2f\n", scores, r->length, r->k, r->nanoseconds,
             r->seconds_min * 1e6, r->seconds_median * 1e6);
-    return row_done();
+    return cli_row_done();
 }
 
 static kh_status run_select(cli_args *args, const char **words, size_t word_count)
@@ -450,8 +433,8 @@ static kh_status run_select(cli_args *args, const char **words, size_t word_coun
                                  .isolate = 1};
     size_t *lengths = NULL, *keeps = NULL;
     sink s = {.args = args};
-    kh_status status = sizes_of(&lengths, &o.length_count, &args->lengths, usual_lengths, 4);
-    if (status == KH_OK) status = sizes_of(&keeps, &o.keep_count, &args->keeps, usual_keeps, 4);
+    kh_status status = cli_sizes(&lengths, &o.length_count, &args->lengths, usual_lengths, 4);
+    if (status == KH_OK) status = cli_sizes(&keeps, &o.keep_count, &args->keeps, usual_keeps, 4);
     o.lengths = lengths;
     o.keeps = keeps;
     if (status == KH_OK) status = open_sink(&s);

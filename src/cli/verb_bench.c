@@ -32,9 +32,7 @@ static kh_status speed_row(void *context, const kh_bench_result *r)
                                 cli_json_real(r->tokens_per_second), "deviation",
                                 cli_json_real(r->deviation), "best", cli_json_real(r->best),
                                 "threads", s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
-        if (json_array_append_new(s->results, one) != 0)
-            KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
-        return KH_OK;
+        return cli_json_add(s->results, one);
     }
     char peak[32];
     if (s->rows++ == 0)
@@ -45,9 +43,7 @@ static kh_status speed_row(void *context, const kh_bench_result *r)
             s->ff_width ? "  " : "", s->ff_width ? s->ff_width - 2 : 0, s->ff_width ? r->ff : "",
             r->test, r->n, r->depth, s->threads, r->tokens_per_second, r->deviation, r->best,
             cli_bytes(peak, sizeof peak, r->peak_bytes));
-    KH_TRY(cli_out_flush());
-    if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
-    return KH_OK;
+    return cli_row_done();
 }
 
 /* Lengths as the library wants them; 0 means "none of this test". */
@@ -146,9 +142,7 @@ static kh_status kernel_row(void *context, const kh_bench_kernel *r)
         json_t *one = json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", r->name, "isa", r->isa,
                                 "nanoseconds", cli_json_real(r->nanoseconds), "gigabytes",
                                 cli_json_real(r->gigabytes), "gigaops", cli_json_real(r->gigaops));
-        if (json_array_append_new(s->results, one) != 0)
-            KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
-        return KH_OK;
+        return cli_json_add(s->results, one);
     }
     if (s->rows++ == 0)
         cli_out("%-32s  %-10s  %12s  %8s  %8s\n", "kernel", "isa", "ns/call", "GB/s", "Gop/s");
@@ -157,9 +151,7 @@ static kh_status kernel_row(void *context, const kh_bench_kernel *r)
         cli_out("%8.2f\n", r->gigaops);
     else
         cli_out("%8s\n", "-");
-    KH_TRY(cli_out_flush());
-    if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
-    return KH_OK;
+    return cli_row_done();
 }
 
 static kh_status run_kernels(cli_args *args, const char **words, size_t count)

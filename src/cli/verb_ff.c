@@ -81,13 +81,10 @@ static kh_status row(void *context, const kh_bench_ff_result *r)
     char setting[48];
     double share = r->gigaflops / (s->machine.gigaflops * r->threads);
     setting_of(s, r, setting, sizeof setting);
-    if (s->results && json_array_append_new(s->results, to_json(s, r, setting, share)) != 0)
-        KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
+    if (s->results) KH_TRY(cli_json_add(s->results, to_json(s, r, setting, share)));
     if (s->args->json) return KH_OK;
     (s->args->csv ? to_csv : to_table)(s, r, setting, share);
-    KH_TRY(cli_out_flush());
-    if (cli_out_closed()) KH_FAIL(KH_ERR_STOPPED, "stopped");
-    return KH_OK;
+    return cli_row_done();
 }
 
 static kh_status begin(sink *s)
@@ -102,39 +99,18 @@ static kh_status begin(sink *s)
     return cli_out_flush();
 }
 
-static kh_status sizes_of(const size_t **out, size_t *count, const kh_opt_ints *given,
-                          int64_t fallback)
-{
-    size_t *list = NULL;
-    *count = given->count ? given->count : 1;
-    KH_TRY(kh_new(&list, *count, sizeof *list, "the sizes"));
-    for (size_t i = 0; i < *count; i++)
-        list[i] = (size_t)(given->count ? given->items[i] : fallback);
-    *out = list;
-    return KH_OK;
-}
-
-static void free_sizes(const size_t *list)
-{
-    union {
-        const size_t *from;
-        void *to;
-    } plain = {.from = list};
-    kh_free(plain.to);
-}
-
 static kh_status measure(cli_args *args, kh_bench_ff_options *o)
 {
+    static const int64_t all[] = {0};
     sink s = {.args = args};
-    const size_t *threads = NULL;
-    size_t count = 0;
-    kh_status status = sizes_of(&threads, &count, &args->thread_list, 0);
+    size_t *threads = NULL, count = 0;
+    kh_status status = cli_sizes(&threads, &count, &args->thread_list, all, 1);
     if (status == KH_OK) status = begin(&s);
     for (size_t i = 0; i < count && status == KH_OK; i++) {
         o->threads = (int)threads[i];
         status = kh_bench_ff(o, row, &s);
     }
-    free_sizes(threads);
+    kh_free(threads);
     return cli_results_end(s.results, &s.machine, args, status);
 }
 
@@ -151,13 +127,18 @@ static kh_status run(cli_args *args, const char **words, size_t count)
                              .repeat = (int)args->repeat,
                              .seed = (uint64_t)args->seed,
                              .isolate = 1};
-    kh_status status = sizes_of(&o.rows, &o.row_count, &args->lengths, 4096);
-    if (status == KH_OK) status = sizes_of(&o.hiddens, &o.hidden_count, &args->hiddens, 16384);
-    if (status == KH_OK) status = sizes_of(&o.keeps, &o.keep_count, &args->keeps, 512);
+    static const int64_t tokens[] = {4096}, neurons[] = {16384}, kept[] = {512};
+    size_t *rows = NULL, *hiddens = NULL, *keeps = NULL;
+    kh_status status = cli_sizes(&rows, &o.row_count, &args->lengths, tokens, 1);
+    if (status == KH_OK) status = cli_sizes(&hiddens, &o.hidden_count, &args->hiddens, neurons, 1);
+    if (status == KH_OK) status = cli_sizes(&keeps, &o.keep_count, &args->keeps, kept, 1);
+    o.rows = rows;
+    o.hiddens = hiddens;
+    o.keeps = keeps;
     if (status == KH_OK) status = measure(args, &o);
-    free_sizes(o.rows);
-    free_sizes(o.hiddens);
-    free_sizes(o.keeps);
+    kh_free(rows);
+    kh_free(hiddens);
+    kh_free(keeps);
     return status;
 }
 
