@@ -3,6 +3,8 @@
 #   check "what is proved" command...      the command must succeed
 #   runs 0 "$keyhole" --version            exit code; leaves $out and $err (texts)
 #   has "$out" "keyhole"                   a text contains a text
+#   python 'assert ...' words...           a program must succeed; the words are sys.argv[1:]
+#   refused 2 "sentence" words...          keyhole WORDS ends so, with "keyhole: " and the sentence alone
 #   need_model smollm2                     sets $model, or skips the script
 #   finish                                 last line: reports and exits
 
@@ -41,6 +43,21 @@ runs() {
 has() {
     checks=$((checks + 1))
     case $1 in *"$2"*) ;; *) bad "expected '$2' in: $1" ;; esac
+}
+
+python() {
+    checks=$((checks + 1))
+    python3 -c "import csv,html.parser,json,re,struct,sys
+$1" "${@:2}" || bad "$1"
+}
+
+refused() {
+    local want=$1 sentence=$2
+    shift 2
+    runs "$want" "$keyhole" "$@"
+    has "$err" "$sentence"
+    check "a refusal begins with its program's name: $err" test "${err#keyhole: }" != "$err"
+    check "nothing on standard output: $*" test -z "$out"
 }
 
 lacks() {

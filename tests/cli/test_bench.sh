@@ -1,20 +1,6 @@
 # keyhole bench attention, decode and select: tables, JSON, CSV, refusals.
 . tests/cli/lib.sh
 
-python() {
-    checks=$((checks + 1))
-    python3 -c "import csv,json,sys
-$1" "${@:2}" || bad "$1"
-}
-
-refused() {
-    local sentence=$1
-    shift
-    runs 2 "$keyhole" "$@"
-    has "$err" "$sentence"
-    check "nothing on standard output: $*" test -z "$out"
-}
-
 small="-L 96,130 --heads 4 --kv-heads 2 --head-dim 16 --repeat 2"
 
 # shellcheck disable=SC2086
@@ -72,12 +58,12 @@ has "$out" "GFLOP/s a core"
 has "$out" "us/query/head"
 has "$out" "topk:k=128"
 
-refused "--pass: 'bwd' is not one of fwd, fwd+bwd" bench attention --pass bwd
-refused "contradict" bench attention --causal --no-causal
-refused "--heads 12 is not a multiple of --kv-heads 5" bench attention --kv-heads 5
-refused "-L: 0 is not between 1" bench attention -L 0
-refused "choose one" bench attention -L 64 --json --csv
-refused "one argument too many" bench attention model.gguf
+refused 2 "--pass: 'bwd' is not one of fwd, fwd+bwd" bench attention --pass bwd
+refused 2 "contradict" bench attention --causal --no-causal
+refused 2 "--heads 12 is not a multiple of --kv-heads 5" bench attention --kv-heads 5
+refused 2 "-L: 0 is not between 1" bench attention -L 0
+refused 2 "choose one" bench attention -L 64 --json --csv
+refused 2 "one argument too many" bench attention model.gguf
 runs 2 "$keyhole" bench attention -L 64 --attn tpok:k=4 --json
 has "$err" "no method is called 'tpok'"
 lacks "$out" "results"
@@ -109,5 +95,5 @@ has "$out" "GB/s"
 runs 2 "$keyhole" bench decode -L 64 --heads 2 --head-dim 20 -ctk q8_0 -k 3
 has "$err" "multiple of 32"
 
-refused "--scores: 'random' is not one of all, gaussian" bench select --scores random
+refused 2 "--scores: 'random' is not one of all, gaussian" bench select --scores random
 finish

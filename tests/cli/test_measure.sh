@@ -5,12 +5,6 @@ tiny=tests/golden/tiny/llama.gguf
 export XDG_CACHE_HOME=$scratch/cache
 head -c 400 examples/persuasion.txt >"$scratch/text"
 
-python() {
-    checks=$((checks + 1))
-    python3 -c "import json,struct,sys
-$1" "${@:2}" || bad "$1"
-}
-
 runs 0 "$keyhole" ppl "$tiny" -f "$scratch/text" -c 64 --attn full --attn topk:k=4 -q
 has "$out" "attn"
 has "$out" "topk:k=4"

@@ -19,11 +19,6 @@ runs 0 "$keyhole" bench report "$scratch/ours.json" "$scratch/peer.json" -o "$sc
 has "$err" "wrote $scratch/page.html"
 check "nothing on standard output" test -z "$out"
 
-python() {
-    checks=$((checks + 1))
-    python3 -c "import html.parser,json,re,sys
-$1" "${@:2}" || bad "$1"
-}
 python '
 class Page(html.parser.HTMLParser):
     scripts, inside = [], None
@@ -74,20 +69,20 @@ has "$out" "'$scratch/it'\\\\''s a peer.json'"
 
 # Refusals leave the page that was there.
 cp "$scratch/page.html" "$scratch/before"
-refused() { # refused <exit> <sentence> <JSON text>
+leaves_page() { # leaves_page <exit> <sentence> <JSON text>
     printf '%s' "$3" >"$scratch/bad.json"
     runs "$1" "$keyhole" bench report "$scratch/ours.json" "$scratch/bad.json" -o "$scratch/page.html"
     has "$err" "bad.json: $2"
     check "the old page stands" cmp -s "$scratch/page.html" "$scratch/before"
 }
-refused 1 'line 1: no JSON' '{"results": ['
-refused 1 'the list "results" is missing' '{"machine": {}}'
-refused 1 'the list "results" is missing' '[1]'
-refused 1 '"machine" is no object' '{"machine": 1, "results": []}'
-refused 1 'results[0]: "impl" is no text' '{"results": [7]}'
-refused 1 'results[0]: "L" is no length' '{"results": [{"impl": "a", "attn": "b", "pass": "fwd", "L": 0}]}'
-refused 1 'results[0]: "seconds_min" is no number' '{"results": [{"impl": "a", "attn": "b", "pass": "fwd", "L": 1, "seconds_min": "x"}]}'
-refused 1 'line 1: no JSON' '{"results": [{"L": NaN}]}'
+leaves_page 1 'line 1: no JSON' '{"results": ['
+leaves_page 1 'the list "results" is missing' '{"machine": {}}'
+leaves_page 1 'the list "results" is missing' '[1]'
+leaves_page 1 '"machine" is no object' '{"machine": 1, "results": []}'
+leaves_page 1 'results[0]: "impl" is no text' '{"results": [7]}'
+leaves_page 1 'results[0]: "L" is no length' '{"results": [{"impl": "a", "attn": "b", "pass": "fwd", "L": 0}]}'
+leaves_page 1 'results[0]: "seconds_min" is no number' '{"results": [{"impl": "a", "attn": "b", "pass": "fwd", "L": 1, "seconds_min": "x"}]}'
+leaves_page 1 'line 1: no JSON' '{"results": [{"L": NaN}]}'
 runs 2 "$keyhole" bench report "$scratch/ours.json"
 has "$err" "-o FILE.html"
 runs 2 "$keyhole" bench report -o "$scratch/page.html"

@@ -3,16 +3,6 @@
 unset "${!LLAMA_ARG_@}"
 tiny=tests/golden/tiny/llama.gguf
 
-# One line that begins with "keyhole: ", and nothing on standard output.
-refused() {
-    local want=$1 sentence=$2
-    shift 2
-    runs "$want" "$keyhole" "$@"
-    has "$err" "$sentence"
-    check "a refusal begins with its program's name: $err" test "${err#keyhole: }" != "$err"
-    check "nothing on standard output: $*" test -z "$out"
-}
-
 runs 0 "$keyhole" --version
 has "$out" "keyhole 0."
 has "$out" "instruction set: "

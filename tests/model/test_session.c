@@ -21,15 +21,7 @@ static int32_t ids[T];
 
 static kh_model *tiny(const char *name)
 {
-    char file[64];
-    snprintf(file, sizeof file, "tiny/%s.gguf", name);
-    kh_model *model = open_model(golden_path(file));
-    uint32_t x = 12345;
-    for (int i = 0; i < T; i++) {
-        x = x * 1664525 + 1013904223;
-        ids[i] = (int32_t)((x >> 8) % (uint32_t)kh_model_get_info(model)->vocabulary);
-    }
-    return model;
+    return open_tiny(name, ids, T, 12345);
 }
 
 static kh_session_options plain(void)

@@ -58,6 +58,18 @@ kh_model *open_model(const char *path)
     return model;
 }
 
+kh_model *open_tiny(const char *name, int32_t *ids, size_t n, uint32_t seed)
+{
+    char file[64];
+    snprintf(file, sizeof file, "tiny/%s.gguf", name);
+    kh_model *model = open_model(golden_path(file));
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525 + 1013904223;
+        ids[i] = (int32_t)((seed >> 8) % (uint32_t)kh_model_get_info(model)->vocabulary);
+    }
+    return model;
+}
+
 kh_session *open_session(const kh_model *model, const kh_session_options *options)
 {
     kh_session *session = NULL;

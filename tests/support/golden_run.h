@@ -23,6 +23,8 @@ const char *golden_path(const char *name);
 
 /* Opens a model or fails the test with the library's sentence. */
 kh_model *open_model(const char *path);
+/* Opens tiny/NAME.gguf, and fills n token ids of its vocabulary. */
+kh_model *open_tiny(const char *name, int32_t *ids /* [n] */, size_t n, uint32_t seed);
 kh_session *open_session(const kh_model *model, const kh_session_options *options);
 
 /* Logits [n][V] of a text in one read, on the heap (free with kh_free). */
