@@ -5,7 +5,7 @@
  * dark need no second drawing. A series is named at its end; names that would meet are moved apart,
  * which needs the position of a value in pixels: the scale is ours to state, so that is arithmetic. */
 import * as Plot from '@observablehq/plot';
-import { bytes, bytesTick, length, logTicks, time, timeTick } from '../shared/units';
+import { bytes, bytesTick, length, logTicks, time, timeTick } from '../common/units';
 import type { Point, Section, Series } from './results';
 
 export interface Metric {

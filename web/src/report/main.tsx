@@ -1,7 +1,7 @@
 /* The page that keyhole bench writes with --report: results stand in the file, curves are drawn here. */
 import { render } from 'preact';
-import { embedded } from '../shared/embedded';
-import '../shared/theme.css';
+import { embedded } from '../common/embedded';
+import '../common/theme.css';
 import { Page } from './page';
 import './report.css';
 import { readReport } from './results';

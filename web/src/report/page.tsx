@@ -1,6 +1,6 @@
 /* The report: what was measured and where, the curves, and every number in a table. */
 import { useMemo, useState } from 'preact/hooks';
-import { bytes, factor, length, ratio, time } from '../shared/units';
+import { bytes, factor, length, ratio, time } from '../common/units';
 import { Chart, Swatch } from './chart';
 import { METRICS, domain, spotsOf } from './curves';
 import {

@@ -7,7 +7,7 @@
  * setting. Curves go over L, or over the hidden width or the chunk where that is what varies. Of two
  * rows for the same point the shorter time stands. Fields that a peer does not write take the value
  * that keyhole's rows have by default. */
-import { length } from '../shared/units';
+import { length } from '../common/units';
 
 export interface Machine {
   cpu?: string;
