@@ -36,6 +36,7 @@ typedef struct kh_bench_result {
     size_t n, depth;
     double tokens_per_second, deviation; /* mean and standard deviation over the repetitions */
     double best;
+    double attention_share; /* of the best repetition's time: scores, selection, values, cache */
     uint64_t peak_bytes;
 } kh_bench_result;
 

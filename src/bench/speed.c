@@ -6,7 +6,8 @@
  * Ids are drawn at random (seeded), as llama-bench does: speed does not depend on what is said, except
  * that top-k attention must select among real scores, and those of random text are the harder case. The
  * depth is read once and rewound to; one untimed repetition warms caches and threads. Mean, standard
- * deviation and best of the repetitions are reported. */
+ * deviation and best of the repetitions are reported, and the share of the best one's time that
+ * attention took. */
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/rng.h"
@@ -25,17 +26,21 @@ typedef struct speed_run {
     int decode;
 } speed_run;
 
-static kh_status once(const speed_run *r, kh_session *session, const int32_t *ids, double *seconds)
+typedef struct spent {
+    double seconds, attention; /* attention: a part of seconds */
+} spent;
+
+static kh_status once(const speed_run *r, kh_session *session, const int32_t *ids, spent *out)
 {
     KH_TRY(kh_session_rewind(session, r->depth));
-    double start = kh_cpu_seconds();
+    double start = kh_cpu_seconds(), before = session->engine->attention_seconds;
     if (r->decode)
         for (size_t i = 0; i < r->n; i++)
             KH_TRY(kh_session_step(session, ids + r->depth + i, 1, KH_PHASE_DECODE, KH_WANT_LAST,
                                    NULL));
     else
         KH_TRY(kh_session_read(session, ids + r->depth, r->n, NULL));
-    *seconds = kh_cpu_seconds() - start;
+    *out = (spent){kh_cpu_seconds() - start, session->engine->attention_seconds - before};
     return KH_OK;
 }
 
@@ -43,16 +48,19 @@ static kh_status repeat(const speed_run *r, kh_session *session, const int32_t *
                         kh_bench_result *out)
 {
     int times = r->options->repeat ? r->options->repeat : 3;
-    double sum = 0, squares = 0, seconds = 0;
+    double sum = 0, squares = 0;
+    spent time;
     KH_TRY(kh_session_read(session, ids, r->depth, NULL));
     /* a long prompt warms itself up: repeating it would double the time for nothing */
-    if (r->decode || r->n <= 1024) KH_TRY(once(r, session, ids, &seconds));
+    if (r->decode || r->n <= 1024) KH_TRY(once(r, session, ids, &time));
     for (int i = 0; i < times; i++) {
-        KH_TRY(once(r, session, ids, &seconds));
-        double rate = (double)r->n / seconds;
+        KH_TRY(once(r, session, ids, &time));
+        double rate = (double)r->n / time.seconds;
         sum += rate;
         squares += rate * rate;
-        if (rate > out->best) out->best = rate;
+        if (rate <= out->best) continue;
+        out->best = rate;
+        out->attention_share = time.attention / time.seconds;
     }
     double mean = sum / times, variance = squares / times - mean * mean;
     out->tokens_per_second = mean;

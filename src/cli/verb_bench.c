@@ -26,22 +26,25 @@ static kh_status speed_row(void *context, const kh_bench_result *r)
     sink *s = context;
     cli_progress_end();
     if (s->results) {
-        json_t *one = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:i, s:I}", "attn",
+        json_t *one = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:i, s:I}", "attn",
                                 r->attn, "ff", r->ff, "test", r->test, "n", (json_int_t)r->n,
                                 "depth", (json_int_t)r->depth, "tokens_per_second",
                                 cli_json_real(r->tokens_per_second), "deviation",
                                 cli_json_real(r->deviation), "best", cli_json_real(r->best),
-                                "threads", s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
+                                "attention_share", cli_json_real(r->attention_share), "threads",
+                                s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
         return cli_json_add(s->results, one);
     }
     char peak[32];
     if (s->rows++ == 0)
-        cli_out("%-*s%-*s  test       n   depth  threads    tokens/s         +-        best       "
+        cli_out("%-*s%-*s  test       n   depth  threads    tokens/s         +-        best  "
+                "attn%%       "
                 "peak\n",
                 s->width, "attn", s->ff_width, s->ff_width ? "  ff" : "");
-    cli_out("%-*s%s%-*s  %-4s  %6zu  %6zu  %7d  %10.2f  %9.2f  %10.2f  %9s\n", s->width, r->attn,
-            s->ff_width ? "  " : "", s->ff_width ? s->ff_width - 2 : 0, s->ff_width ? r->ff : "",
-            r->test, r->n, r->depth, s->threads, r->tokens_per_second, r->deviation, r->best,
+    cli_out("%-*s%s%-*s  %-4s  %6zu  %6zu  %7d  %10.2f  %9.2f  %10.2f  %5.1f  %9s\n", s->width,
+            r->attn, s->ff_width ? "  " : "", s->ff_width ? s->ff_width - 2 : 0,
+            s->ff_width ? r->ff : "", r->test, r->n, r->depth, s->threads, r->tokens_per_second,
+            r->deviation, r->best, 100 * r->attention_share,
             cli_bytes(peak, sizeof peak, r->peak_bytes));
     return cli_row_done();
 }
@@ -214,9 +217,9 @@ const cli_verb cli_verb_bench = {
              "Measures tokens per second of reading a prompt (pp) and of generating (tg), "
              "for every combination of lengths, depths, thread counts and settings of attention "
              "and feed-forward layers. Prints mean, standard deviation and best of the "
-             "repetitions, and "
+             "repetitions, the share of the best one's time that attention took, and "
              "the peak memory of that row alone.\n\nWith --json: {\"results\": [{attn, ff, "
-             "test, n, depth, tokens_per_second, deviation, best, threads, "
+             "test, n, depth, tokens_per_second, deviation, best, attention_share, threads, "
              "peak_bytes}]}.\n\nkeyhole bench recall measures what is remembered; keyhole "
              "bench kernels measures single kernels.",
          .example = "keyhole bench -m model.gguf -p 512 -n 64 -d 0,8000 --attn full --attn "

@@ -22,6 +22,7 @@ typedef struct kh_engine {
     kh_ff_plan ff;
     kh_kv_pool *pages;
     kh_attn_stats stats;
+    double attention_seconds; /* of all passes so far */
     /* of the batch in flight */
     int32_t *tokens, *positions; /* [batch] */
     uint32_t *logit_rows;        /* [batch] */

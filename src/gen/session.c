@@ -123,6 +123,7 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                   .probe = s->probe,
                   .compute = e->compute,
                   .stats = &e->stats,
+                  .attention_seconds = &e->attention_seconds,
                   .stop = &s->stop};
     kh_logit_sink last = {.take = keep_last, .context = s, .buffer = s->logits, .chunk_rows = 1};
     s->has_logits = 0;

@@ -22,6 +22,7 @@
  * layers. There is no other forward pass: training, inspection and quantised files all come through
  * here. */
 #include "base/fail.h"
+#include "cpu/cpu.h"
 #include "ff/keep.h"
 #include "model/network.h"
 #include "ops/linear.h"
@@ -101,7 +102,9 @@ static kh_status attention(walk *w, int layer)
                          .scale = d->attn_scale,
                          .softcap = d->attn_softcap,
                          .window = local ? d->window : 0};
+    double start = run->attention_seconds ? kh_cpu_seconds() : 0;
     KH_TRY(kh_attn_forward(run, &how, w->z, w->q, w->k, w->v));
+    if (run->attention_seconds) *run->attention_seconds += kh_cpu_seconds() - start;
     look(w, KH_POINT_Z, layer, w->z, w->HE);
     KH_TRY(kh_op_linear(run, w->h, w->z, w->T, &b->o));
     bias(w, w->h, &b->o_bias);

@@ -61,6 +61,7 @@ typedef struct kh_run {
     kh_rng_key key;                  /* dropout */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
+    double *attention_seconds;   /* NULL, or what the time of the attention op is added to */
     atomic_bool *stop;           /* NULL, or read between layers */
 } kh_run;
 

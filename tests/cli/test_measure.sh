@@ -58,6 +58,7 @@ rows = [(x["attn"], x["test"], x["n"], x["depth"]) for x in r]
 want = [(a, t, n, d) for a in ("full", "topk:k=8") for d in (0, 8) for t, n in (("pp", 16), ("pp", 32), ("tg", 4))]
 assert rows == want, rows
 assert all(x["tokens_per_second"] > 0 and x["peak_bytes"] > 0 for x in r)
+assert all(0 < x["attention_share"] < 1 for x in r), r
 ' "$scratch/out"
 runs 0 "$keyhole" bench "$tiny" -p 0 -n 4 -r 1 -q
 lacks "$out" " pp "
