@@ -2,12 +2,11 @@
  *
  * Key heads of one batch entry become a sequence in an f32 page pool that is used again for the next:
  * keys are laid out in panels once, which is the only copy that scales with S. Where all heads share a
- * setting, as many key heads go at a time as fit COPY bytes. Queries go through in blocks of tokens,
- * copied to and from the op's order ([T][H][E]), so the rest of the memory does not grow with T. What the
- * caller wants to keep for the backward pass (`saved`) is written where the op finishes a row.
+ * setting, as many key heads go at a time as fit COPY bytes. Queries are read and outputs written where
+ * the caller has them. What the caller wants to keep for the backward pass (`saved`) is written where the
+ * op finishes a row.
  *
- *     for b, key heads:  k, v -> pages
- *         for blocks of T:  q -> [n][heads][E] -> kh_attn_attend -> [n][heads][E] -> out
+ *     for b, key heads:  k, v -> pages;  q, pages -> kh_attn_attend_strided -> out
  */
 #include "api/attention_args.h"
 #include "attn/save.h"
@@ -17,17 +16,15 @@
 
 #include <string.h>
 
-enum { BLOCK = 512 /* tokens, when all heads go at a time */, COPY = 16 << 20 /* bytes */ };
+enum { COPY = 16 << 20 /* bytes */ };
 
 typedef struct work {
     kh_attention_call call;
     int groups, heads;    /* key heads and query heads that go at a time */
     kh_attn_plan *shared; /* for so many heads; NULL: all go at a time */
-    size_t block;         /* tokens */
     kh_kv_pool *pages;
     kh_kv *kv;
     kh_arena step, *scratch; /* [pool.threads] */
-    float *rows, *z;         /* [block][heads][E] */
     kh_attn_stats stats;
 } work;
 
@@ -68,19 +65,14 @@ static kh_status open_work(work *w)
     const kh_attention_args *a = w->call.args;
     int threads = w->call.pool.threads;
     choose_groups(w);
-    size_t H = (size_t)w->heads, E = (size_t)a->width, step, scratch;
-    size_t block = BLOCK * (size_t)(a->heads / w->heads);
-    if (block > a->queries) block = a->queries;
-    w->block = block;
+    size_t step, scratch;
     kh_attn_bias bias;
     kh_attn_layer layer = layer_of(w, 0, &bias);
     kh_kv_shape shape = {1, w->groups, a->width, a->width, KH_TYPE_F32, KH_TYPE_F32};
     KH_TRY(kh_kv_pool_open(&w->pages, &shape, (a->keys + KH_PAGE - 1) / KH_PAGE));
     KH_TRY(kh_kv_open(&w->kv, w->pages, a->keys));
-    KH_TRY(kh_new(&w->rows, block * H * E, sizeof *w->rows, "the queries of attention"));
-    KH_TRY(kh_new(&w->z, block * H * E, sizeof *w->z, "the output of attention"));
     KH_TRY(kh_new(&w->scratch, (size_t)threads, sizeof *w->scratch, "the threads of attention"));
-    kh_attn_need(w->shared ? w->shared : w->call.plan, &layer, &shape, block, a->keys, &step,
+    kh_attn_need(w->shared ? w->shared : w->call.plan, &layer, &shape, a->queries, a->keys, &step,
                  &scratch);
     KH_TRY(kh_arena_init(&w->step, "attention", step));
     for (int i = 0; i < threads; i++)
@@ -93,15 +85,13 @@ static void close_work(work *w)
     for (int i = 0; w->scratch && i < w->call.pool.threads; i++) kh_arena_free(&w->scratch[i]);
     kh_arena_free(&w->step);
     kh_free(w->scratch);
-    kh_free(w->rows);
-    kh_free(w->z);
     kh_kv_close(w->kv);
     kh_kv_pool_close(w->pages);
     kh_attn_plan_free(w->shared);
 }
 
-/* Where rows [first ...) of the heads from `head` on, over all batch entries, go in the caller's arrays. */
-static kh_attn_save save_of(const work *w, size_t head, size_t first)
+/* Where the rows of the heads from `head` on, over all batch entries, go in the caller's arrays. */
+static kh_attn_save save_of(const work *w, size_t head)
 {
     const kh_attention_saved *s = w->call.args->saved;
     size_t T = w->call.args->queries, at = head * T;
@@ -110,32 +100,25 @@ static kh_attn_save save_of(const work *w, size_t head, size_t first)
     return (kh_attn_save){.kept = s->kept,
                           .wide = wide,
                           .rows = T,
-                          .first = first,
                           .indices = indices + at * s->kept * (wide ? 4 : 2),
                           .counts = s->kept > 0 ? s->counts + at : NULL,
                           .m = s->m + at,
                           .u = s->u + at};
 }
 
-/* Tokens [first, first + n) of the key heads from g on of one batch entry. */
-static kh_status attend_block(work *w, size_t b, int g, size_t first, size_t n)
+/* All queries of the key heads from g on of one batch entry. */
+static kh_status attend(work *w, size_t b, int g)
 {
     const kh_attention_call *c = &w->call;
     const kh_attention_args *a = c->args;
-    size_t H = (size_t)w->heads, E = (size_t)a->width, head = (size_t)(g / w->groups * w->heads);
-    const float *q = a->q + b * c->q.batch + head * c->q.head + first * c->q.row;
-    float *out = a->out + b * c->out.batch + head * c->out.head + first * c->out.row;
-    for (size_t t = 0; t < n; t++)
-        for (size_t h = 0; h < H; h++)
-            memcpy(w->rows + (t * H + h) * E, q + h * c->q.head + t * c->q.row, E * sizeof *q);
+    size_t head = (size_t)(g / w->groups * w->heads);
     size_t before = a->mask == KH_ATTENTION_CAUSAL ? a->keys - a->queries : 0;
-    kh_span span = {.rows = n, .position = (int32_t)(before + first)};
-    kh_batch batch = {.n = n, .spans = &span, .span_count = 1};
+    kh_span span = {.rows = a->queries, .position = (int32_t)before};
+    kh_batch batch = {.n = a->queries, .spans = &span, .span_count = 1};
     kh_attn_drop drop = c->drop;
     drop.head = b * (size_t)a->heads + head;
-    drop.row = first;
     kh_attn_save save = {0};
-    if (a->saved) save = save_of(w, b * (size_t)a->heads + head, first);
+    if (a->saved) save = save_of(w, b * (size_t)a->heads + head);
     kh_attn_bias bias;
     kh_attn_layer layer = layer_of(w, g, &bias);
     kh_run run = {.step = &w->step,
@@ -148,32 +131,38 @@ static kh_status attend_block(work *w, size_t b, int g, size_t first, size_t n)
                   .save = a->saved ? &save : NULL,
                   .drop = a->dropout.rate > 0 ? &drop : NULL,
                   .stats = a->stats ? &w->stats : NULL};
-    KH_TRY(kh_attn_attend(&run, &layer, w->z, w->rows));
-    for (size_t t = 0; t < n; t++)
-        for (size_t h = 0; h < H; h++)
-            memcpy(out + h * c->out.head + t * c->out.row, w->z + (t * H + h) * E, E * sizeof *out);
-    return KH_OK;
+    return kh_attn_attend_strided(&run, &layer, a->out + b * c->out.batch + head * c->out.head,
+                                  (kh_attn_strides){c->out.row, c->out.head},
+                                  a->q + b * c->q.batch + head * c->q.head,
+                                  (kh_attn_strides){c->q.row, c->q.head});
 }
 
-/* The key heads from `first_group` on of one batch entry. */
-static kh_status attend_groups(work *w, size_t b, int first_group)
+/* Key heads [first, first + groups) of one batch entry, to be laid out. */
+typedef struct writing {
+    const work *w;
+    size_t b, first;
+} writing;
+
+static void write_group(void *context, size_t i, int worker)
 {
-    const kh_attention_call *c = &w->call;
-    const kh_attention_args *a = c->args;
+    (void)worker;
+    const writing *j = context;
+    const kh_attention_call *c = &j->w->call;
+    size_t g = j->first + i;
+    kh_kv_write(j->w->kv, kh_kern_get(kh_cpu_isa()), 0, (int)i, c->args->keys,
+                c->args->k + j->b * c->k.batch + g * c->k.head, c->k.row,
+                c->args->v + j->b * c->v.batch + g * c->v.head, c->v.row);
+}
+
+/* The key heads from `first` on of one batch entry. */
+static kh_status attend_groups(work *w, size_t b, int first)
+{
+    writing j = {w, b, (size_t)first};
     KH_TRY(kh_kv_rewind(w->kv, 0));
-    KH_TRY(kh_kv_prepare(w->kv, a->keys));
-    for (int i = 0; i < w->groups; i++) {
-        size_t g = (size_t)(first_group + i);
-        kh_kv_write(w->kv, kh_kern_get(kh_cpu_isa()), 0, i, a->keys,
-                    a->k + b * c->k.batch + g * c->k.head, c->k.row,
-                    a->v + b * c->v.batch + g * c->v.head, c->v.row);
-    }
-    kh_kv_advance(w->kv, a->keys);
-    for (size_t first = 0, n; first < a->queries; first += n) {
-        n = a->queries - first < w->block ? a->queries - first : w->block;
-        KH_TRY(attend_block(w, b, first_group, first, n));
-    }
-    return KH_OK;
+    KH_TRY(kh_kv_prepare(w->kv, w->call.args->keys));
+    kh_parallel_for(&w->call.pool, (size_t)w->groups, write_group, &j);
+    kh_kv_advance(w->kv, w->call.args->keys);
+    return attend(w, b, first);
 }
 
 static kh_status forward(work *w, const kh_attention_args *a)

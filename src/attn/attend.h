@@ -33,8 +33,9 @@ typedef struct kh_attn_parts {
 typedef struct kh_attn_work {
     kh_run *run;
     const kh_attn_layer *layer;
-    const float *q; /* [T][H][E] */
-    float *z;       /* [T][H][E] */
+    const float *q; /* row t of head h at q + t * q_by.row + h * q_by.head: [E] */
+    float *z;       /* the same with z_by */
+    kh_attn_strides q_by, z_by;
     kh_attn_task *tasks;
     kh_attn_item *items;
     size_t task_count, item_count, part_count;

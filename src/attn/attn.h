@@ -89,4 +89,11 @@ kh_status kh_attn_forward(kh_run *run, const kh_attn_layer *layer, float *z /* [
 kh_status kh_attn_attend(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
                          const float *q /* [T][H][E] */);
 
+/* The same where rows of one head are `row` floats apart, and heads `head`. */
+typedef struct kh_attn_strides {
+    size_t row, head;
+} kh_attn_strides;
+kh_status kh_attn_attend_strided(kh_run *run, const kh_attn_layer *layer, float *z,
+                                 kh_attn_strides z_by, const float *q, kh_attn_strides q_by);
+
 #endif

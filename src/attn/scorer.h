@@ -57,8 +57,8 @@ typedef struct kh_tile {
 /* Lays a tile's memory out from `base` (NULL: measures): R rows of width E that see at most S keys,
  * lists of ld entries. */
 size_t kh_tile_place(kh_tile *tile, char *base, size_t R, size_t E, size_t ld, size_t S);
-/* Copies the tile's rows of q [T][H][E]. */
-void kh_tile_load(kh_tile *tile, const float *q);
+/* Copies the tile's rows of the batch's q. */
+void kh_tile_load(kh_tile *tile, const float *q, kh_attn_strides by);
 
 /* Keys that row r sees, whole and inside the tile's chunk; and the union of the latter over all rows. */
 kh_range kh_tile_visible(const kh_tile *tile, size_t r);

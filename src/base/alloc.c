@@ -23,7 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HEAD = 64 };
+enum { HEAD = 64, LARGE = 4 << 20 /* bytes: two huge pages */ };
 #define MAGIC 0x6b65796865616421ull /* "keyhead!" */
 
 typedef struct head {
@@ -124,6 +124,7 @@ kh_status kh_reserve(void **out, size_t size, const char *what)
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED)
         KH_FAIL(KH_ERR_MEMORY, "no address space for %s (%zu bytes)", what, size);
+    if (size >= LARGE) madvise(start, size, MADV_HUGEPAGE);
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     *out = start;
     return KH_OK;

@@ -95,7 +95,11 @@ INLINE void score_any(float *scores, size_t lds, const float *q, size_t ldq, siz
 void KH_NAME(score_panel)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
                           const float *panels, size_t panel_count, size_t E)
 {
-    score_any(scores, lds, q, ldq, R, panels, 0, panel_count, E);
+    /* the usual shape as constants: every address of the inner loop is one register and an offset */
+    if (E == 64 && ldq == 64 && lds == KH_PAGE && panel_count == KH_PANELS)
+        score_any(scores, KH_PAGE, q, 64, R, panels, 0, KH_PANELS, 64);
+    else
+        score_any(scores, lds, q, ldq, R, panels, 0, panel_count, E);
 }
 
 void KH_NAME(score_panel_f16)(float *scores, size_t lds, const float *q, size_t ldq, size_t R,
@@ -161,7 +165,10 @@ INLINE void mix_any(float *out, size_t ldo, const float *alpha, const float *wei
 void KH_NAME(mix_rows)(float *out, size_t ldo, const float *alpha, const float *weights, size_t ldw,
                        size_t R, const float *values, size_t keys, size_t E)
 {
-    mix_any(out, ldo, alpha, weights, ldw, R, values, 0, keys, E);
+    if (E == 64 && ldo == 64 && ldw == KH_PAGE && keys == KH_PAGE)
+        mix_any(out, 64, alpha, weights, KH_PAGE, R, values, 0, KH_PAGE, 64);
+    else
+        mix_any(out, ldo, alpha, weights, ldw, R, values, 0, keys, E);
 }
 
 void KH_NAME(mix_rows_f16)(float *out, size_t ldo, const float *alpha, const float *weights,
