@@ -1,10 +1,10 @@
-"""The ONNX Runtime side of bench/peers/attention: causal attention, forward, timed whenever a line arrives.
+"""The ONNX Runtime side of bench/peers/attention: attention, forward, timed whenever a line arrives.
 
-    python onnx_worker.py '{"L": 2048, "heads": 12, "kv_heads": 12, "head_dim": 64, "threads": 1}'
+    python onnx_worker.py '{"work": "gqa", "L": 2048, "heads": 12, "kv_heads": 12, "head_dim": 64, "threads": 1}'
 
-Talks as torch_worker.py does. The operator is GroupQueryAttention of com.microsoft, its only attention with
-a causal rule and key heads of their own; its time includes copying keys and values to its outputs
-present_key and present_value, which it always makes.
+Talks as torch_worker.py does. Operators of com.microsoft: gqa is GroupQueryAttention, its only attention with
+a causal rule and key heads of their own, whose time includes copying keys and values to its outputs
+present_key and present_value, which it always makes; mha is MultiHeadAttention, where every query sees all keys.
 """
 
 import json
@@ -23,20 +23,40 @@ def status(field):
     return int(found.group(1)) * 1024 if found else 0
 
 
-def model(case, length, heads, key_heads, width):
-    f32, i32 = TensorProto.FLOAT, TensorProto.INT32
+F32, I32 = TensorProto.FLOAT, TensorProto.INT32
+
+
+def grouped(length, heads, key_heads, width):
+    """GroupQueryAttention over an empty past: its node and its inputs."""
     past = [1, key_heads, 0, width]
-    inputs = {"q": (f32, [1, length, heads * width]), "k": (f32, [1, length, key_heads * width])}
-    inputs |= {"v": inputs["k"], "past_k": (f32, past), "past_v": (f32, past), "last": (i32, [1]), "total": (i32, [])}
+    inputs = {"q": (F32, [1, length, heads * width]), "k": (F32, [1, length, key_heads * width])}
+    inputs |= {"v": inputs["k"], "past_k": (F32, past), "past_v": (F32, past), "last": (I32, [1]), "total": (I32, [])}
     node = helper.make_node(
         "GroupQueryAttention", list(inputs), ["out", "present_k", "present_v"], domain="com.microsoft",
         num_heads=heads, kv_num_heads=key_heads,
     )  # fmt: skip
-    outputs = [helper.make_tensor_value_info(n, f32, None) for n in node.output]
+    return node, inputs
+
+
+def multi_head(length, heads, width):
+    inputs = {n: (F32, [1, length, heads * width]) for n in "qkv"}
+    return helper.make_node("MultiHeadAttention", list(inputs), ["out"], domain="com.microsoft", num_heads=heads), inputs
+
+
+def model(case, length, heads, key_heads, width):
+    mha = case.get("work") == "mha"
+    node, inputs = multi_head(length, heads, width) if mha else grouped(length, heads, key_heads, width)
+    outputs = [helper.make_tensor_value_info(n, F32, None) for n in node.output]
     infos = [helper.make_tensor_value_info(n, *t) for n, t in inputs.items()]
     graph = helper.make_graph([node], "attention", infos, outputs)
     versions = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=versions, ir_version=9).SerializeToString()
+
+
+def past(length, key_heads, width):
+    empty = numpy.zeros((1, key_heads, 0, width), dtype=numpy.float32)
+    last, total = numpy.array([length - 1], dtype=numpy.int32), numpy.array(length, dtype=numpy.int32)
+    return {"past_k": empty, "past_v": empty, "last": last, "total": total}
 
 
 def main():
@@ -51,9 +71,8 @@ def main():
     random = numpy.random.default_rng(0)
     feed = {n: random.standard_normal((1, length, h * width), dtype=numpy.float32)
             for n, h in (("q", heads), ("k", key_heads), ("v", key_heads))}  # fmt: skip
-    empty = numpy.zeros((1, key_heads, 0, width), dtype=numpy.float32)
-    feed |= {"past_k": empty, "past_v": empty}
-    feed |= {"last": numpy.array([length - 1], dtype=numpy.int32), "total": numpy.array(length, dtype=numpy.int32)}
+    if case.get("work") != "mha":
+        feed |= past(length, key_heads, width)
     before = status("VmRSS")
     out = session.run(["out"], feed)[0]
     if case.get("check"):

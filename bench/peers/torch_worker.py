@@ -1,4 +1,4 @@
-"""The PyTorch side of bench/peers/attention: one piece of work, timed whenever a line arrives.
+"""The PyTorch side of bench/peers/attention and ff: one piece of work, timed whenever a line arrives.
 
     python torch_worker.py '{"work": "sdpa", "pass": "fwd", "L": 2048, "threads": 1, ...}'
 
@@ -16,6 +16,8 @@ import time
 import torch
 
 from paper_attention import topk_attention
+
+WARMS_ITSELF = 10  # seconds: such a run counts although it is the first, as keyhole bench does it
 
 
 def status(field):
@@ -66,9 +68,23 @@ def attention(case):
     return training if grad else inference
 
 
-def selection(case):
+def scores(case):
+    """Sixteen rows, as `keyhole bench select --scores` makes them."""
     torch.manual_seed(0)
-    rows = torch.randn(16, case["L"])
+    x, kind = torch.randn(16, case["L"]), case.get("scores", "gaussian")
+    if kind == "heavy":
+        x = torch.exp(2 * x)
+    elif kind == "ascending":
+        x = x.sort(dim=-1).values
+    elif kind == "equal":
+        x = torch.full_like(x, 0.5)
+    elif kind == "ties":
+        x = torch.floor(4 * x.clamp(-2, 1.99)) / 4
+    return x
+
+
+def selection(case):
+    rows = scores(case)
     turns = max(1, (1 << 20) // rows.numel())
 
     def run():
@@ -77,6 +93,26 @@ def selection(case):
                 torch.topk(rows, case["k"], dim=-1, sorted=False)
 
     return run, turns * rows.shape[0]
+
+
+def feed_forward(case):
+    """A dense layer without biases: x W1^T -> relu -> W2."""
+    torch.manual_seed(0)
+    D, F, grad = case["head_dim"], case["ff"], case["pass"] != "fwd"
+    x = torch.randn(case["L"], D, requires_grad=grad)
+    w1 = (torch.randn(F, D) / D**0.5).requires_grad_(grad)
+    w2 = (torch.randn(F, D) / F**0.5).requires_grad_(grad)
+    dy = torch.randn(case["L"], D)
+
+    def run():
+        for t in (x, w1, w2):
+            t.grad = None
+        with torch.set_grad_enabled(grad):
+            y = torch.relu(x @ w1.T) @ w2
+        if grad:
+            y.backward(dy)
+
+    return run
 
 
 def kernels():
@@ -106,23 +142,34 @@ def gemm():
     return f"{found.group(1)}, {found.group(2)}" if found else "not MKL"
 
 
+def work_of(case):
+    """A function that does the work, and how many rows it does at once."""
+    if case["work"] == "topk":
+        return selection(case)
+    return (feed_forward if case["work"] == "torch" else attention)(case), 1
+
+
+def timed(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def main():
     case = json.loads(sys.argv[1])
     torch.set_num_threads(case["threads"])
     about = kernels() if case.get("about") else {"torch": torch.__version__}
-    run, share = selection(case) if case["work"] == "topk" else (attention(case), 1)
+    run, share = work_of(case)
     forget_peak()
     before = status("VmRSS")
-    run()
+    first = timed(run)
+    waiting = [first] if first >= WARMS_ITSELF else []
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            run()
-            seconds.append((time.perf_counter() - start) / share)
+        seconds = waiting + [timed(run) for _ in range(int(line) - len(waiting))]
+        waiting = []
         peak = max(0, status("VmHWM") - before)
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
+        print(json.dumps({"seconds": [s / share for s in seconds], "peak_bytes": peak}), flush=True)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ KH_API kh_status kh_bench_ff(const kh_bench_ff_options *options,
 /* Selection alone: kh_select_topk on rows of random scores, one thread. */
 typedef enum kh_bench_scores {
     KH_BENCH_GAUSSIAN,
+    KH_BENCH_HEAVY,     /* e to twice a gaussian: a few scores far above the others */
     KH_BENCH_ASCENDING, /* gaussian, sorted: every score is among the best so far */
     KH_BENCH_EQUAL,
     KH_BENCH_TIES, /* sixteen different values */

@@ -28,7 +28,7 @@ typedef struct rows {
 
 const char *kh_bench_scores_name(kh_bench_scores scores)
 {
-    static const char *const names[] = {"gaussian", "ascending", "equal", "ties"};
+    static const char *const names[] = {"gaussian", "heavy", "ascending", "equal", "ties"};
     return (unsigned)scores < KH_BENCH_SCORES_COUNT ? names[scores] : "?";
 }
 
@@ -44,6 +44,8 @@ static void fill(rows *r)
     for (size_t i = 0; i < ROWS * r->n; i++)
         if (r->kind == KH_BENCH_EQUAL)
             r->scores[i] = 0.5f;
+        else if (r->kind == KH_BENCH_HEAVY)
+            r->scores[i] = expf(2 * r->scores[i]);
         else if (r->kind == KH_BENCH_TIES)
             r->scores[i] = floorf(4 * fminf(fmaxf(r->scores[i], -2), 1.99f)) / 4;
     for (size_t i = 0; i < ROWS && r->kind == KH_BENCH_ASCENDING; i++)

@@ -12,9 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const passes[] = {"fwd", "fwd+bwd", NULL};         /* as kh_bench_pass */
-static const char *const kinds[] = {"all",   "gaussian", "ascending", /* kh_bench_scores + 1 */
-                                    "equal", "ties",     NULL};
+static const char *const passes[] = {"fwd", "fwd+bwd", NULL}; /* as kh_bench_pass */
+static const char *const kinds[] = {"all",   "gaussian", "heavy", "ascending",
+                                    "equal", "ties",     NULL}; /* kh_bench_scores + 1 */
 
 typedef struct sink {
     const cli_args *args;
@@ -463,7 +463,8 @@ const cli_verb cli_verb_select = {
                 .does = "speed of finding the k largest of a row of scores",
                 .most_words = 0,
                 .about = "Times kh_select_topk on one thread, over 16 rows in turn: gaussian "
-                         "scores, the same ascending, all equal, and many ties.\n\nWith --json: "
+                         "scores, heavy-tailed ones, gaussian ascending, all equal, and many "
+                         "ties.\n\nWith --json: "
                          "{\"machine\": {...}, \"results\": [{impl, work, attn, pass, L, heads, "
                          "head_dim, k, threads, seconds_min, seconds_median, peak_bytes, scores, "
                          "ns_per_score}]}; times are of one row.",

@@ -71,7 +71,7 @@ lacks "$out" "results"
 runs 0 "$keyhole" bench select -L 100,5000 -k 7,6000 --repeat 1 --json
 python '
 r = json.load(open(sys.argv[1]))["results"]
-kinds = ("gaussian", "ascending", "equal", "ties")
+kinds = ("gaussian", "heavy", "ascending", "equal", "ties")
 assert [(x["scores"], x["L"], x["k"]) for x in r] == [(s, L, k) for s in kinds for L in (100, 5000) for k in (7, 6000)]
 for x in r:
     assert (x["impl"], x["work"], x["pass"], x["threads"]) == ("keyhole", "select", "fwd", 1), x
