@@ -9,6 +9,8 @@ import argparse
 import csv
 import datetime
 import functools
+import importlib.machinery
+import importlib.util
 import json
 import os
 import platform
@@ -33,6 +35,15 @@ PEERS = {
 
 def fail(message):
     sys.exit(f"{os.path.basename(sys.argv[0])}: {message}")
+
+
+def script(name):
+    """One of the programs beside this file, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), os.path.join(HERE, name))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 # ---- the machine
@@ -374,7 +385,7 @@ def options(name, doc, rows):
     p.add_argument("--list", action="store_true", help="prints the rows and about how long they take")
     p.add_argument("-r", "--reps", type=int, help="timed runs of a side within a round (1 to 3)")
     p.add_argument("--rounds", type=int, help="rounds of each row (2 to 5)")
-    p.add_argument("--quick", action="store_true", help="1 run, 2 rounds, and no row that takes half a minute")
+    p.add_argument("--quick", action="store_true", help="1 run, 2 rounds, and no row that takes 20 seconds")
     p.add_argument("--isa", choices=("avx2",), help="limits both sides to AVX2, on a machine that has more")
     p.add_argument("--csv", action="store_true", help=f"also append to bench/results/<machine>/{name}.csv")
     p.add_argument("--resume", action="store_true", help="--csv, without the rows that this build has measured")
@@ -403,7 +414,7 @@ def chosen(rows, args):
         rows = [r for r in rows if any(r.name.startswith(w) for w in args.rows.split(","))]
     else:
         rows = [r for r in rows if r.usual and (not args.isa or r.goals[1] and r.scores in ("", "gaussian"))]
-    return [r for r in rows if r.cost < 30] if args.quick else rows
+    return [r for r in rows if r.cost < 20 and r.scores in ("", "gaussian")] if args.quick else rows
 
 
 def seconds_text(seconds):
@@ -414,7 +425,8 @@ def measured_before(name, rows, args):
     """How long the rows took, or are thought to take, and the names of those that this build has measured."""
     commit, isa = build_of(args.keyhole, args.isa)
     old = {row: r for (row, level), r in recorded(name, args).items() if level == isa}
-    costs = {r.name: float(old.get(r.name, {}).get("wall_seconds") or r.cost * (1.6 if args.isa else 1)) for r in rows}
+    times = (1.6 if args.isa else 1) * (0.5 if args.quick else 1)
+    costs = {r.name: float(old.get(r.name, {}).get("wall_seconds") or r.cost * times) for r in rows}
     return costs, {row for row, r in old.items() if args.resume and r["commit"] == commit}
 
 
