@@ -94,6 +94,12 @@ KH_API kh_status kh_attention_forward(const kh_attention_args *args);
 /* K of kh_attention_saved for these shapes and this setting: 0 for ranges, at most `keys`. */
 KH_API kh_status kh_attention_kept(const kh_attention_args *args, size_t *kept);
 
+/* Writes `out` once more from args->saved, as kh_attention_forward(args) filled it, for a backward pass
+ * that did not keep `out`: O(T K), nothing is chosen again. Settings that keep ranges attend again. The
+ * same numbers but for rounding; the same bits for any number of threads. Saved indices that forward
+ * cannot have written are KH_ERR_ARGUMENT; so is tail=mean. */
+KH_API kh_status kh_attention_replay(const kh_attention_args *args);
+
 /* Gradients, packed or with the strides of their counterparts (dq as q, dk as k, dv as v, dout as out). */
 typedef struct kh_attention_gradients {
     const float *dout; /* [B][H][T][E] of the loss with respect to `out` */
@@ -141,7 +147,7 @@ typedef struct kh_ff_args {
     const float *in_bias;  /* [F] or NULL; two matrices only */
     const float *out;      /* [F][D] W2, a row for each neuron (its value vector) */
     const float *out_bias; /* [D] or NULL */
-    float *y;              /* [T][D] */
+    float *y;              /* [T][D]; NULL where only indices and counts are wanted */
     uint32_t *indices;     /* NULL, or [T][k] receives the kept neurons, ascending: for backward */
     uint32_t *counts;      /* NULL, or [T] how many of them */
     size_t chunk;          /* rows at a time; 0: chosen */
@@ -153,6 +159,8 @@ typedef struct kh_ff_gradients {
     float *dx;               /* [T][D] written; each may be NULL */
     float *din, *dup, *dout; /* [F][D] written */
     float *din_bias /* [F] */, *dout_bias /* [D] */;
+    int add; /* 1: gradients of weights and biases are added to what is there: a call for each chunk of
+                rows, ascending, gives the bits of one call */
 } kh_ff_gradients;
 
 /* KH_ERR_ARGUMENT for shapes that make no sense, KH_ERR_MEMORY. Memory is set by the chunk: O(chunk k) and

@@ -152,6 +152,52 @@ KH_API kh_status kh_bench_ff(const kh_bench_ff_options *options,
                              kh_status (*row)(void *context, const kh_bench_ff_result *result),
                              void *context);
 
+/* Layers of a transformer on random arrays: attention with its four projections and, where hidden > 0, a
+ * feed-forward layer of two matrices (ReLU), each behind a norm and added to its input. Backward keeps the
+ * input of each layer and computes the rest again, chunk by chunk; its upstream gradient is random. */
+typedef enum kh_bench_keep {
+    KH_BENCH_KEEP_CHOICE, /* which keys each row kept, too: nothing is selected twice */
+    KH_BENCH_KEEP_INPUT   /* the inputs alone */
+} kh_bench_keep;
+
+typedef struct kh_bench_stack_options {
+    const char *const *attns; /* [attn_count] one setting for all layers and heads */
+    size_t attn_count;
+    const size_t *lengths; /* [length_count] L */
+    size_t length_count;
+    const size_t *keeps; /* [keep_count] kept neurons; 0: all */
+    size_t keep_count;
+    kh_bench_pass pass;
+    kh_attention_mask mask;
+    int layers, heads, key_heads, width; /* 0: 12, 12, as many as heads, 64; D is heads * width */
+    size_t hidden;                       /* F; 0: attention alone */
+    size_t chunk; /* rows of projections and feed-forward at a time; 0: 1024 */
+    kh_bench_keep keep;
+    int threads; /* 0: all processors that the process may use */
+    int repeat;  /* 0: 1 timed run, after one that is not timed unless it took ten seconds */
+    uint64_t seed;
+    int isolate; /* 1: each row in a process of its own */
+} kh_bench_stack_options;
+
+typedef struct kh_bench_stack_result {
+    char attn[256];
+    size_t length, ff_k; /* ff_k 0: all neurons, or none */
+    int k, threads;      /* k: keys that a row keeps at most; 0: all that it sees */
+    double seconds_min, seconds_median;
+    double microseconds; /* per token */
+    double gigaflops;    /* as dense layers with full attention, a third of them forward */
+    uint64_t peak_bytes; /* over inputs and outputs: x, y, weights, and with backward dx, dy and the
+                               weights' gradients; only meaningful in a process of its own */
+    uint64_t process_bytes; /* peak of all */
+    uint64_t saved_bytes;   /* kept between forward and backward: layers' inputs but x, kept keys */
+    double checksum;        /* sum of squares of y or, with backward, of dx and all gradients */
+} kh_bench_stack_result;
+/* Rows in the order attn, length, keeps, handed over as they are known. */
+KH_API kh_status kh_bench_stack(const kh_bench_stack_options *options,
+                                kh_status (*row)(void *context,
+                                                 const kh_bench_stack_result *result),
+                                void *context);
+
 /* Selection alone: kh_select_topk on rows of random scores, one thread. */
 typedef enum kh_bench_scores {
     KH_BENCH_GAUSSIAN,

@@ -1,4 +1,5 @@
-/* The gradients of attention on plain arrays: include/keyhole/attention.h over attn/backward.h.
+/* The gradients of attention on plain arrays, and its output once more: include/keyhole/attention.h over
+ * attn/backward.h.
  *
  * Keys and values are read where the caller has them (rows are gathered, or packed a page at a time), so
  * no copy grows with S; dk and dv are the caller's arrays from the first addition on. */
@@ -20,6 +21,18 @@ kh_status kh_attention_kept(const kh_attention_args *args, size_t *kept)
     return status;
 }
 
+/* What was saved says nothing of the estimate of the rest. */
+static kh_status check_tail(const kh_attention_call *c)
+{
+    for (int head = 0; head < c->args->heads; head++)
+        if (kh_attn_plan_at(c->plan, KH_PHASE_PREFILL, 0, head)->tail_mean)
+            KH_FAIL(KH_ERR_ARGUMENT,
+                    "attention backward: '%s': tail=mean estimates what was dropped and has no "
+                    "gradient",
+                    c->args->attn);
+    return KH_OK;
+}
+
 static kh_status check(const kh_attention_call *c, const kh_attention_gradients *g)
 {
     const kh_attention_args *a = c->args;
@@ -33,13 +46,7 @@ static kh_status check(const kh_attention_call *c, const kh_attention_gradients 
                           : "dout");
     if (g->drelative && !(a->bias && a->bias->relative))
         KH_FAIL(KH_ERR_ARGUMENT, "attention backward: drelative without bias->relative");
-    for (int head = 0; head < a->heads; head++)
-        if (kh_attn_plan_at(c->plan, KH_PHASE_PREFILL, 0, head)->tail_mean)
-            KH_FAIL(KH_ERR_ARGUMENT,
-                    "attention backward: '%s': tail=mean estimates what was dropped and has no "
-                    "gradient",
-                    a->attn);
-    return KH_OK;
+    return check_tail(c);
 }
 
 static void clear(float *x, kh_attention_stride s, size_t batch, size_t heads, size_t rows,
@@ -71,6 +78,21 @@ static kh_status open_relative(relative *r, const kh_attention_call *c)
     return KH_OK;
 }
 
+static kh_attn_back back_of(const kh_attention_call *c, const kh_attention_gradients *g)
+{
+    return (kh_attn_back){.args = c->args,
+                          .gradients = g,
+                          .q = c->q,
+                          .k = c->k,
+                          .v = c->v,
+                          .out = c->out,
+                          .layer = &c->layer,
+                          .plan = c->plan,
+                          .drop = c->args->dropout.rate > 0 ? &c->drop : NULL,
+                          .pool = &c->pool,
+                          .kern = kh_kern_get(kh_cpu_isa())};
+}
+
 static kh_status backward(kh_attention_call *c, const kh_attention_args *a,
                           const kh_attention_gradients *g, relative *r)
 {
@@ -84,19 +106,9 @@ static kh_status backward(kh_attention_call *c, const kh_attention_args *a,
     if (a->batch == 0 || a->queries == 0) return KH_OK;
     KH_TRY(kh_attention_call_expand_bias(c));
     if (g->drelative) KH_TRY(open_relative(r, c));
-    kh_attn_back back = {.args = a,
-                         .gradients = g,
-                         .q = c->q,
-                         .k = c->k,
-                         .v = c->v,
-                         .out = c->out,
-                         .layer = &c->layer,
-                         .plan = c->plan,
-                         .drop = a->dropout.rate > 0 ? &c->drop : NULL,
-                         .buckets = r->buckets,
-                         .drelative = r->sums,
-                         .pool = &c->pool,
-                         .kern = kh_kern_get(kh_cpu_isa())};
+    kh_attn_back back = back_of(c, g);
+    back.buckets = r->buckets;
+    back.drelative = r->sums;
     KH_TRY(kh_attn_backward_indices(&back));
     KH_TRY(kh_attn_backward_ranges(&back));
     /* what was summed are derivatives by raw scores; biases are added to scaled ones */
@@ -113,6 +125,47 @@ kh_status kh_attention_backward(const kh_attention_args *args,
     kh_status status = backward(&call, args, gradients, &r);
     kh_free(r.buckets);
     kh_free(r.sums);
+    kh_attention_call_close(&call);
+    return status;
+}
+
+/* ---- the output once more ---- */
+
+static int all_keep_indices(const kh_attention_call *c)
+{
+    for (int head = 0; head < c->args->heads; head++)
+        if (kh_attn_plan_at(c->plan, KH_PHASE_PREFILL, 0, head)->method->kind != KH_KEYS_INDICES)
+            return 0;
+    return 1;
+}
+
+static kh_status replay(kh_attention_call *c, const kh_attention_args *a)
+{
+    KH_TRY(kh_attention_call_open(c, a));
+    KH_TRY(kh_attention_call_check_saved(c));
+    KH_TRY(check_tail(c));
+    if (!a->q || !a->k || !a->v || !a->out)
+        KH_FAIL(KH_ERR_ARGUMENT, "attention replay: %s is NULL",
+                !a->q   ? "q"
+                : !a->k ? "k"
+                : !a->v ? "v"
+                        : "out");
+    if (a->batch == 0 || a->queries == 0) return KH_OK;
+    if (!all_keep_indices(c)) {
+        kh_attention_args again = *a;
+        again.saved = NULL;
+        again.stats = NULL;
+        return kh_attention_forward(&again);
+    }
+    KH_TRY(kh_attention_call_expand_bias(c));
+    kh_attn_back back = back_of(c, NULL);
+    return kh_attn_replay_indices(&back, a->out);
+}
+
+kh_status kh_attention_replay(const kh_attention_args *args)
+{
+    kh_attention_call call;
+    kh_status status = replay(&call, args);
     kh_attention_call_close(&call);
     return status;
 }

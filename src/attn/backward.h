@@ -40,6 +40,10 @@ int kh_attn_next_heads(const kh_attn_back *back, enum kh_keys_kind kind, kh_attn
 kh_status kh_attn_backward_indices(const kh_attn_back *back);
 kh_status kh_attn_backward_ranges(const kh_attn_back *back);
 
+/* The output of all heads that keep indices, from what was saved; gradients are not looked at. The same
+ * errors. */
+kh_status kh_attn_replay_indices(const kh_attn_back *back, float *out /* as args->out */);
+
 /* Where row `token` of head `head` finds the bias of key 0 in layer->bias->distances and, head 0, its
  * bucket in `buckets`; keys follow one by one. */
 size_t kh_attn_bias_at(const kh_attn_back *back, size_t head, size_t token);

@@ -43,9 +43,9 @@ typedef struct cli_args {
     kh_opt_ints prompts, generate, depths, thread_list, lengths, keeps;
     int64_t repeat, tokens, heads, kv_heads, head_dim, chunk;
     int causal, no_causal, pass, scores, csv;
-    kh_opt_ints hiddens;
-    int64_t width;
-    int act, gated, rule;
+    kh_opt_ints hiddens, ff_keeps;
+    int64_t width, layers, hidden;
+    int act, gated, rule, recompute;
     int demo, dry_run;
     const char *only, *report;
 } cli_args;
@@ -58,8 +58,8 @@ typedef struct cli_verb {
 
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
-    cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show, cli_verb_tokenize,
-    cli_verb_verify;
+    cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
+    cli_verb_tokenize, cli_verb_verify;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -128,6 +128,17 @@ kh_status cli_sampler(const cli_args *args, const kh_model *model, kh_sampler_op
 /* The numbers of a list option, or the usual ones where none were given; free with kh_free. */
 kh_status cli_sizes(size_t **out, size_t *count, const kh_opt_ints *given,
                     const int64_t *usual /* [usual_count] */, size_t usual_count);
+
+/* The settings of --attn, then one for each -k; the usual ones where none was given. */
+typedef struct cli_settings {
+    const char **items; /* [count] */
+    size_t count;
+    char *names; /* of those that -k stands for */
+} cli_settings;
+kh_status cli_settings_open(cli_settings *out, const cli_args *args,
+                            const char *const *usual /* [usual_count] */, size_t usual_count);
+void cli_settings_close(cli_settings *settings);
+int cli_settings_width(const cli_settings *settings); /* of their column */
 
 /* Failures name what to type. */
 kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary);

@@ -11,6 +11,7 @@
 #include "base/file.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -199,4 +200,42 @@ kh_status cli_sizes(size_t **out, size_t *count, const kh_opt_ints *given, const
     for (size_t i = 0; i < *count; i++)
         (*out)[i] = (size_t)(given->count ? given->items[i] : usual[i]);
     return KH_OK;
+}
+
+enum { SETTING = 32 /* bytes of "topk:k=N" */ };
+
+kh_status cli_settings_open(cli_settings *out, const cli_args *args, const char *const *usual,
+                            size_t usual_count)
+{
+    size_t given = args->attns.count + args->keeps.count;
+    out->count = given ? given : usual_count;
+    KH_TRY(kh_new(&out->items, out->count, sizeof *out->items, "the settings"));
+    KH_TRY(kh_new(&out->names, (args->keeps.count + 1) * SETTING, 1, "the settings"));
+    for (size_t i = 0; i < out->count; i++) {
+        if (!given) {
+            out->items[i] = usual[i];
+        } else if (i < args->attns.count) {
+            out->items[i] = args->attns.items[i];
+        } else {
+            char *name = out->names + (i - args->attns.count) * SETTING;
+            snprintf(name, SETTING, "topk:k=%lld",
+                     (long long)args->keeps.items[i - args->attns.count]);
+            out->items[i] = name;
+        }
+    }
+    return KH_OK;
+}
+
+void cli_settings_close(cli_settings *settings)
+{
+    kh_free(settings->items);
+    kh_free(settings->names);
+}
+
+int cli_settings_width(const cli_settings *settings)
+{
+    size_t width = 10;
+    for (size_t i = 0; i < settings->count; i++)
+        if (strlen(settings->items[i]) > width) width = strlen(settings->items[i]);
+    return width < 64 ? (int)width : 64;
 }

@@ -49,40 +49,16 @@ static kh_status close_sink(sink *s, kh_status status)
 /* What bench attention and bench decode run over: settings x lengths, again for each number of threads. */
 typedef struct work_list {
     size_t *lengths, *threads;
-    const char **attns;
-    char *names; /* of the settings that -k stands for */
-    size_t length_count, thread_count, attn_count;
+    cli_settings attns;
+    size_t length_count, thread_count;
 } work_list;
-
-/* The settings of --attn, then one for each -k. */
-static kh_status open_settings(work_list *w, const cli_args *args)
-{
-    enum { NAME = 32 };
-    static const char *const usual[] = {"full", "topk:k=128"};
-    size_t given = args->attns.count + args->keeps.count;
-    w->attn_count = given ? given : sizeof usual / sizeof *usual;
-    KH_TRY(kh_new(&w->attns, w->attn_count, sizeof *w->attns, "the settings"));
-    KH_TRY(kh_new(&w->names, (args->keeps.count + 1) * NAME, 1, "the settings"));
-    for (size_t i = 0; i < w->attn_count; i++) {
-        if (!given) {
-            w->attns[i] = usual[i];
-        } else if (i < args->attns.count) {
-            w->attns[i] = args->attns.items[i];
-        } else {
-            char *name = w->names + (i - args->attns.count) * NAME;
-            snprintf(name, NAME, "topk:k=%lld",
-                     (long long)args->keeps.items[i - args->attns.count]);
-            w->attns[i] = name;
-        }
-    }
-    return KH_OK;
-}
 
 static kh_status open_work(work_list *w, const cli_args *args, const int64_t *usual, size_t count)
 {
     static const int64_t all[] = {0};
     KH_TRY(cli_sizes(&w->lengths, &w->length_count, &args->lengths, usual, count));
-    KH_TRY(open_settings(w, args));
+    static const char *const settings[] = {"full", "topk:k=128"};
+    KH_TRY(cli_settings_open(&w->attns, args, settings, 2));
     return cli_sizes(&w->threads, &w->thread_count, &args->thread_list, all, 1);
 }
 
@@ -90,16 +66,7 @@ static void close_work(work_list *w)
 {
     kh_free(w->lengths);
     kh_free(w->threads);
-    kh_free(w->attns);
-    kh_free(w->names);
-}
-
-static int widest(const work_list *w)
-{
-    size_t width = 10;
-    for (size_t i = 0; i < w->attn_count; i++)
-        if (strlen(w->attns[i]) > width) width = strlen(w->attns[i]);
-    return width < 64 ? (int)width : 64;
+    cli_settings_close(&w->attns);
 }
 
 /* ---- bench attention ---- */
@@ -178,9 +145,9 @@ static kh_status attention_rows(sink *s, kh_bench_attention_options *o, const wo
 {
     o->lengths = w->lengths;
     o->length_count = w->length_count;
-    o->attns = w->attns;
-    o->attn_count = w->attn_count;
-    s->width = widest(w);
+    o->attns = w->attns.items;
+    o->attn_count = w->attns.count;
+    s->width = cli_settings_width(&w->attns);
     kh_status status = open_sink(s);
     for (size_t i = 0; i < w->thread_count && status == KH_OK; i++) {
         o->threads = (int)w->threads[i];
@@ -319,9 +286,9 @@ static kh_status decode_rows(sink *s, kh_bench_decode_options *o, const work_lis
 {
     o->lengths = w->lengths;
     o->length_count = w->length_count;
-    o->attns = w->attns;
-    o->attn_count = w->attn_count;
-    s->width = widest(w);
+    o->attns = w->attns.items;
+    o->attn_count = w->attns.count;
+    s->width = cli_settings_width(&w->attns);
     kh_status status = open_sink(s);
     for (size_t i = 0; i < w->thread_count && status == KH_OK; i++) {
         o->threads = (int)w->threads[i];

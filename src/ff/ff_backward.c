@@ -152,7 +152,7 @@ static void own_item(void *context, size_t item, int worker)
     const uint32_t *from = j->b->from + first;
     kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
     float *sums = kh_arena_take(&w->scratch[worker], n * KH_FF_PANEL * sizeof *sums);
-    if (w->first == 0)
+    if (w->first == 0 && !j->b->g->add)
         memset(sums, 0, n * KH_FF_PANEL * sizeof *sums);
     else
         kh_ff_copy_panel(sums, dw, n, D, p);
@@ -177,7 +177,7 @@ static void bias_item(void *context, size_t block, int worker)
     size_t first = block * KH_FF_BLOCK, n = block_size(a, first);
     (void)worker;
     for (size_t j = first; j < first + n; j++) {
-        float sum = b->w.first == 0 ? 0.0f : b->g->din_bias[j];
+        float sum = b->w.first == 0 && !b->g->add ? 0.0f : b->g->din_bias[j];
         for (size_t e = b->from[j]; e < b->from[j + 1]; e++) sum += b->ds_by[e];
         b->g->din_bias[j] = sum;
     }
@@ -214,7 +214,7 @@ static kh_status backward_chunk(backward *b)
 static void sum_rows(const kh_ff_args *a, const kh_ff_gradients *g)
 {
     if (!g->dout_bias) return;
-    memset(g->dout_bias, 0, a->width * sizeof *g->dout_bias);
+    if (!g->add) memset(g->dout_bias, 0, a->width * sizeof *g->dout_bias);
     for (size_t t = 0; t < a->rows; t++)
         for (size_t i = 0; i < a->width; i++) g->dout_bias[i] += g->dy[t * a->width + i];
 }
@@ -222,6 +222,7 @@ static void sum_rows(const kh_ff_args *a, const kh_ff_gradients *g)
 static void clear(const kh_ff_args *a, const kh_ff_gradients *g)
 {
     float *all[] = {g->din, a->up ? g->dup : NULL, g->dout};
+    if (g->add) return;
     for (size_t i = 0; i < 3; i++)
         if (all[i]) memset(all[i], 0, a->hidden * a->width * sizeof(float));
     if (g->din_bias) memset(g->din_bias, 0, a->hidden * sizeof(float));

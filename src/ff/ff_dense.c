@@ -283,7 +283,7 @@ static void own(const backward *b, float *dw, const float *by, const float *rows
     size_t D = b->w.args->width, T = b->w.T;
     if (!dw) return;
     dw += (b->neuron + i) * D;
-    if (b->w.first == 0) memset(dw, 0, n * D * sizeof *dw);
+    if (b->w.first == 0 && !b->g->add) memset(dw, 0, n * D * sizeof *dw);
     for (size_t p = 0; p < kh_ff_panels(b->w.args); p++)
         mix_panel(b->w.kern, dw, by + i * T, T, n, rows + p * T * KH_FF_PANEL, T, D, p);
 }
@@ -298,7 +298,7 @@ static void neurons_item(void *context, size_t item, int worker)
     own(b, b->g->din, b->ds_by, b->x, i, n);
     if (a->up) own(b, b->g->dup, b->du_by, b->x, i, n);
     for (size_t j = i; b->g->din_bias && j < i + n; j++) {
-        float sum = b->w.first == 0 ? 0.0f : b->g->din_bias[b->neuron + j];
+        float sum = b->w.first == 0 && !b->g->add ? 0.0f : b->g->din_bias[b->neuron + j];
         for (size_t t = 0; t < T; t++) sum += b->ds_by[j * T + t];
         b->g->din_bias[b->neuron + j] = sum;
     }

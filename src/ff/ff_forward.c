@@ -251,6 +251,7 @@ static kh_status forward_chunk(forward *f)
     }
     w->indices = f->indices;
     kh_parallel_for(&w->pool, (w->T + f->tile - 1) / f->tile, pick_item, f);
+    if (!a->y) return KH_OK; /* the choice alone */
     KH_TRY(kh_ff_cut(w, f->counts));
     if (a->up) {
         kh_ff_rows_to_panels(w, f->panels, a->x + w->first * a->width);
@@ -270,7 +271,8 @@ static kh_status forward_chunk(forward *f)
 kh_status kh_ff_topk_forward(const kh_ff_args *a)
 {
     KH_TRY(kh_ff_check(a, "feed-forward"));
-    if (a->rows > 0 && !a->y) KH_FAIL(KH_ERR_ARGUMENT, "feed-forward: y is NULL");
+    if (a->rows > 0 && !a->y && (!a->indices || kh_ff_is_dense(a)))
+        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward: y is NULL");
     if (a->rows == 0) return KH_OK;
     if (kh_ff_is_dense(a)) return kh_ff_dense_forward(a);
     forward f;

@@ -410,6 +410,61 @@ static void what_is_kept(void **state)
     backward_unmake(&c);
 }
 
+/* The output from what was saved: what forward wrote but for rounding, and gradients from it too. */
+static void replay_equals_forward(void **state)
+{
+    (void)state;
+    for (int i = 0; i < PROBLEMS; i++) {
+        if (SLOW && problems[i].T * problems[i].S > 100000) continue;
+        call c = backward_make(&problems[i]), other = backward_make(&problems[i]);
+        backward_run(&c);
+        backward_run(&other);
+        for (size_t j = 0; j < c.qn; j++) c.args.out[j] = other.args.out[j] = -1e9f;
+        other.args.threads = 3;
+        assert_int_equal(kh_attention_replay(&c.args), KH_OK);
+        assert_int_equal(kh_attention_replay(&other.args), KH_OK);
+        assert_memory_equal(c.args.out, other.args.out, c.qn * 4);
+        assert_int_equal(kh_attention_backward(&c.args, &c.g), KH_OK);
+        compare(&c);
+        backward_unmake(&c);
+        backward_unmake(&other);
+    }
+}
+
+static void replay_names_mistakes(void **state)
+{
+    (void)state;
+    call c = backward_make(&problems[1]);
+    backward_run(&c);
+    uint16_t *indices = c.saved.indices, was = indices[10 * 8];
+    indices[10 * 8] = 70;
+    assert_int_equal(kh_attention_replay(&c.args), KH_ERR_ARGUMENT);
+    assert_non_null(strstr(kh_last_error(), "saved indices"));
+    indices[10 * 8] = was;
+    c.saved.counts[10] = 9;
+    assert_int_equal(kh_attention_replay(&c.args), KH_ERR_ARGUMENT);
+    c.saved.counts[10] = 8;
+    c.args.attn = "topk:k=8,tail=mean";
+    assert_int_equal(kh_attention_replay(&c.args), KH_ERR_ARGUMENT);
+    assert_non_null(strstr(kh_last_error(), "tail=mean"));
+    c.args.attn = problems[1].attn;
+    float *out = c.args.out;
+    c.args.out = NULL;
+    assert_int_equal(kh_attention_replay(&c.args), KH_ERR_ARGUMENT);
+    c.args.out = out;
+    uint64_t live = kh_alloc_get_stats().live;
+    for (uint64_t n = 1;; n++) {
+        kh_alloc_fail_at(n);
+        kh_status status = kh_attention_replay(&c.args);
+        kh_alloc_fail_at(0);
+        assert_true(kh_alloc_get_stats().live == live);
+        if (!status) break;
+        assert_int_equal(status, KH_ERR_MEMORY);
+    }
+    compare(&c);
+    backward_unmake(&c);
+}
+
 static void mistakes_are_named(void **state)
 {
     (void)state;
@@ -527,6 +582,8 @@ int main(void)
         cmocka_unit_test(hard_rows),
         cmocka_unit_test(wide_indices),
         cmocka_unit_test(what_is_kept),
+        cmocka_unit_test(replay_equals_forward),
+        cmocka_unit_test(replay_names_mistakes),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(goldens),
     };

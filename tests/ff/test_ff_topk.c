@@ -469,6 +469,60 @@ static void test_threads_and_chunks(void **unused)
 }
 
 /* Rows of which nothing is known to be easy: a list that is always full, ties everywhere, NaN. */
+/* Rows [from, from + n) in a call of their own, whose gradients of weights are added. */
+static void run_part(const layer *l, size_t from, size_t n, int add)
+{
+    layer part = *l;
+    size_t at = from * l->a.width;
+    part.a.rows = n;
+    part.a.x += at;
+    part.a.y += at;
+    if (l->a.k > 0) {
+        part.a.indices += from * l->a.k;
+        part.a.counts += from;
+    }
+    part.g.dy += at;
+    part.g.dx += at;
+    part.g.add = add;
+    run(&part);
+}
+
+static void test_calls_add_up(void **unused)
+{
+    (void)unused;
+    static const shape some[] = {{61, 70, 2500, 40}, {97, 20, 200, 90}, {60, 40, 700, 0}};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t j = 0; j < KINDS; j++) {
+            layer l = make(some[i], kinds[j].act, kinds[j].rule, kinds[j].flags);
+            run(&l);
+            uint64_t bits = bits_of(&l);
+            run_part(&l, 0, 25, 0);
+            run_part(&l, 25, 1, 1);
+            run_part(&l, 26, 0, 1);
+            run_part(&l, 26, some[i].T - 26, 1);
+            assert_true(bits_of(&l) == bits);
+            unmake(&l);
+        }
+}
+
+static void test_the_choice_alone(void **unused)
+{
+    (void)unused;
+    for (size_t j = 0; j < KINDS; j++) {
+        layer l = make((shape){61, 70, 2500, 40}, kinds[j].act, kinds[j].rule, kinds[j].flags);
+        run(&l);
+        uint64_t bits = bits_of(&l);
+        float *y = l.a.y;
+        l.a.y = NULL;
+        memset(l.a.indices, 1, 61 * 40 * sizeof(uint32_t));
+        memset(l.a.counts, 1, 61 * sizeof(uint32_t));
+        assert_int_equal(kh_ff_topk_forward(&l.a), KH_OK);
+        l.a.y = y;
+        assert_true(bits_of(&l) == bits);
+        unmake(&l);
+    }
+}
+
 static void test_adversarial_rows(void **unused)
 {
     (void)unused;
@@ -560,6 +614,7 @@ static void test_mistakes(void **unused)
     expect(&a, NULL, "out is NULL");
     a = l.a;
     a.y = NULL;
+    a.indices = a.counts = NULL;
     expect(&a, NULL, "y is NULL");
     a = l.a;
     a.threads = -1;
@@ -611,6 +666,8 @@ int main(void)
         cmocka_unit_test(test_relu_is_exact),
         cmocka_unit_test(test_finite_differences),
         cmocka_unit_test(test_threads_and_chunks),
+        cmocka_unit_test(test_calls_add_up),
+        cmocka_unit_test(test_the_choice_alone),
         cmocka_unit_test(test_adversarial_rows),
         cmocka_unit_test(test_without_optional_arrays),
         cmocka_unit_test(test_mistakes),
