@@ -50,18 +50,25 @@ INLINE __m128 one_half(const uint16_t *p)
 {
     return _mm_cvtph_ps(_mm_set1_epi16((short)*p));
 }
-/* Nibbles with their fifth bits: byte i of `spread` is the byte of qh that holds bit i; bits other than
- * i are set before comparing with all ones. */
-INLINE __m256i five_bits(const kh_block_q5_0 *at)
+/* Nibbles with their fifth bits, which lie in the four bytes before them (Q5_0, Q5_1): byte i of `spread`
+ * is the byte that holds bit i; bits other than i are set before comparing with all ones. */
+INLINE __m256i five_bits(const uint8_t *qh /* [4 + 16] */)
 {
     int bits;
-    memcpy(&bits, at->qh, 4);
+    memcpy(&bits, qh, 4);
     __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
                                       0x0303030303030303);
     __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte);
     __m256i others = _mm256_set1_epi64x(0x7fbfdfeff7fbfdfe);
     __m256i set = _mm256_cmpeq_epi8(_mm256_or_si256(spread, others), _mm256_set1_epi8(-1));
-    return _mm256_or_si256(nibbles(at->qs), _mm256_and_si256(set, _mm256_set1_epi8(16)));
+    return _mm256_or_si256(nibbles(qh + 4), _mm256_and_si256(set, _mm256_set1_epi8(16)));
+}
+/* 16 bytes of nibbles to 32 levels of the IQ4 types. */
+INLINE __m256i iq4_levels(const uint8_t *qs /* [16] */)
+{
+    __m128i table = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
+                                  89, 113);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), nibbles(qs));
 }
 
 /* The eight 6-bit scales and minima of a Q4_K super-block, as bytes 0..7 and 8..15:
@@ -101,6 +108,22 @@ INLINE __m256i six_bits(const kh_block_q6_k *at, int half, int run)
     if (run == 3) high = _mm256_srli_epi16(high, 2);
     return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(15)),
                            _mm256_and_si256(high, _mm256_set1_epi8(48)));
+}
+
+/* A super-block of Q5_K as bytes: bits 2 part and 2 part + 1 of qh belong to the low and the high nibbles
+ * of part `part`. */
+INLINE void level_q5_k(int8_t *to /* [256] */, const kh_block_q5_k *at)
+{
+    __m256i fifth = load32(at->qh), four = _mm256_set1_epi8(15), bit = _mm256_set1_epi8(16);
+    for (int part = 0; part < 4; part++, to += 64, fifth = _mm256_srli_epi16(fifth, 2)) {
+        __m256i v = load32(at->qs + 32 * part);
+        __m256i low = _mm256_and_si256(_mm256_slli_epi16(fifth, 4), bit);
+        __m256i high = _mm256_and_si256(_mm256_slli_epi16(fifth, 3), bit);
+        low = _mm256_or_si256(low, _mm256_and_si256(v, four));
+        high = _mm256_or_si256(high, _mm256_and_si256(_mm256_srli_epi16(v, 4), four));
+        _mm256_storeu_si256((__m256i *)(void *)to, low);
+        _mm256_storeu_si256((__m256i *)(void *)(to + 32), high);
+    }
 }
 
 #endif

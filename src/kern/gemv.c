@@ -77,6 +77,12 @@ GEMV_F32(q5_0, 32)
 GEMV_F32(q8_0, 32)
 GEMV_F32(q4_k, 256)
 GEMV_F32(q6_k, 256)
+GEMV_F32(q5_1, 32)
+GEMV_F32(q2_k, 256)
+GEMV_F32(q3_k, 256)
+GEMV_F32(q5_k, 256)
+GEMV_F32(iq4_nl, 32)
+GEMV_F32(iq4_xs, 256)
 
 /* Lanes added i with i + 8, then + 4, + 2, + 1: the order of registers. */
 void sum_16_ref(float *sums, const float *x, size_t n)

@@ -76,7 +76,7 @@ BLOCKS_OF_32(q4_1, two_halves(&at->d), pair_of(d[b], s[2 * b] + s[2 * b + 1]),
 BLOCKS_OF_32(q4_0, one_half(&at->d), pair_of(d[b], -8.0f * (s[2 * b] + s[2 * b + 1])),
              dot_us(nibbles(at->qs), x))
 BLOCKS_OF_32(q5_0, one_half(&at->d), pair_of(d[b], -16.0f * (s[2 * b] + s[2 * b + 1])),
-             dot_us(five_bits(at), x))
+             dot_us(five_bits(at->qh), x))
 BLOCKS_OF_32(q8_0, one_half(&at->d), ((void)s, pair_of(d[b], 0.0f)), dot_ss(load32(at->qs), x))
 
 /* Lane i of x in every lane. */

@@ -32,15 +32,15 @@ struct kh_back; /* kern/grad_kern.h */
     X(B, void, unpack_f32_q4_0, (float *y, const void *x, size_t n))                                 \
     X(B, void, unpack_f32_q4_1, (float *y, const void *x, size_t n))                                 \
     X(B, void, unpack_f32_q5_0, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q5_1, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q5_1, (float *y, const void *x, size_t n))                                 \
     X(B, void, unpack_f32_q8_0, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q2_k, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q3_k, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q2_k, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q3_k, (float *y, const void *x, size_t n))                                 \
     X(B, void, unpack_f32_q4_k, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_q5_k, (float *y, const void *x, size_t n))                                 \
+    X(B, void, unpack_f32_q5_k, (float *y, const void *x, size_t n))                                 \
     X(B, void, unpack_f32_q6_k, (float *y, const void *x, size_t n))                                 \
-    X(R, void, unpack_f32_iq4_nl, (float *y, const void *x, size_t n))                               \
-    X(R, void, unpack_f32_iq4_xs, (float *y, const void *x, size_t n))                               \
+    X(B, void, unpack_f32_iq4_nl, (float *y, const void *x, size_t n))                               \
+    X(B, void, unpack_f32_iq4_xs, (float *y, const void *x, size_t n))                               \
     /* ---- the integer form: value = d[i/16] * q[i] + m[i/16] */                                    \
     X(R, void, unpack_q8_q4_0, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
     X(R, void, unpack_q8_q4_1, (int8_t * q, float *d, float *m, const void *x, size_t n))            \
@@ -77,6 +77,24 @@ struct kh_back; /* kern/grad_kern.h */
       (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
        size_t n))                                                                                    \
     X(B, void, gemv_q6_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q5_1_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q2_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q3_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_q5_k_f32,                                                                        \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_iq4_nl_f32,                                                                      \
+      (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
+       size_t n))                                                                                    \
+    X(B, void, gemv_iq4_xs_f32,                                                                      \
       (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
        size_t n))                                                                                    \
     /* sums[g] = x[16g] + ... + x[16g + 15]: what the minima of weights are multiplied with */       \

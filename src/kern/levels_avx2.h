@@ -23,13 +23,21 @@ INLINE void level_nibbles(v16 *low, v16 *high, const void *qs /* [16] */, int ze
     high->b = level_low4(_mm256_srli_epi32(b, 4), zero);
 }
 
-INLINE void level_q5_0(v16 *low, v16 *high, const kh_block_q5_0 *at)
+INLINE void level_bytes(v16 *low, v16 *high, __m256i bytes)
 {
     int8_t level[32];
-    _mm256_storeu_si256((__m256i *)(void *)level,
-                        _mm256_sub_epi8(five_bits(at), _mm256_set1_epi8(16)));
+    _mm256_storeu_si256((__m256i *)(void *)level, bytes);
     *low = v16_from_i8(level);
     *high = v16_from_i8(level + 16);
+}
+/* Four bytes of fifth bits and 16 of nibbles. */
+INLINE void level_five_bits(v16 *low, v16 *high, const uint8_t *qh /* [4 + 16] */, int zero)
+{
+    level_bytes(low, high, _mm256_sub_epi8(five_bits(qh), _mm256_set1_epi8((char)zero)));
+}
+INLINE void level_iq4(v16 *low, v16 *high, const uint8_t *qs /* [16] */)
+{
+    level_bytes(low, high, iq4_levels(qs));
 }
 
 /* A super-block as bytes, to be widened with v16_from_i8. */
@@ -40,9 +48,10 @@ INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
                             _mm256_sub_epi8(six_bits(at, g / 4, g % 4), _mm256_set1_epi8(32)));
 }
 
-/* d and dmin of a Q4_K super-block times its scales and minima, each rounded once: eight and eight. */
-INLINE void k_products(float *dm /* [16] */, const kh_block_q4_k *at)
+/* d and dmin of a Q4_K or Q5_K super-block times its scales and minima, each rounded once: eight and eight. */
+INLINE void k_products(float *dm /* [16] */, const void *block)
 {
+    const kh_block_q4_k *at = block;
     __m128 pair = two_halves(&at->d);
     __m128i sc = k_scales(at->scales);
     __m256 d = _mm256_broadcastss_ps(pair), m = _mm256_set1_ps(lane1(pair));

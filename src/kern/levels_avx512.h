@@ -10,35 +10,45 @@
 #include "kern/block_avx2.h"
 #include "kern/vec_avx512.h"
 
-INLINE void level_nibbles(v16 *low, v16 *high, const void *qs /* [16] */, int zero)
+INLINE __m512 count_from(int first)
 {
-    __m512 table =
-        _mm512_add_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                      _mm512_set1_ps((float)-zero));
+    return _mm512_add_ps(_mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                         _mm512_set1_ps((float)first));
+}
+INLINE void level_table(v16 *low, v16 *high, const void *qs /* [16] */, __m512 table)
+{
     __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)qs));
     *low = _mm512_permutexvar_ps(bytes, table);
     *high = _mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), table);
 }
+INLINE void level_nibbles(v16 *low, v16 *high, const void *qs /* [16] */, int zero)
+{
+    level_table(low, high, qs, count_from(-zero));
+}
+INLINE void level_iq4(v16 *low, v16 *high, const uint8_t *qs /* [16] */)
+{
+    level_table(
+        low, high, qs,
+        _mm512_setr_ps(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113));
+}
 
 /* Bit i of qh, turned to the place of the fifth bit, chooses between two registers of levels. */
-INLINE void level_q5_0(v16 *low, v16 *high, const kh_block_q5_0 *at)
+INLINE void level_five_bits(v16 *low, v16 *high, const uint8_t *qh /* [4 + 16] */, int zero)
 {
     int bits;
-    memcpy(&bits, at->qh, 4);
-    __m512 zero = _mm512_setr_ps(-16, -15, -14, -13, -12, -11, -10, -9, -8, -7, -6, -5, -4, -3, -2,
-                                 -1);
-    __m512 one = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    memcpy(&bits, qh, 4);
+    __m512 without = count_from(-zero), with = count_from(16 - zero);
     __m512i turn =
         _mm512_sub_epi32(_mm512_set1_epi32(36),
                          _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     __m512i all = _mm512_set1_epi32(bits), fifth = _mm512_set1_epi32(16);
-    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at->qs));
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(qh + 4)));
     __m512i a = _mm512_ternarylogic_epi32(fifth, _mm512_rolv_epi32(all, turn), bytes, 0xca);
     __m512i b = _mm512_ternarylogic_epi32(fifth,
                                           _mm512_rolv_epi32(all, _mm512_sub_epi32(turn, fifth)),
                                           _mm512_srli_epi32(bytes, 4), 0xca);
-    *low = _mm512_permutex2var_ps(zero, a, one);
-    *high = _mm512_permutex2var_ps(zero, b, one);
+    *low = _mm512_permutex2var_ps(without, a, with);
+    *high = _mm512_permutex2var_ps(without, b, with);
 }
 
 INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
@@ -59,9 +69,10 @@ INLINE void level_q6_k(int8_t *to /* [256] */, const kh_block_q6_k *at)
     }
 }
 
-/* d and dmin of a Q4_K super-block times its scales and minima, each rounded once. */
-INLINE void k_products(float *dm /* [16] */, const kh_block_q4_k *at)
+/* d and dmin of a Q4_K or Q5_K super-block times its scales and minima, each rounded once. */
+INLINE void k_products(float *dm /* [16] */, const void *block)
 {
+    const kh_block_q4_k *at = block;
     __m512i where = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
     __m512 pair = _mm512_permutexvar_ps(where, _mm512_castps128_ps512(two_halves(&at->d)));
     __m512 sc = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(k_scales(at->scales)));

@@ -74,7 +74,15 @@ static inline void read_q4_1(int8_t *q, float *d, float *m, const kh_block_q4_1 
 
 static inline void add_fifth_bits(int8_t *q /* [32] */, const uint8_t *qh /* [4] */)
 {
-    for (int i = 0; i < 32; i++) q[i] = (int8_t)(q[i] | (qh[i / 8] >> i % 8 & 1) << 4);
+    for (int byte = 0; byte < 4; byte++, q += 8)
+        for (int i = 0; i < 8; i++) q[i] = (int8_t)(q[i] | (qh[byte] >> i & 1) << 4);
+}
+
+/* Bit r of from[i] becomes bit `place` of element i of run r, eight runs of 32. */
+static inline void add_bit_of_runs(int8_t *q /* [256] */, const uint8_t *from /* [32] */, int place)
+{
+    for (int run = 0; run < 8; run++, q += 32)
+        for (int i = 0; i < 32; i++) q[i] = (int8_t)(q[i] | (from[i] >> run & 1) << place);
 }
 
 static inline void read_q5_0(int8_t *q, float *d, float *m, const kh_block_q5_0 *x)
@@ -132,7 +140,7 @@ static inline void read_q3_k(int8_t *q, float *d, float *m, const kh_block_q3_k 
     }
     split_pairs(q, x->qs);
     split_pairs(q + 128, x->qs + 32);
-    for (int i = 0; i < 256; i++) q[i] = (int8_t)(q[i] | (x->hmask[i % 32] >> i / 32 & 1) << 2);
+    add_bit_of_runs(q, x->hmask, 2);
 }
 
 /* Eight scales and eight minima of six bits in twelve bytes: of groups 0-3 in the low six bits of
@@ -161,7 +169,7 @@ static inline void read_q5_k(int8_t *q, float *d, float *m, const kh_block_q5_k 
 {
     read_k_scales(d, m, kh_f16_to_f32(x->d), kh_f16_to_f32(x->dmin), x->scales);
     for (int part = 0; part < 4; part++) split_nibbles(q + 64 * part, x->qs + 32 * part, 32);
-    for (int i = 0; i < 256; i++) q[i] = (int8_t)(q[i] | (x->qh[i % 32] >> i / 32 & 1) << 4);
+    add_bit_of_runs(q, x->qh, 4);
 }
 
 /* Per half of the block: 64 bytes of nibbles as one run of 128, 32 bytes of bit pairs on top. */

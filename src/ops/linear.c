@@ -2,8 +2,8 @@
  *
  * Activations stay f32 unless the run asks for 8 bits. Five paths, chosen by the problem alone:
  *
- *   rows       T <= 4 (decoding). Bound by the memory that holds W: native kernels read the file's
- *              blocks (Q4_0, Q4_1, Q5_0, Q8_0, Q4_K, Q6_K, dense); others are unpacked row by row.
+ *   rows       T <= 4 (decoding). Bound by the memory that holds W: native kernels of every type read
+ *              the file's blocks.
  *   product    T > 4 (prompts). Bound by arithmetic: rows are unpacked and turned into panels of 16
  *              lanes in the worker's scratch, which meet all T tokens.
  *   library    f32 asked for, or no vectors: 64 rows are unpacked and multiplied by oneDNN (T > 4) or
@@ -102,7 +102,7 @@ static size_t scratch_need(path p, size_t cols, size_t T)
 {
     size_t groups = cols / 16 * sizeof(float), rows = item_rows(p, cols);
     switch (p) {
-    case PATH_ROWS: return kh_arena_need(cols * sizeof(float));
+    case PATH_ROWS: return 0;
     case PATH_PRODUCT:
         return kh_arena_need(rows * cols * sizeof(float)) +
                kh_arena_need(KH_PANEL_ROWS * SLICE * sizeof(float));
@@ -206,13 +206,18 @@ static native_f32 *native_f32_of(const kh_kern *kern, kh_type type)
     case KH_TYPE_Q8_0: return kern->gemv_q8_0_f32;
     case KH_TYPE_Q4_K: return kern->gemv_q4_k_f32;
     case KH_TYPE_Q6_K: return kern->gemv_q6_k_f32;
+    case KH_TYPE_Q5_1: return kern->gemv_q5_1_f32;
+    case KH_TYPE_Q2_K: return kern->gemv_q2_k_f32;
+    case KH_TYPE_Q3_K: return kern->gemv_q3_k_f32;
+    case KH_TYPE_Q5_K: return kern->gemv_q5_k_f32;
+    case KH_TYPE_IQ4_NL: return kern->gemv_iq4_nl_f32;
+    case KH_TYPE_IQ4_XS: return kern->gemv_iq4_xs_f32;
     default: return NULL;
     }
 }
 
-/* The kernel of the weight's type, which finds the item's rows in a near cache for all x but the first;
- * or a row at a time is unpacked and meets all x. */
-static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh_arena *scratch)
+/* The kernel of the weight's type, which finds the item's rows in a near cache for all x but the first. */
+static void rows_item(const job *j, const part *p, size_t first, size_t rows)
 {
     size_t n = j->cols, row_bytes = p->w->row_bytes, ldy = p->w->rows;
     const char *at = (const char *)p->w->data + first * row_bytes;
@@ -228,13 +233,6 @@ static void rows_item(const job *j, const part *p, size_t first, size_t rows, kh
             j->kern->gemv_f16(y + t * ldy, (const void *)at, n, rows, x, n);
         else if (p->w->type == KH_TYPE_BF16)
             j->kern->gemv_bf16(y + t * ldy, (const void *)at, n, rows, x, n);
-    }
-    if (!p->unpack.q8 || native) return;
-    float *wide = kh_arena_take(scratch, n * sizeof *wide);
-    for (size_t r = 0; r < rows; r++, at += row_bytes) {
-        p->unpack.f32(wide, at, n);
-        for (size_t t = 0; t < j->T; t++)
-            j->kern->gemv_f32(y + t * ldy + r, wide, n, 1, j->x + t * n, n);
     }
 }
 
@@ -295,7 +293,7 @@ static void run_item(void *context, size_t item, int worker)
     kh_arena *scratch = j->scratch + worker;
     kh_arena_mark mark = kh_arena_save(scratch);
     switch (p->path) {
-    case PATH_ROWS: rows_item(j, p, first, rows, scratch); break;
+    case PATH_ROWS: rows_item(j, p, first, rows); break;
     case PATH_PRODUCT: product_item(j, p, first, rows, scratch); break;
     case PATH_LIBRARY: library_item(j, p, first, rows, scratch); break;
     case PATH_ROWS_Q8: rows_q8_item(j, p, first, rows, scratch); break;

@@ -242,6 +242,12 @@ CHECK_ROWS_F32(q5_0, 32, 22, 0, -1)
 CHECK_ROWS_F32(q8_0, 32, 34, 0, -1)
 CHECK_ROWS_F32(q4_k, 256, 144, 0, 2)
 CHECK_ROWS_F32(q6_k, 256, 210, 208, -1)
+CHECK_ROWS_F32(q5_1, 32, 24, 0, 2)
+CHECK_ROWS_F32(q2_k, 256, 84, 80, 82)
+CHECK_ROWS_F32(q3_k, 256, 110, 108, -1)
+CHECK_ROWS_F32(q5_k, 256, 176, 0, 2)
+CHECK_ROWS_F32(iq4_nl, 32, 18, 0, -1)
+CHECK_ROWS_F32(iq4_xs, 256, 136, 0, -1)
 
 void check_sum_16(const kh_kern *ref, const kh_kern *other)
 {
@@ -278,6 +284,12 @@ CHECK_UNPACK(q5_0, 32, 22)
 CHECK_UNPACK(q8_0, 32, 34)
 CHECK_UNPACK(q4_k, 256, 144)
 CHECK_UNPACK(q6_k, 256, 210)
+CHECK_UNPACK(q5_1, 32, 24)
+CHECK_UNPACK(q2_k, 256, 84)
+CHECK_UNPACK(q3_k, 256, 110)
+CHECK_UNPACK(q5_k, 256, 176)
+CHECK_UNPACK(iq4_nl, 32, 18)
+CHECK_UNPACK(iq4_xs, 256, 136)
 
 /* ---- prompts in f32: equal bits ---- */
 
