@@ -104,6 +104,12 @@ def environment(threads=None, isa=None):
     return {**env, **LIMITS[isa], **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
 
 
+def dropped():
+    """Which settings of the caller those are, for the record."""
+    found = sorted(k for k in os.environ if k.startswith(tuple(SETTINGS)))
+    return f"settings of the caller that neither side was given: {', '.join(found)}" if found else "no setting was dropped"
+
+
 def pin(threads):
     """The last processors of those that this process may use."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
@@ -278,6 +284,7 @@ def summary(row, results):
     if row.peer == "limit":
         ratios = [row.limit / (a.process_bytes if row.whole else a.peak_bytes) for a in ours]
     median, machine = statistics.median(ratios), ours[0].machine
+    peak = max(a.machine["gigaflops_per_core"] for a in ours)  # a neighbour can only lower it
     return {
         "row": row.name, "peer": row.peer, "work": row.work, "pass": row.passed, "L": row.L, "attn": row.attn,
         "heads": row.heads, "kv_heads": row.key_heads, "head_dim": row.width, "ff": row.ff or "", "scores": row.scores,
@@ -287,8 +294,7 @@ def summary(row, results):
         "peer_median": statistics.median(b.seconds for b in theirs), "ratio_min": min(ratios), "ratio_median": median,
         "ratio_spread": (max(ratios) - min(ratios)) / median, "goal": blank(row.goal(machine["isa"])),
         "goal_avx512": blank(row.goals[0]), "goal_avx2": blank(row.goals[1]),
-        "peak_share": max(a.peak_share for a in ours),
-        "core_gigaflops": max(a.machine["gigaflops_per_core"] for a in ours),
+        "peak_share": max(a.peak_share * a.machine["gigaflops_per_core"] for a in ours) / peak, "core_gigaflops": peak,
         "read_gigabytes": max(a.machine["read_gigabytes"] for a in ours),
         "read_gigabytes_all": max(a.machine["read_gigabytes_all"] for a in ours),
         "keyhole_peak_bytes": max(a.peak_bytes for a in ours),
@@ -453,7 +459,7 @@ def run(name, rows, sides, args):
         version, about = torch_line(args)
     machine = measured_machine(args)
     results = Results(name, args, machine, about) if args.csv else None
-    print(machine, about, f"{len(rows)} rows, about {total}; load at start: {load()}", "", line(HEAD), sep="\n", flush=True)
+    print(machine, about, dropped(), f"{len(rows)} rows, about {total}; load at start: {load()}", "", line(HEAD), sep="\n", flush=True)
     below = False
     for row in rows:
         if row.threads > processors():

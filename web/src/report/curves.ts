@@ -107,7 +107,6 @@ interface Label {
   spot: Spot;
   lines: string[];
   at: number; // pixels from the top, the middle of the text
-  above: boolean; // the spot and not behind it
 }
 
 function shorten(text: string, most: number): string {
@@ -116,7 +115,8 @@ function shorten(text: string, most: number): string {
   return `${text.slice(0, most - 1 - half)}…${text.slice(text.length - half)}`;
 }
 
-/* Names at the last spots, moved apart where they would overlap. */
+/* Names in one column behind the greatest x, moved apart where they would overlap: other curves go on where
+ * one ends early, so its name stands in the column too and a dotted line leads there. */
 function labelsOf(picture: Picture): Label[] {
   const height = HEIGHT - TOP - BOTTOM;
   const lines = ({ impl, setting, label }: Series): string[] =>
@@ -126,21 +126,12 @@ function labelsOf(picture: Picture): Label[] {
   const ends = picture.series.flatMap((series) =>
     picture.spots.filter((one) => one.series === series).slice(-1)
   );
-  const last = Math.max(...picture.spots.map((spot) => spot.x));
-  const labels = ends.map((spot) => {
-    const at = TOP + (1 - log(spot.value, picture.y)) * height;
-    // A peer that gave up early, as the slowest: other curves will come up behind its end.
-    const top = picture.spots.every((one) => one.x !== spot.x || one.value <= spot.value);
-    const above = spot.x < last && top;
-    const own = lines(spot.series);
-    return { spot, lines: own, above, at: above ? at - 8 - (own.length * LINE) / 2 : at };
-  });
-  for (const x of new Set(ends.map((spot) => spot.x)))
-    spread(
-      labels.filter((label) => label.spot.x === x && !label.above),
-      TOP,
-      TOP + height
-    );
+  const labels = ends.map((spot) => ({
+    spot,
+    lines: lines(spot.series),
+    at: TOP + (1 - log(spot.value, picture.y)) * height,
+  }));
+  spread(labels, TOP, TOP + height);
   return labels;
 }
 
@@ -215,11 +206,11 @@ export function draw(picture: Picture): Element {
   const { spots, series, x, y, metric, width } = picture;
   const { letter } = picture.section.axis;
   const labels = labelsOf(picture);
-  const behind = labels.filter((label) => !label.above);
-  const widest = Math.max(0, ...behind.flatMap(({ lines }) => lines.map(widthOf)));
+  const widest = Math.max(0, ...labels.flatMap(({ lines }) => lines.map(widthOf)));
   const right = Math.min(Math.ceil(widest) + 16, Math.round(width * 0.42));
   const inner = width - LEFT - right;
   const height = HEIGHT - TOP - BOTTOM;
+  const last = Math.max(...spots.map((spot) => spot.x));
   const value = (label: Label) => y[0] * (y[1] / y[0]) ** (1 - (label.at - TOP) / height);
   const from = (label: Label) => TOP + (1 - log(label.spot.value, y)) * height;
   const tip = {
@@ -255,34 +246,30 @@ export function draw(picture: Picture): Element {
         fill: 'var(--quiet)',
       }),
       Plot.link(
-        behind.filter((label) => Math.abs(label.at - from(label)) > 3),
+        labels.filter((label) => label.spot.x < last || Math.abs(label.at - from(label)) > 3),
         {
           x1: (label: Label) => label.spot.x,
           y1: (label: Label) => label.spot.value,
-          x2: (label: Label) => label.spot.x * (x[1] / x[0]) ** (9 / inner),
+          x2: () => last * (x[1] / x[0]) ** (9 / inner),
           y2: value,
           stroke: (label: Label) => colour(label.spot.series),
           strokeOpacity: 0.6,
+          strokeDasharray: '1 2.5',
         }
       ),
       ...seriesMarks(spots, series),
-      ...[true, false].map((above) =>
-        Plot.text(
-          labels.filter((label) => label.above === above),
-          {
-            x: (label: Label) => label.spot.x,
-            y: value,
-            dx: above ? -5 : 11,
-            text: (label: Label) => label.lines.join('\n'),
-            textAnchor: 'start',
-            lineHeight: LINE / 12,
-            fill: (label: Label) => colour(label.spot.series),
-            stroke: 'var(--card)',
-            strokeWidth: 4,
-            fontWeight: 600,
-          }
-        )
-      ),
+      Plot.text(labels, {
+        x: () => last,
+        y: value,
+        dx: 11,
+        text: (label: Label) => label.lines.join('\n'),
+        textAnchor: 'start',
+        lineHeight: LINE / 12,
+        fill: (label: Label) => colour(label.spot.series),
+        stroke: 'var(--card)',
+        strokeWidth: 4,
+        fontWeight: 600,
+      }),
       picture.selected
         ? Plot.tip([picture.selected], tip)
         : Plot.tip(spots, Plot.pointer({ ...tip, maxRadius: 48 })),
