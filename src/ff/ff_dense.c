@@ -22,7 +22,8 @@ enum {
     NEURONS = 64, /* of a block that stays in the nearest caches */
     BLOCK = 512,  /* neurons of a backward block */
     ROWS = 480,   /* of an item of forward, and of a backward chunk */
-    GROUP = KH_FF_GROUP
+    GROUP = KH_FF_GROUP,
+    NEAR = 64 /* rows of a panel that stay in the nearest cache */
 };
 
 static const float *ones(void)
@@ -285,7 +286,9 @@ static void own(const backward *b, float *dw, const float *by, const float *rows
     dw += (b->neuron + i) * D;
     if (b->w.first == 0 && !b->g->add) memset(dw, 0, n * D * sizeof *dw);
     for (size_t p = 0; p < kh_ff_panels(b->w.args); p++)
-        mix_panel(b->w.kern, dw, by + i * T, T, n, rows + p * T * KH_FF_PANEL, T, D, p);
+        for (size_t t = 0; t < T; t += NEAR)
+            mix_panel(b->w.kern, dw, by + i * T + t, T, n, rows + (p * T + t) * KH_FF_PANEL,
+                      at_most(T - t, NEAR), D, p);
 }
 
 static void neurons_item(void *context, size_t item, int worker)

@@ -3,8 +3,9 @@
  *     split  panels [heads][E / 16][D][16]     rows of w turned into lanes; products of D
  *     join   panels [D / 16][heads E][16]      columns of w as they lie: one chain over all heads
  *     both   items of 48 rows, packed into tiles of 12 in the worker's scratch (kern/product_body.h)
- *     grad   x as panels of 64 columns [D / 64][T][64], rows as [heads][E][T]; an item is a head's 32
- *            elements, whose sums continue in dw: T ascending, chunk after chunk
+ *     grad   x as panels of 64 columns [D / 64][T][64], rows as [heads][E][T]; an item is a head and a
+ *            panel, whose sums continue in dw: T ascending, 64 rows of a panel (16 KiB, the nearest
+ *            cache) at a time, chunk after chunk
  *
  * Every number has one writer and one order of rounding, so neither threads nor chunks change a bit. */
 #include "ops/heads.h"
@@ -15,7 +16,13 @@
 
 #include <string.h>
 
-enum { ROWS = 48, ELEMENTS = 32, COLUMNS = 64, LANES = KH_PANEL_ROWS };
+enum { ROWS = 48, ELEMENTS = 64, COLUMNS = 64, LANES = KH_PANEL_ROWS, STEP = 64 };
+
+/* Rows of `turned` are this far apart: never a power of two, which would share few sets of the cache. */
+static size_t turned_row(size_t T)
+{
+    return (T + LANES - 1) / LANES * LANES + LANES;
+}
 
 typedef struct job {
     kh_heads *work;
@@ -43,7 +50,7 @@ kh_status kh_heads_open(kh_heads *w, const kh_pool *pool, const kh_kern *kern, s
     *w = (kh_heads){.pool = pool, .kern = kern, .D = D, .E = E, .rows = rows, .most = most};
     size_t panels = larger(most * up(E, LANES) * D, most * E * up(D, LANES));
     panels = larger(panels, rows * D);
-    size_t turned = most * E * rows, tiles = ROWS * larger(D, most * E);
+    size_t turned = most * E * turned_row(rows), tiles = ROWS * larger(D, most * E);
     KH_TRY(kh_arena_init(&w->shared, "projections",
                          kh_arena_need(panels * sizeof(float)) +
                              kh_arena_need(turned * sizeof(float))));
@@ -164,22 +171,26 @@ static void turn_item(void *context, size_t h, int worker)
     const job *j = context;
     const kh_heads *w = j->work;
     (void)worker;
-    w->kern->product_pack(w->turned + h * w->E * j->T, j->T, j->heads[h].rows, j->T, w->E);
+    w->kern->product_pack(w->turned + h * w->E * turned_row(j->T), turned_row(j->T),
+                          j->heads[h].rows, j->T, w->E);
 }
 
 static void grad_item(void *context, size_t item, int worker)
 {
     const job *j = context;
     const kh_heads *w = j->work;
-    size_t parts = (w->E + ELEMENTS - 1) / ELEMENTS, h = item / parts, e = item % parts * ELEMENTS;
-    size_t n = w->E - e < ELEMENTS ? w->E - e : ELEMENTS;
+    size_t panels = (w->D + COLUMNS - 1) / COLUMNS, h = item / panels, p = item % panels;
+    size_t columns = columns_of(w, p), row = turned_row(j->T);
     float ones[ELEMENTS];
     (void)worker;
     for (size_t i = 0; i < ELEMENTS; i++) ones[i] = 1.0f;
-    for (size_t p = 0; p * COLUMNS < w->D; p++)
-        w->kern->mix_rows(j->heads[h].dw + e * w->D + p * COLUMNS, w->D, ones,
-                          w->turned + (h * w->E + e) * j->T, j->T, n,
-                          w->panels + p * COLUMNS * j->T, j->T, columns_of(w, p));
+    for (size_t e = 0; e < w->E; e += ELEMENTS)
+        for (size_t t = 0; t < j->T; t += STEP)
+            w->kern->mix_rows(j->heads[h].dw + e * w->D + p * COLUMNS, w->D, ones,
+                              w->turned + (h * w->E + e) * row + t, row,
+                              w->E - e < ELEMENTS ? w->E - e : ELEMENTS,
+                              w->panels + p * COLUMNS * j->T + t * columns,
+                              j->T - t < STEP ? j->T - t : STEP, columns);
 }
 
 void kh_heads_grad(kh_heads *w, const kh_head *heads, size_t count, const float *x, size_t T)
@@ -187,5 +198,5 @@ void kh_heads_grad(kh_heads *w, const kh_head *heads, size_t count, const float 
     job j = {.work = w, .heads = heads, .count = count, .T = T, .x = x};
     kh_parallel_for(w->pool, (w->D + COLUMNS - 1) / COLUMNS, columns_item, &j);
     kh_parallel_for(w->pool, count, turn_item, &j);
-    kh_parallel_for(w->pool, count * ((w->E + ELEMENTS - 1) / ELEMENTS), grad_item, &j);
+    kh_parallel_for(w->pool, count * ((w->D + COLUMNS - 1) / COLUMNS), grad_item, &j);
 }
