@@ -230,7 +230,7 @@ def torch_line(args):
 class Row:
     name: str
     peer: str  # of PEERS
-    work: str  # attention, select, ff
+    work: str  # attention, select, ff, stack
     passed: str = "fwd"  # or fwd+bwd
     L: int = 0
     attn: str = "full"
@@ -247,8 +247,13 @@ class Row:
     ff: int = 0
     cost: float = 10  # seconds, about
     usual: bool = True  # without --rows
-    limit: int = 0  # bytes, for the peer "limit":
-    whole: bool = False  # of the whole process, not only over inputs and outputs
+    limit: int = 0  # bytes over inputs and outputs, for the peer "limit"
+    process_limit: int = 0  # bytes of the whole process, for the same
+
+    def share_of_limits(self, timed):
+        """How often what was used fits into the limits."""
+        pairs = [(self.limit, timed.peak_bytes), (self.process_limit, timed.process_bytes)]
+        return min(limit / used for limit, used in pairs if limit)
 
     def top(self):
         found = re.search(r"k=(\d+)", self.attn)
@@ -282,7 +287,7 @@ def summary(row, results):
     ours, theirs = zip(*results)
     ratios = [b.seconds / a.seconds for a, b in results]
     if row.peer == "limit":
-        ratios = [row.limit / (a.process_bytes if row.whole else a.peak_bytes) for a in ours]
+        ratios = [row.share_of_limits(a) for a in ours]
     median, machine = statistics.median(ratios), ours[0].machine
     peak = max(a.machine["gigaflops_per_core"] for a in ours)  # a neighbour can only lower it
     return {
@@ -299,7 +304,7 @@ def summary(row, results):
         "read_gigabytes_all": max(a.machine["read_gigabytes_all"] for a in ours),
         "keyhole_peak_bytes": max(a.peak_bytes for a in ours),
         "keyhole_process_bytes": max(a.process_bytes for a in ours),
-        "peer_peak_bytes": row.limit or max(b.peak_bytes for b in theirs),
+        "peer_peak_bytes": row.limit or row.process_limit or max(b.peak_bytes for b in theirs),
     }  # fmt: skip
 
 
@@ -332,7 +337,7 @@ def goals_text(found):
 def cells_of(found):
     share = f"{found['peak_share']:.0%}" if found["peak_share"] else ""
     if found["peer"] == "limit":
-        sides = [f"{found['peer_peak_bytes'] / found['ratio_min'] / 2**20:.0f} MiB", f"{found['peer_peak_bytes'] / 2**20:.0f} MiB"]
+        sides = [f"{found[k] / 2**20:.0f} MiB" for k in ("keyhole_peak_bytes", "keyhole_process_bytes")]
     else:
         sides = [each(found, found[k]) for k in ("keyhole_seconds", "peer_seconds")]
     return [
