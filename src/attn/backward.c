@@ -7,25 +7,32 @@
  *     ds_j = scale p_j (a_j - D)            dq = sum ds_j k_j
  *     dk_j += ds_j q                        dv_j += p~_j o           (p~: after dropout)
  *
- * Rows are taken in chunks that fit the second-level cache; a row is (token, head), heads fastest:
+ * Rows are taken in chunks that stay in the second-level cache, as triples [rows][3][E] of q, o and dq; a
+ * row is (token, head), heads fastest. Keys are taken in ranges. Rows wait in a queue at each key that
+ * they kept, one cache line a key:
  *
- *     1  rows   pairs [rows][2][E]: q and o side by side; m + ln u, D           tiles of rows
- *     2  keys   rows wait in a queue at each key that they kept; at sixteen the key goes through
- *               them: products with k_j and v_j, weights, and its own dk and dv while the rows are
- *               near. ds goes back to [rows][K].                                ranges of keys
- *     3  dq     keys are gathered by row                                        tiles of rows
+ *     | row | row | ... 31 rows | count |      when it is full, and at the end of the range: back_triples
  *
- * What is read at random is the chunk's pairs (cached) and one vector a kept key in 3.
+ * reads k_j, v_j, dk_j and dv_j once for all that wait and goes through their triples twice while they are
+ * near: products and weights, then dk, dv and dq. Nothing is gathered from memory and no list of weights
+ * exists.
  *
- * A key belongs to one range and sees its rows in order, chunk after chunk, so neither threads nor
- * chunks change a bit, no copies of dk and dv exist, and one head keeps all threads busy.
+ * All query rows that reach the keys of one key head of one batch entry are a job. Where jobs are few,
+ * the keys of a chunk are cut into PARTS, each with its own triples, and their dq are added in order.
+ * Cuts follow from the shapes alone and a key sees its rows in order, so threads do not change a bit, no
+ * copies of dk and dv exist, and one head keeps all threads busy.
  *
  * Keys without weight (their score is NaN or minus infinity) give and get nothing.
  *
+ * Measured (Xeon 2.5 GHz, AVX-512, 12 heads of 64, k = 128, one thread, a query and head): 3.3 us at 2k, 3.7
+ * at 8k, of which back_triples takes 70 %, the queues 19 %; queues of 16 and a last pass that gathered keys
+ * for dq took 4.5 and 5. Chunks of 512 to 1,024 rows and queues of 23 and 31 are equal; a pair costs 26
+ * cycles where its row is in the first level and 35 where it is in the second.
+ *
  * Rejected: to gather keys and values by row, and keys again for dq (half again as much traffic, most of
- * it from the third level); a counting sort in the place of the queues (two more passes over the
- * lists, 5 % of the time); to ask for the next sixteen rows while these are worked on (a fifth slower:
- * the loads that ask compete with those that read). */
+ * it from the third level); dq by a second pass that gathers keys by row; a counting sort in the place of
+ * the queues (two more passes over the lists); to ask for the next rows while these are worked on (a fifth
+ * slower: the loads that ask compete with those that read). */
 #include "attn/backward.h"
 
 #include "attn/bias.h"
@@ -40,33 +47,47 @@
 #include <string.h>
 
 enum {
-    TILE = 32,        /* rows of an item of loops 1 and 3 */
-    RANGES = 8,       /* items of loop 2 */
-    LEAST_RANGE = 64, /* keys */
-    MOST_RANGE = 2048,
-    BLOCK = 16,             /* rows that wait at a key: what back_pairs takes at a time */
-    ASK = 14,               /* waiting rows at which the key itself is asked for */
-    CHUNK_FLOATS = 1 << 16, /* of pairs: 256 KiB */
-    CHUNK_ENTRIES = 1 << 17 /* kept keys */
+    PARTS = 4,              /* of a chunk's keys where there are fewer than JOBS jobs */
+    JOBS = 8,               /* from here on jobs alone keep threads busy */
+    RANGE = 2048,           /* keys that have queues at a time: 128 KiB */
+    WAITING = 31,           /* rows that a queue holds */
+    ASK = 27,               /* waiting rows at which the key itself is asked for */
+    CHUNK_FLOATS = 3 << 15, /* of triples: 384 KiB */
+    LEAST_ROWS = 32,
+    MOST_HEADS = 1024 /* of a run: rows of a chunk are numbered in 16 bits */
 };
+
+/* The rows that wait at a key. The kernel looks at 32 numbers and takes `count` for one of a row, too. */
+typedef struct queue {
+    uint16_t rows[WAITING], count;
+} queue;
+
+/* A chunk of rows of one run of heads, and the keys that are taken to it: what one item works with. */
+typedef struct chunk {
+    kh_attn_heads run;
+    size_t first, tokens, n; /* rows: n = tokens * heads */
+    float *triples;          /* [room][3][E] q, o, dq */
+    float *shifts, *sums;    /* [room] m + ln u, D */
+    uint64_t *bits;          /* [room] of dropout */
+    size_t *biases;          /* [room] kh_attn_bias_at */
+    const void **lists;      /* [room] the rows' indices */
+    uint32_t *counts, *at;   /* [room] and how many, and how many of them are done */
+    queue *queues;           /* [RANGE] empty between ranges */
+    float *spare;            /* [2][E] in the place of a gradient that nobody wants */
+    double *relative;        /* [group][buckets] of the item; NULL: not wanted */
+} chunk;
 
 typedef struct work {
     const kh_attn_back *back;
-    kh_attn_heads run;
-    size_t K, E;
-    size_t first, tokens; /* of this chunk */
-    size_t room, heads;   /* rows that a chunk may have, heads that a run may have */
-    size_t range, ranges; /* keys of an item of loop 2, and how many items */
-    float *pairs;         /* [room][2][E] */
-    float *shifts, *sums; /* [room] m + ln u, D */
-    uint64_t *bits;       /* [room] of dropout */
-    size_t *biases;       /* [room] kh_attn_bias_at */
-    const void **lists;   /* [room] the rows' indices */
-    uint32_t *counts;     /* [room] */
-    uint32_t *starts;     /* [room][ranges + 1] where a row's list enters each range */
-    float *ds;            /* [room][K] */
-    double *relative;     /* [tiles][heads][buckets] where they are wanted */
+    size_t K, E, room;
+    size_t jobs, parts, group; /* group: query heads of a key head */
+    size_t sums;               /* [group][buckets] of the biases' gradient; 0: not wanted */
+    kh_attn_heads *starts;     /* [jobs] the first run of each */
+    float *copies;             /* [parts][room][E] of dq, where there are parts */
+    double *relative;          /* [jobs or parts][sums] */
     kh_arena shared, *scratch;
+    kh_attn_heads run; /* with parts: the chunk that all work on */
+    size_t first, tokens;
     atomic_int broken; /* an index is none of the keys */
 } work;
 
@@ -81,7 +102,7 @@ int kh_attn_next_heads(const kh_attn_back *back, enum kh_keys_kind kind, kh_attn
         run->heads = 1;
         run->setting = kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, 0, (int)run->head);
         size_t last = (run->g + 1) * group;
-        while (run->head + run->heads < last &&
+        while (run->head + run->heads < last && run->heads < MOST_HEADS &&
                kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, 0, (int)(run->head + run->heads)) ==
                    run->setting)
             run->heads++;
@@ -106,16 +127,6 @@ size_t kh_attn_bias_at(const kh_attn_back *back, size_t head, size_t token)
     return head * bias->span + bias->origin - position;
 }
 
-/* Row r of the chunk: its token and its head. */
-static size_t token_of(const work *w, size_t r)
-{
-    return w->first + r / w->run.heads;
-}
-static size_t head_of(const work *w, size_t r)
-{
-    return w->run.head + r % w->run.heads;
-}
-
 static int is_wide(const work *w)
 {
     return w->back->args->keys > 65536;
@@ -126,14 +137,14 @@ static inline uint32_t entry(const void *list, size_t i, int wide)
     return wide ? ((const uint32_t *)list)[i] : ((const uint16_t *)list)[i];
 }
 
-/* A key's index within the keys of the run's key head. */
-static const float *keys_of(const work *w)
+/* Keys that a token sees: none at or beyond. */
+static size_t end_of(const work *w, size_t token)
 {
-    const kh_attn_back *b = w->back;
-    return b->args->k + w->run.b * b->k.batch + w->run.g * b->k.head;
+    const kh_attention_args *a = w->back->args;
+    return w->back->layer->order == KH_ATTN_ALL_KEYS ? a->keys : a->keys - a->queries + token + 1;
 }
 
-/* ---- 1: rows */
+/* ---- rows */
 
 /* The first entry that is at least `begin`; no branch depends on the data. */
 static inline uint32_t first_from(const void *list, uint32_t n, uint32_t begin, int wide)
@@ -146,76 +157,62 @@ static inline uint32_t first_from(const void *list, uint32_t n, uint32_t begin, 
     return low + (n > 0 && entry(list, low, wide) < begin);
 }
 
-/* The list of a row as forward wrote it, and where it enters each range; 0 entries where the row has no
- * weights. */
-static inline __attribute__((always_inline)) size_t open_list(work *w, size_t r, size_t at,
-                                                              int wide)
+/* The entries of a list of at most `end` keys as forward wrote it; 0 where the row has no weights. */
+static inline __attribute__((always_inline)) uint32_t check_list(work *w, const void *list,
+                                                                 size_t at, size_t end, int wide)
 {
     const kh_attention_saved *saved = w->back->args->saved;
-    const void *list = (const char *)saved->indices + at * w->K * (wide ? 4 : 2);
     size_t n = saved->u[at] > 0 ? saved->counts[at] : 0, falls = 0;
-    uint32_t *starts = w->starts + r * (w->ranges + 1);
     if (n > w->K) falls = n = 1;
     for (size_t i = 1; i < n; i++) falls += entry(list, i, wide) <= entry(list, i - 1, wide);
-    if (falls > 0 || (n > 0 && entry(list, n - 1, wide) >= w->back->args->keys)) {
-        atomic_store(&w->broken, 1);
-        n = 0;
-    }
-    for (size_t i = 0; i < w->ranges; i++)
-        starts[i] = first_from(list, (uint32_t)n, (uint32_t)(i * w->range), wide);
-    starts[w->ranges] = (uint32_t)n;
-    w->lists[r] = list;
-    return n;
+    if (falls == 0 && (n == 0 || entry(list, n - 1, wide) < end)) return (uint32_t)n;
+    atomic_store(&w->broken, 1);
+    return 0;
 }
 
-static void rows_item(void *context, size_t item, int worker)
+static void load_row(work *w, chunk *c, size_t r)
 {
-    (void)worker;
-    work *w = context;
     const kh_attn_back *b = w->back;
-    size_t E = w->E, end = w->tokens * w->run.heads;
-    if (end > (item + 1) * TILE) end = (item + 1) * TILE;
-    for (size_t r = item * TILE; r < end; r++) {
-        size_t t = token_of(w, r), h = head_of(w, r), head = w->run.b * (size_t)b->layer->H + h;
-        size_t at = head * b->args->queries + t;
-        size_t row = w->run.b * b->out.batch + h * b->out.head + t * b->out.row;
-        float *q = w->pairs + r * 2 * E, *o = q + E;
-        memcpy(q, b->args->q + w->run.b * b->q.batch + h * b->q.head + t * b->q.row, E * sizeof *q);
-        memcpy(o, b->gradients->dout + row, E * sizeof *o);
-        b->kern->gemv_f32(w->sums + r, o, E, 1, b->args->out + row, E);
-        w->shifts[r] = b->args->saved->m[at] + logf(b->args->saved->u[at]);
-        w->counts[r] = (uint32_t)(is_wide(w) ? open_list(w, r, at, 1) : open_list(w, r, at, 0));
-        if (b->layer->bias) w->biases[r] = kh_attn_bias_at(b, h, t);
-        if (b->drop) w->bits[r] = kh_attn_drop_bits(b->drop, head, t);
-    }
+    size_t E = w->E, t = c->first + r / c->run.heads, h = c->run.head + r % c->run.heads;
+    size_t head = c->run.b * (size_t)b->layer->H + h, at = head * b->args->queries + t;
+    size_t row = c->run.b * b->out.batch + h * b->out.head + t * b->out.row;
+    float *q = c->triples + r * 3 * E, *o = q + E;
+    int wide = is_wide(w);
+    memcpy(q, b->args->q + c->run.b * b->q.batch + h * b->q.head + t * b->q.row, E * sizeof *q);
+    memcpy(o, b->gradients->dout + row, E * sizeof *o);
+    memset(o + E, 0, E * sizeof *o);
+    b->kern->gemv_f32(c->sums + r, o, E, 1, b->args->out + row, E);
+    c->shifts[r] = b->args->saved->m[at] + logf(b->args->saved->u[at]);
+    c->lists[r] = (const char *)b->args->saved->indices + at * w->K * (wide ? 4 : 2);
+    c->counts[r] = wide ? check_list(w, c->lists[r], at, end_of(w, t), 1)
+                        : check_list(w, c->lists[r], at, end_of(w, t), 0);
+    if (b->layer->bias) c->biases[r] = kh_attn_bias_at(b, h, t);
+    if (b->drop) c->bits[r] = kh_attn_drop_bits(b->drop, head, t);
 }
 
-/* ---- 2: keys */
-
-/* The rows that wait at the keys of a range. */
-typedef struct queues {
-    uint32_t *count; /* [range] */
-    uint32_t *rows;  /* [range][BLOCK] */
-    uint32_t *at;    /* [range][BLOCK] where they are in ds */
-    float *spare;    /* [2][E] in the place of a gradient that nobody wants */
-} queues;
-
-static size_t place_queues(const work *w, queues *s, char *base)
-{
-    size_t at = kh_arena_place(&s->count, base, 0, w->range * sizeof(uint32_t));
-    at = kh_arena_place(&s->rows, base, at, w->range * BLOCK * sizeof(uint32_t));
-    at = kh_arena_place(&s->at, base, at, w->range * BLOCK * sizeof(uint32_t));
-    return kh_arena_place(&s->spare, base, at, 2 * w->E * sizeof(float));
-}
+/* ---- keys */
 
 /* What was added to the raw score of row r and key j. */
-static float bias_of(const work *w, size_t r, size_t j)
+static float bias_of(const work *w, const chunk *c, size_t r, size_t j)
 {
     const kh_attn_back *b = w->back;
     const uint8_t *mask = b->args->bias->key_mask;
     const float *distances = b->layer->bias->distances;
-    if (mask && !mask[w->run.b * b->args->keys + j]) return -INFINITY;
-    return distances ? distances[w->biases[r] + j] : 0.0f;
+    if (mask && !mask[c->run.b * b->args->keys + j]) return -INFINITY;
+    return distances ? distances[c->biases[r] + j] : 0.0f;
+}
+
+/* The rows' derivatives by their scores of key j, by bucket of the distance. */
+static void sum_buckets(const work *w, const chunk *c, const queue *q, const float *ds, size_t j)
+{
+    const kh_attn_back *b = w->back;
+    size_t heads = c->run.heads, buckets = (size_t)b->args->bias->buckets;
+    size_t head = c->run.head - c->run.g * w->group;
+    for (size_t i = 0; i < q->count; i++) {
+        size_t r = q->rows[i], t = c->first + r / heads;
+        uint16_t bucket = b->buckets[kh_attn_bias_at(b, 0, t) + j];
+        c->relative[(head + r % heads) * buckets + bucket] += (double)ds[i];
+    }
 }
 
 /* A key's part of the arrays. */
@@ -224,39 +221,43 @@ typedef struct vectors {
     float *dk, *dv; /* NULL: not wanted */
 } vectors;
 
-static inline vectors vectors_of(const work *w, size_t j)
+static inline vectors vectors_of(const work *w, const chunk *c, size_t j)
 {
     const kh_attn_back *b = w->back;
-    size_t k = w->run.b * b->k.batch + w->run.g * b->k.head + j * b->k.row;
-    size_t v = w->run.b * b->v.batch + w->run.g * b->v.head + j * b->v.row;
+    size_t k = c->run.b * b->k.batch + c->run.g * b->k.head + j * b->k.row;
+    size_t v = c->run.b * b->v.batch + c->run.g * b->v.head + j * b->v.row;
     return (vectors){b->args->k + k, b->args->v + v, b->gradients->dk ? b->gradients->dk + k : NULL,
                      b->gradients->dv ? b->gradients->dv + v : NULL};
 }
 
-/* Key j and n of its rows. */
-static void do_block(const work *w, const queues *s, size_t begin, size_t in, size_t n)
+/* Key j and the rows that wait at it. */
+static void empty_queue(const work *w, const chunk *c, queue *q, size_t j)
 {
     const kh_attn_back *b = w->back;
-    const uint32_t *rows = s->rows + in * BLOCK, *at = s->at + in * BLOCK;
-    kh_back how = {w->shifts, w->sums, b->layer->scale, b->layer->softcap};
+    kh_back how = {c->shifts, c->sums, b->layer->scale, b->layer->softcap};
     const kh_attn_bias *bias = b->layer->bias;
-    float ds[BLOCK], gains[BLOCK], biases[BLOCK] = {0};
-    vectors x = vectors_of(w, begin + in);
+    float ds[WAITING + 1], gains[WAITING + 1], biases[WAITING + 1];
+    vectors x = vectors_of(w, c, j);
     if (b->drop) {
-        for (size_t i = 0; i < n; i++) gains[i] = 1.0f;
-        kh_attn_drop_column(b->drop, w->bits, rows, gains, begin + in, n);
+        uint32_t rows[WAITING + 1];
+        for (size_t i = 0; i < q->count; i++) {
+            rows[i] = q->rows[i];
+            gains[i] = 1.0f;
+        }
+        kh_attn_drop_column(b->drop, c->bits, rows, gains, j, q->count);
     }
-    for (size_t i = 0; bias && i < n; i++) biases[i] = bias_of(w, rows[i], begin + in);
-    b->kern->back_pairs(x.dk ? x.dk : s->spare, x.dv ? x.dv : s->spare + w->E, ds, x.k, x.v,
-                        w->pairs, rows, b->drop ? gains : NULL, bias ? biases : NULL, n, &how,
-                        w->E);
-    for (size_t i = 0; i < n; i++) w->ds[at[i]] = ds[i];
+    for (size_t i = 0; bias && i < q->count; i++) biases[i] = bias_of(w, c, q->rows[i], j);
+    b->kern->back_triples(x.dk ? x.dk : c->spare, x.dv ? x.dv : c->spare + w->E, ds, x.k, x.v,
+                          c->triples, q->rows, b->drop ? gains : NULL, bias ? biases : NULL,
+                          q->count, &how, w->E);
+    if (c->relative) sum_buckets(w, c, q, ds, j);
+    q->count = 0;
 }
 
-/* What do_block will need of key j. */
-static inline void ask_for(const work *w, size_t j)
+/* What empty_queue will need of key j. */
+static inline void ask_for(const work *w, const chunk *c, size_t j)
 {
-    vectors x = vectors_of(w, j);
+    vectors x = vectors_of(w, c, j);
     for (size_t e = 0; e < w->E; e += KH_PANEL) {
         __builtin_prefetch(x.k + e);
         __builtin_prefetch(x.v + e);
@@ -265,159 +266,191 @@ static inline void ask_for(const work *w, size_t j)
     }
 }
 
-static inline __attribute__((always_inline)) void do_range(const work *w, const queues *s,
-                                                           size_t item, int wide)
+/* Keys [begin, begin + keys), which is where the rows' lists are. */
+static inline __attribute__((always_inline)) void do_range(const work *w, const chunk *c,
+                                                           uint32_t begin, uint32_t keys, int wide)
 {
-    size_t S = w->back->args->keys, left = S - item * w->range;
-    uint32_t begin = (uint32_t)(item * w->range),
-             keys = (uint32_t)(left < w->range ? left : w->range);
-    uint32_t rows = (uint32_t)(w->tokens * w->run.heads), K = (uint32_t)w->K;
-    memset(s->count, 0, keys * sizeof *s->count);
-    for (uint32_t r = 0; r < rows; r++) {
-        const void *list = w->lists[r];
-        const uint32_t *start = w->starts + r * (w->ranges + 1) + item;
-        for (uint32_t i = start[0], last = start[1]; i < last; i++) {
-            uint32_t in = entry(list, i, wide) - begin, full = s->count[in]++;
-            s->rows[in * BLOCK + full] = r;
-            s->at[in * BLOCK + full] = r * K + i;
-            if (full == ASK) ask_for(w, begin + in);
-            if (full < BLOCK - 1) continue;
-            do_block(w, s, begin, in, BLOCK);
-            s->count[in] = 0;
+    queue *queues = c->queues;
+    for (uint32_t r = 0; r < c->n; r++) {
+        const void *list = c->lists[r];
+        uint32_t i = c->at[r], n = c->counts[r];
+        for (; i < n; i++) {
+            uint32_t in = entry(list, i, wide) - begin;
+            if (in >= keys) break;
+            queue *q = queues + in;
+            uint32_t full = q->count++;
+            q->rows[full] = (uint16_t)r;
+            if (full == ASK) ask_for(w, c, begin + in);
+            if (full == WAITING - 1) empty_queue(w, c, q, begin + in);
         }
+        c->at[r] = i;
     }
     for (uint32_t in = 0; in < keys; in++)
-        if (s->count[in] > 0) do_block(w, s, begin, in, s->count[in]);
+        if (queues[in].count > 0) empty_queue(w, c, queues + in, begin + in);
 }
 
-static void keys_item(void *context, size_t item, int worker)
+/* ---- items */
+
+static size_t place_chunk(const work *w, chunk *c, char *base)
 {
-    work *w = context;
+    size_t n = w->room, at = kh_arena_place(&c->queues, base, 0, RANGE * sizeof *c->queues);
+    at = kh_arena_place(&c->triples, base, at, n * 3 * w->E * sizeof *c->triples);
+    at = kh_arena_place(&c->shifts, base, at, n * sizeof *c->shifts);
+    at = kh_arena_place(&c->sums, base, at, n * sizeof *c->sums);
+    at = kh_arena_place(&c->bits, base, at, n * sizeof *c->bits);
+    at = kh_arena_place(&c->biases, base, at, n * sizeof *c->biases);
+    at = kh_arena_place(&c->lists, base, at, n * sizeof *c->lists);
+    at = kh_arena_place(&c->counts, base, at, n * sizeof *c->counts);
+    at = kh_arena_place(&c->at, base, at, n * sizeof *c->at);
+    return kh_arena_place(&c->spare, base, at, 2 * w->E * sizeof *c->spare);
+}
+
+static void open_chunk(const work *w, chunk *c, int worker, size_t item)
+{
     kh_arena *scratch = &w->scratch[worker];
-    kh_arena_mark mark = kh_arena_save(scratch);
-    queues s;
-    place_queues(w, &s, kh_arena_take(scratch, place_queues(w, &s, NULL)));
-    memset(s.spare, 0, 2 * w->E * sizeof *s.spare);
-    if (is_wide(w))
-        do_range(w, &s, item, 1);
-    else
-        do_range(w, &s, item, 0);
-    kh_arena_rewind(scratch, mark);
+    place_chunk(w, c, kh_arena_take(scratch, place_chunk(w, c, NULL)));
+    memset(c->queues, 0, RANGE * sizeof *c->queues);
+    memset(c->spare, 0, 2 * w->E * sizeof *c->spare);
+    c->relative = w->sums > 0 ? w->relative + item * w->sums : NULL;
+    for (size_t i = 0; i < w->sums; i++) c->relative[i] = 0;
 }
 
-/* ---- 3: what a row keeps of its keys: dq, and its share of the biases' gradient */
-
-typedef struct gathered {
-    const void **k; /* [K] */
-    float *zeros;   /* [E] */
-} gathered;
-
-static size_t place_gathered(const work *w, gathered *g, char *base)
+/* The rows of tokens [first, first + tokens) and one part of the keys that they see. */
+static void do_chunk(work *w, chunk *c, size_t first, size_t tokens, size_t part)
 {
-    size_t at = kh_arena_place(&g->k, base, 0, w->K * sizeof *g->k);
-    return kh_arena_place(&g->zeros, base, at, w->E * sizeof *g->zeros);
-}
-
-static size_t tile_sums(const work *w)
-{
-    return w->back->drelative ? w->run.heads * (size_t)w->back->args->bias->buckets : 0;
-}
-
-static void gather_row(const work *w, const gathered *g, size_t r)
-{
-    const kh_attn_back *b = w->back;
-    const float *ds = w->ds + r * w->K, *keys = keys_of(w);
-    size_t n = w->counts[r], row = w->run.b * b->q.batch + head_of(w, r) * b->q.head;
+    size_t end = end_of(w, first + tokens - 1), begin = end * part / w->parts;
     int wide = is_wide(w);
-    /* a key without weight is not multiplied with its zero: it may hold NaN */
-    for (size_t i = 0; i < n; i++)
-        g->k[i] = ds[i] != 0 ? keys + entry(w->lists[r], i, wide) * b->k.row : g->zeros;
-    b->kern->gather_f32(b->gradients->dq + row + token_of(w, r) * b->q.row, ds, g->k, n, w->E);
+    c->first = first;
+    c->tokens = tokens;
+    c->n = tokens * c->run.heads;
+    end = end * (part + 1) / w->parts;
+    for (size_t r = 0; r < c->n; r++) {
+        load_row(w, c, r);
+        c->at[r] = first_from(c->lists[r], c->counts[r], (uint32_t)begin, wide);
+    }
+    for (size_t keys; begin < end; begin += keys) {
+        keys = end - begin < RANGE ? end - begin : RANGE;
+        if (wide)
+            do_range(w, c, (uint32_t)begin, (uint32_t)keys, 1);
+        else
+            do_range(w, c, (uint32_t)begin, (uint32_t)keys, 0);
+    }
 }
 
-static void queries_item(void *context, size_t item, int worker)
+/* dq of row r of a chunk. */
+static float *dq_of(const work *w, const kh_attn_heads *run, size_t first, size_t r)
+{
+    const kh_attn_back *b = w->back;
+    return b->gradients->dq + run->b * b->q.batch + (run->head + r % run->heads) * b->q.head +
+           (first + r / run->heads) * b->q.row;
+}
+
+static size_t tokens_from(const work *w, const kh_attn_heads *run, size_t first)
+{
+    size_t tokens = w->room / run->heads, left = w->back->args->queries - first;
+    return left < tokens ? left : tokens;
+}
+
+/* All runs of one key head, chunk by chunk. */
+static void job_item(void *context, size_t item, int worker)
 {
     work *w = context;
-    const kh_attn_back *b = w->back;
-    kh_arena *scratch = &w->scratch[worker];
-    kh_arena_mark mark = kh_arena_save(scratch);
-    gathered g;
-    place_gathered(w, &g, kh_arena_take(scratch, place_gathered(w, &g, NULL)));
-    memset(g.zeros, 0, w->E * sizeof *g.zeros);
-    double *sums = w->relative + item * tile_sums(w);
-    for (size_t i = 0; i < tile_sums(w); i++) sums[i] = 0;
-    size_t end = w->tokens * w->run.heads;
-    if (end > (item + 1) * TILE) end = (item + 1) * TILE;
-    for (size_t r = item * TILE; r < end; r++) {
-        if (b->gradients->dq) gather_row(w, &g, r);
-        if (!b->drelative) continue;
-        const uint16_t *bucket = b->buckets + kh_attn_bias_at(b, 0, token_of(w, r));
-        double *mine = sums + r % w->run.heads * (size_t)b->args->bias->buckets;
-        for (size_t i = 0; i < w->counts[r]; i++)
-            mine[bucket[entry(w->lists[r], i, is_wide(w))]] += (double)w->ds[r * w->K + i];
-    }
-    kh_arena_rewind(scratch, mark);
+    kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
+    chunk c = {.run = w->starts[item]};
+    open_chunk(w, &c, worker, item);
+    size_t at = c.run.b, g = c.run.g, E = w->E;
+    do {
+        for (size_t first = 0; first < w->back->args->queries; first += c.tokens) {
+            do_chunk(w, &c, first, tokens_from(w, &c.run, first), 0);
+            for (size_t r = 0; w->back->gradients->dq && r < c.n; r++)
+                memcpy(dq_of(w, &c.run, first, r), c.triples + (3 * r + 2) * E, E * sizeof(float));
+        }
+    } while (kh_attn_next_heads(w->back, KH_KEYS_INDICES, &c.run) && c.run.b == at && c.run.g == g);
+    kh_arena_rewind(&w->scratch[worker], mark);
 }
 
-/* In the order of the tiles. */
-static void add_relative(work *w, size_t tiles)
+/* One part of the chunk that all work on. */
+static void part_item(void *context, size_t part, int worker)
 {
-    size_t n = tile_sums(w), buckets = (size_t)w->back->args->bias->buckets;
-    for (size_t tile = 0; tile < tiles; tile++)
-        for (size_t i = 0; i < n; i++)
-            w->back->drelative[w->run.head * buckets + i] += w->relative[tile * n + i];
+    work *w = context;
+    kh_arena_mark mark = kh_arena_save(&w->scratch[worker]);
+    chunk c = {.run = w->run};
+    open_chunk(w, &c, worker, part);
+    do_chunk(w, &c, w->first, w->tokens, part);
+    for (size_t r = 0; r < c.n; r++)
+        memcpy(w->copies + (part * w->room + r) * w->E, c.triples + (3 * r + 2) * w->E,
+               w->E * sizeof(float));
+    kh_arena_rewind(&w->scratch[worker], mark);
+}
+
+/* dq of one token. */
+static void sum_item(void *context, size_t token, int worker)
+{
+    (void)worker;
+    work *w = context;
+    for (size_t i = 0; i < w->run.heads; i++) {
+        size_t r = token * w->run.heads + i;
+        float *dq = dq_of(w, &w->run, w->first, r);
+        memcpy(dq, w->copies + r * w->E, w->E * sizeof *dq);
+        for (size_t part = 1; part < w->parts; part++)
+            w->back->kern->add(dq, w->copies + (part * w->room + r) * w->E, w->E);
+    }
+}
+
+/* Items' sums, in their order; item i is of key head g, or of its own job's. */
+static void add_relative(const work *w, size_t items)
+{
+    size_t buckets = (size_t)w->back->args->bias->buckets;
+    for (size_t i = 0; i < items; i++) {
+        size_t g = w->parts > 1 ? w->run.g : w->starts[i].g;
+        double *sums = w->back->drelative + g * w->group * buckets;
+        for (size_t n = 0; n < w->sums; n++) sums[n] += w->relative[i * w->sums + n];
+    }
 }
 
 /* ---- the pass */
 
-/* Rows of a chunk and keys of a range. */
-static void size_work(work *w)
-{
-    size_t rows = CHUNK_FLOATS / (2 * w->E), S = w->back->args->keys, most = 1;
-    kh_attn_heads run = {0};
-    while (kh_attn_next_heads(w->back, KH_KEYS_INDICES, &run))
-        if (run.heads > most) most = run.heads;
-    if (rows > CHUNK_ENTRIES / w->K) rows = CHUNK_ENTRIES / w->K;
-    if (rows < TILE) rows = TILE;
-    if (rows > most * w->back->args->queries) rows = most * w->back->args->queries;
-    w->room = rows > most ? rows : most;
-    w->heads = most;
-    w->range = (S + RANGES - 1) / RANGES;
-    if (w->range < LEAST_RANGE) w->range = LEAST_RANGE;
-    if (w->range > MOST_RANGE) w->range = MOST_RANGE;
-    w->ranges = (S + w->range - 1) / w->range;
-}
-
 static size_t place_shared(work *w, char *base)
 {
-    size_t n = w->room, at = kh_arena_place(&w->pairs, base, 0, n * 2 * w->E * sizeof *w->pairs);
-    at = kh_arena_place(&w->shifts, base, at, n * sizeof *w->shifts);
-    at = kh_arena_place(&w->sums, base, at, n * sizeof *w->sums);
-    at = kh_arena_place(&w->bits, base, at, n * sizeof *w->bits);
-    at = kh_arena_place(&w->biases, base, at, n * sizeof *w->biases);
-    at = kh_arena_place(&w->lists, base, at, n * sizeof *w->lists);
-    at = kh_arena_place(&w->counts, base, at, n * sizeof *w->counts);
-    at = kh_arena_place(&w->starts, base, at, n * (w->ranges + 1) * sizeof *w->starts);
-    at = kh_arena_place(&w->ds, base, at, n * w->K * sizeof *w->ds);
-    size_t sums = w->back->drelative ? w->heads * (size_t)w->back->args->bias->buckets : 0;
-    return kh_arena_place(&w->relative, base, at,
-                          (n + TILE - 1) / TILE * sums * sizeof *w->relative);
+    size_t items = w->parts > 1 ? w->parts : w->jobs;
+    size_t copies = w->parts > 1 ? w->parts * w->room * w->E : 0;
+    size_t at = kh_arena_place(&w->starts, base, 0, w->jobs * sizeof *w->starts);
+    at = kh_arena_place(&w->copies, base, at, copies * sizeof *w->copies);
+    return kh_arena_place(&w->relative, base, at, items * w->sums * sizeof *w->relative);
+}
+
+/* Jobs and the rows of a chunk. */
+static void size_work(work *w)
+{
+    const kh_attn_back *b = w->back;
+    kh_attn_heads run = {0}, last = {.b = SIZE_MAX};
+    size_t rows = CHUNK_FLOATS / (3 * w->E), most = 1;
+    for (; kh_attn_next_heads(b, KH_KEYS_INDICES, &run); last = run) {
+        w->jobs += last.b != run.b || last.g != run.g;
+        if (run.heads > most) most = run.heads;
+    }
+    if (rows > most * b->args->queries) rows = most * b->args->queries;
+    if (rows < LEAST_ROWS) rows = LEAST_ROWS;
+    w->room = rows > most ? rows : most;
+    w->parts = w->jobs < JOBS ? PARTS : 1;
+    w->group = (size_t)b->layer->H / (size_t)b->layer->G;
+    w->sums = b->drelative ? w->group * (size_t)b->args->bias->buckets : 0;
 }
 
 static kh_status open_work(work *w)
 {
-    size_t threads = (size_t)w->back->pool->threads, shared;
-    queues s;
-    gathered g;
-    size_work(w);
+    size_t threads = (size_t)w->back->pool->threads, shared, jobs = 0;
+    chunk c;
     shared = place_shared(w, NULL);
     KH_TRY(kh_arena_init(&w->shared, "attention backward", shared));
     place_shared(w, kh_arena_take(&w->shared, shared));
     KH_TRY(kh_new(&w->scratch, threads, sizeof *w->scratch, "the threads of attention backward"));
-    size_t scratch = place_gathered(w, &g, NULL), other = place_queues(w, &s, NULL);
-    if (other > scratch) scratch = other;
     for (size_t i = 0; i < threads; i++)
-        KH_TRY(kh_arena_init(&w->scratch[i], "attention backward scratch", scratch));
+        KH_TRY(
+            kh_arena_init(&w->scratch[i], "attention backward scratch", place_chunk(w, &c, NULL)));
+    kh_attn_heads run = {0}, last = {.b = SIZE_MAX};
+    for (; kh_attn_next_heads(w->back, KH_KEYS_INDICES, &run); last = run)
+        if (last.b != run.b || last.g != run.g) w->starts[jobs++] = run;
     return KH_OK;
 }
 
@@ -428,28 +461,29 @@ static void close_work(work *w)
     kh_arena_free(&w->shared);
 }
 
-static void run_heads(work *w)
+static void run_parts(work *w)
 {
     const kh_attn_back *b = w->back;
-    size_t T = b->args->queries, tokens = w->room / w->run.heads;
-    for (w->first = 0; w->first < T; w->first += w->tokens) {
-        w->tokens = T - w->first < tokens ? T - w->first : tokens;
-        size_t tiles = (w->tokens * w->run.heads + TILE - 1) / TILE;
-        kh_parallel_for(b->pool, tiles, rows_item, w);
-        kh_parallel_for(b->pool, w->ranges, keys_item, w);
-        if (b->gradients->dq || b->drelative) kh_parallel_for(b->pool, tiles, queries_item, w);
-        if (b->drelative) add_relative(w, tiles);
-    }
+    while (kh_attn_next_heads(b, KH_KEYS_INDICES, &w->run))
+        for (w->first = 0; w->first < b->args->queries; w->first += w->tokens) {
+            w->tokens = tokens_from(w, &w->run, w->first);
+            kh_parallel_for(b->pool, w->parts, part_item, w);
+            if (b->gradients->dq) kh_parallel_for(b->pool, w->tokens, sum_item, w);
+            if (w->sums > 0) add_relative(w, w->parts);
+        }
 }
 
 kh_status kh_attn_backward_indices(const kh_attn_back *back)
 {
     work w = {.back = back, .K = back->args->saved->kept, .E = (size_t)back->layer->E};
-    if (!kh_attn_next_heads(back, KH_KEYS_INDICES, &w.run)) return KH_OK;
+    size_work(&w);
+    if (w.jobs == 0) return KH_OK;
     kh_status status = open_work(&w);
-    for (int more = !status; more;) {
-        run_heads(&w);
-        more = kh_attn_next_heads(back, KH_KEYS_INDICES, &w.run);
+    if (!status && w.parts > 1) {
+        run_parts(&w);
+    } else if (!status) {
+        kh_parallel_for(back->pool, w.jobs, job_item, &w);
+        if (w.sums > 0) add_relative(&w, w.jobs);
     }
     close_work(&w);
     if (!status && atomic_load(&w.broken))

@@ -193,10 +193,11 @@ BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);
       k->softmax_back(p->y, p->z, SCORES, 0.125f, 0.5f, 0.25f))
 BENCH(mix_cols, 0, 2.0 * QUERIES * KEYS * E,
       k->mix_cols(p->y, E, p->x, KEYS, KEYS, p->page, QUERIES, E))
-BENCH(back_pairs, 2 * QUERIES * E * 4, 8.0 * QUERIES * E,
+BENCH(back_triples, 3 * QUERIES * E * 4, 10.0 * QUERIES * E,
       kh_back back = {.shifts = p->scores, .sums = p->scores, .scale = 0.125f};
-      k->back_pairs(p->y, p->y + E, p->values, p->x, p->x + E, p->z, p->listed, NULL, NULL, QUERIES,
-                    &back, E))
+      uint16_t listed[32]; for (size_t i = 0; i < 32; i++) listed[i] = (uint16_t)(i % QUERIES);
+      k->back_triples(p->y, p->y + E, p->values, p->x, p->x + E, p->z, listed, NULL, NULL, QUERIES,
+                      &back, E))
 
 /* ---- feed-forward: 16 lists of 8 entries */
 BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,

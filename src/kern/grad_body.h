@@ -1,11 +1,11 @@
 /* kern/grad_body.h: the kernels of attention's backward pass over sixteen lanes; included by
  * grad_avx2.c and grad_avx512.c after their vector header and
  *
- *   DOT_ROWS              rows whose lanes are summed together
- *   sum_rows(out, acc)    out[i] = the lanes of acc[i], i < DOT_ROWS, added as v16_sum adds them
+ *   fours                 sums of four rows on their way: fours_zero(), fold_rows(acc) of acc[4], and
+ *   join_rows(sums)       lane 4 i + j: the lanes of row j of sums[i], i < 4, added as v16_sum adds them
  *   lookup(table, rows)   lane i: table[rows[i]]
  *   TILE_ROWS, TILE_COLS  accumulators of mix_cols
- *   PAIR_COLS             of 16 lanes: how many of dk and of dv back_pairs holds
+ *   PAIR_COLS             of 16 lanes: how many of dk and of dv back_triples holds
  *
  * The essay is in grad_avx512.c. */
 #include "kern/grad_kern.h"
@@ -103,7 +103,7 @@ void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw,
     }
 }
 
-/* ---- a key and the rows that kept it: sixteen rows at a time, read twice while they are near */
+/* ---- a key and the rows that kept it: up to 32 at a time, read twice while they are near */
 
 INLINE v16 dot_lanes(const float *x, const float *row, size_t E)
 {
@@ -114,19 +114,20 @@ INLINE v16 dot_lanes(const float *x, const float *row, size_t E)
     return sum;
 }
 
-INLINE v16 dot_sixteen(const float *x, const float *half, const uint32_t *rows, size_t n, size_t E)
+/* Lane i: x . row rows[i], for i < n; rows beyond, up to a multiple of four, are taken too. */
+INLINE v16 dot_sixteen(const float *x, const float *part, const uint16_t *rows, size_t n, size_t E)
 {
-    float out[16] = {0};
-    for (size_t i = 0; i < n; i += DOT_ROWS) {
-        v16 acc[DOT_ROWS];
-        for (size_t j = 0; j < DOT_ROWS; j++) acc[j] = dot_lanes(x, half + 2 * E * rows[i + j], E);
-        sum_rows(out + i, acc);
+    fours sums[4] = {fours_zero(), fours_zero(), fours_zero(), fours_zero()};
+    for (size_t i = 0; 4 * i < n; i++) {
+        v16 acc[4];
+        for (size_t j = 0; j < 4; j++) acc[j] = dot_lanes(x, part + 3 * E * rows[4 * i + j], E);
+        sums[i] = fold_rows(acc);
     }
-    return v16_load(out);
+    return join_rows(sums);
 }
 
 /* Products become weights *p (times gains) and derivatives, which are returned. */
-INLINE v16 back_rows(v16 *p, v16 s, v16 a, const uint32_t *rows, const float *gains,
+INLINE v16 back_rows(v16 *p, v16 s, v16 a, const uint16_t *rows, const float *gains,
                      const float *biases, const kh_back *b)
 {
     v16 scale = v16_set1(b->scale), slope = scale, one = v16_set1(1.0f);
@@ -142,20 +143,28 @@ INLINE v16 back_rows(v16 *p, v16 s, v16 a, const uint32_t *rows, const float *ga
     return back_of(w, v16_mul(a, gain), slope, lookup(b->sums, rows));
 }
 
-INLINE void pairs_cols(float *dk, float *dv, const float *pairs, const uint32_t *rows,
-                       const float *d, const float *p, size_t n, size_t E, size_t cols)
+/* Elements of a key that are not finite, as zeros. */
+INLINE v16 finite(v16 x)
 {
-    v16 left[PAIR_COLS], right[PAIR_COLS];
+    return v16_where_equal(v16_mul(x, v16_zero()), v16_zero(), x, v16_zero());
+}
+
+INLINE void triples_cols(float *dk, float *dv, const float *k, float *triples, const uint16_t *rows,
+                         const float *d, const float *p, size_t n, size_t E, size_t cols)
+{
+    v16 left[PAIR_COLS], right[PAIR_COLS], key[PAIR_COLS];
     for (size_t c = 0; c < cols; c++) {
         left[c] = v16_load(dk + 16 * c);
         right[c] = v16_load(dv + 16 * c);
+        key[c] = finite(v16_load(k + 16 * c));
     }
     for (size_t i = 0; i < n; i++) {
-        const float *pair = pairs + 2 * E * rows[i];
+        float *q = triples + 3 * E * rows[i];
         v16 x = v16_set1(d[i]), y = v16_set1(p[i]);
         for (size_t c = 0; c < cols; c++) {
-            left[c] = v16_fma(x, v16_load(pair + 16 * c), left[c]);
-            right[c] = v16_fma(y, v16_load(pair + E + 16 * c), right[c]);
+            left[c] = v16_fma(x, v16_load(q + 16 * c), left[c]);
+            right[c] = v16_fma(y, v16_load(q + E + 16 * c), right[c]);
+            v16_store(q + 2 * E + 16 * c, v16_fma(x, key[c], v16_load(q + 2 * E + 16 * c)));
         }
     }
     for (size_t c = 0; c < cols; c++) {
@@ -164,49 +173,58 @@ INLINE void pairs_cols(float *dk, float *dv, const float *pairs, const uint32_t 
     }
 }
 
-INLINE void pairs_rest(float *dk, float *dv, const float *pairs, const uint32_t *rows,
-                       const float *d, const float *p, size_t n, size_t E, size_t lanes)
+INLINE void triples_rest(float *dk, float *dv, const float *k, float *triples, const uint16_t *rows,
+                         const float *d, const float *p, size_t n, size_t E, size_t lanes)
 {
     v16 left = v16_load_n(dk, lanes), right = v16_load_n(dv, lanes);
+    v16 key = finite(v16_load_n(k, lanes));
     for (size_t i = 0; i < n; i++) {
-        const float *pair = pairs + 2 * E * rows[i];
-        left = v16_fma(v16_set1(d[i]), v16_load_n(pair, lanes), left);
-        right = v16_fma(v16_set1(p[i]), v16_load_n(pair + E, lanes), right);
+        float *q = triples + 3 * E * rows[i];
+        v16 x = v16_set1(d[i]);
+        left = v16_fma(x, v16_load_n(q, lanes), left);
+        right = v16_fma(v16_set1(p[i]), v16_load_n(q + E, lanes), right);
+        v16_store_n(q + 2 * E, v16_fma(x, key, v16_load_n(q + 2 * E, lanes)), lanes);
     }
     v16_store_n(dk, left, lanes);
     v16_store_n(dv, right, lanes);
 }
 
 INLINE void back_any(float *dk, float *dv, float *ds, const float *k, const float *v,
-                     const float *pairs, const uint32_t *rows, const float *gains,
-                     const float *biases, size_t n, const kh_back *b, size_t E)
+                     float *triples, const uint16_t *rows, const float *gains, const float *biases,
+                     size_t n, const kh_back *b, size_t E)
 {
-    float p[16];
-    uint32_t all[16];
-    v16 weights;
-    if (n < 16) { /* the last one fills up: its products are not used */
-        for (size_t i = 0; i < 16; i++) all[i] = rows[i < n ? i : n - 1];
-        rows = all;
+    float p[32];
+    v16 w, s, a, more_s, more_a;
+    size_t first = n < 16 ? n : 16;
+    s = dot_sixteen(k, triples, rows, first, E);
+    a = dot_sixteen(v, triples + E, rows, first, E);
+    if (n >
+        16) { /* products first: the long way from one to its derivative is gone twice at once */
+        more_s = dot_sixteen(k, triples, rows + 16, n - 16, E);
+        more_a = dot_sixteen(v, triples + E, rows + 16, n - 16, E);
+        v16_store(ds + 16, back_rows(&w, more_s, more_a, rows + 16, gains ? gains + 16 : NULL,
+                                     biases ? biases + 16 : NULL, b));
+        v16_store(p + 16, w);
     }
-    v16 s = dot_sixteen(k, pairs, rows, n, E), a = dot_sixteen(v, pairs + E, rows, n, E);
-    v16_store(ds, back_rows(&weights, s, a, rows, gains, biases, b));
-    v16_store(p, weights);
+    v16_store(ds, back_rows(&w, s, a, rows, gains, biases, b));
+    v16_store(p, w);
     size_t e = 0;
     for (; e + 16 * PAIR_COLS <= E; e += 16 * PAIR_COLS)
-        pairs_cols(dk + e, dv + e, pairs + e, rows, ds, p, n, E, PAIR_COLS);
-    for (; e + 16 <= E; e += 16) pairs_cols(dk + e, dv + e, pairs + e, rows, ds, p, n, E, 1);
-    if (e < E) pairs_rest(dk + e, dv + e, pairs + e, rows, ds, p, n, E, E - e);
+        triples_cols(dk + e, dv + e, k + e, triples + e, rows, ds, p, n, E, PAIR_COLS);
+    for (; e + 16 <= E; e += 16)
+        triples_cols(dk + e, dv + e, k + e, triples + e, rows, ds, p, n, E, 1);
+    if (e < E) triples_rest(dk + e, dv + e, k + e, triples + e, rows, ds, p, n, E, E - e);
 }
 
 /* The usual widths as constants: the vectors that are the same for all rows stay in registers. */
-void KH_NAME(back_pairs)(float *dk, float *dv, float *ds, const float *k, const float *v,
-                         const float *pairs, const uint32_t *rows, const float *gains,
-                         const float *biases, size_t n, const kh_back *b, size_t E)
+void KH_NAME(back_triples)(float *dk, float *dv, float *ds, const float *k, const float *v,
+                           float *triples, const uint16_t *rows, const float *gains,
+                           const float *biases, size_t n, const kh_back *b, size_t E)
 {
     if (E == 64)
-        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, 64);
+        back_any(dk, dv, ds, k, v, triples, rows, gains, biases, n, b, 64);
     else if (E == 128)
-        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, 128);
+        back_any(dk, dv, ds, k, v, triples, rows, gains, biases, n, b, 128);
     else
-        back_any(dk, dv, ds, k, v, pairs, rows, gains, biases, n, b, E);
+        back_any(dk, dv, ds, k, v, triples, rows, gains, biases, n, b, E);
 }

@@ -6,8 +6,8 @@
  *               are normalised.
  * mix_cols      out[j * ldo + e] += sum over r ascending, one fma each, of weights[r * ldw + j] * rows[r *
  *               E + e], for j < cols, e < E: mix_rows with the weights' axes exchanged.
- * back_pairs    what the rows that kept a key with vector k and value v add to its gradients, and it to
- *               theirs, for n <= 16 rows r = rows[i] of pairs [.][2][E]: (q, o) side by side.
+ * back_triples  what n <= 32 rows r = rows[i] of triples [.][3][E], (q, o, dq) side by side, that kept a key
+ *               with vector k and value v give to its gradients, and it to theirs.
  *                 x = scale * (q . k + biases[i])      biases NULL: 0
  *                 t = tanh(x / cap), x = cap * t       where capped
  *                 w = exp(x - shifts[r])
@@ -15,9 +15,10 @@
  *                 ds[i] = (w * scale) * (a - sums[r]), capped: scale * (1 - t^2) in its place; 0 where
  *                 w is not above 0
  *                 dk += ds[i] * q, dv += (w * gains[i]) * o
+ *                 dq += ds[i] * k, elements of k that are not finite being 0
  *               Dot products: 16 lane sums (lane e % 16, e ascending, one fma each from 0), added as a
- *               tree (distance 8, 4, 2, 1); dk and dv: i ascending, one fma each. ds, gains and
- *               biases have room for 16. exp and tanh as elsewhere. */
+ *               tree (distance 8, 4, 2, 1); gradients: i ascending, one fma each. No row twice. rows, ds,
+ *               gains and biases have room for 32; what rows holds beyond n are numbers of rows, too. exp and tanh as elsewhere. */
 #ifndef KH_KERN_GRAD_KERN_H
 #define KH_KERN_GRAD_KERN_H
 

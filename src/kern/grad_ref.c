@@ -37,12 +37,12 @@ static float dot(const float *x, const float *y, size_t n)
     return lane[0];
 }
 
-void back_pairs_ref(float *dk, float *dv, float *ds, const float *k, const float *v,
-                    const float *pairs, const uint32_t *rows, const float *gains,
-                    const float *biases, size_t n, const kh_back *b, size_t E)
+void back_triples_ref(float *dk, float *dv, float *ds, const float *k, const float *v,
+                      float *triples, const uint16_t *rows, const float *gains, const float *biases,
+                      size_t n, const kh_back *b, size_t E)
 {
     for (size_t i = 0; i < n; i++) {
-        const float *q = pairs + 2 * E * rows[i], *o = q + E;
+        float *q = triples + 3 * E * rows[i], *o = q + E, *dq = o + E;
         float gain = gains ? gains[i] : 1.0f, p = dot(k, q, E), slope = b->scale;
         p = (biases ? p + biases[i] : p) * b->scale;
         if (b->cap != 0) {
@@ -55,6 +55,7 @@ void back_pairs_ref(float *dk, float *dv, float *ds, const float *k, const float
         for (size_t e = 0; e < E; e++) {
             dk[e] = fmaf(ds[i], q[e], dk[e]);
             dv[e] = fmaf(p * gain, o[e], dv[e]);
+            dq[e] = fmaf(ds[i], isfinite(k[e]) ? k[e] : 0.0f, dq[e]);
         }
     }
 }

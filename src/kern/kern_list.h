@@ -196,9 +196,9 @@ struct kh_back; /* kern/grad_kern.h */
     X(B, void, mix_cols,                                                                             \
       (float *out, size_t ldo, const float *weights, size_t ldw, size_t cols, const float *rows,     \
        size_t R, size_t E))                                                                          \
-    X(B, void, back_pairs,                                                                           \
-      (float *dk, float *dv, float *ds, const float *k, const float *v, const float *pairs,          \
-       const uint32_t *rows, const float *gains, const float *biases, size_t n,                      \
+    X(B, void, back_triples,                                                                         \
+      (float *dk, float *dv, float *ds, const float *k, const float *v, float *triples,              \
+       const uint16_t *rows, const float *gains, const float *biases, size_t n,                      \
        const struct kh_back *back, size_t E))                                                        \
     /* ---- feed-forward layers that keep few neurons: see kern/ff_kern.h for the contracts */       \
     X(B, void, listed_mix,                                                                           \

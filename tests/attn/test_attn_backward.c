@@ -194,7 +194,7 @@ static void threads_change_nothing(void **state)
 }
 
 /* Keys see the rows of one chunk after the other: rows that come alone must give the same sums as rows
- * that come together, dq to the bit. */
+ * that come together; over ranges dq to the bit, over lists but for the order of its terms. */
 static void rows_alone(void **state)
 {
     (void)state;
@@ -212,7 +212,9 @@ static void rows_alone(void **state)
             memcpy((void *)(uintptr_t)c.args.q, whole.args.q + at, c.qn * 4);
             memcpy((void *)(uintptr_t)c.g.dout, whole.g.dout + at, c.qn * 4);
             backward_run(&c);
-            assert_memory_equal(c.g.dq, whole.g.dq + at, c.qn * 4);
+            if (c.saved.kept == 0) assert_memory_equal(c.g.dq, whole.g.dq + at, c.qn * 4);
+            for (size_t j = 0; j < c.qn; j++)
+                assert_true(fabsf(c.g.dq[j] - whole.g.dq[at + j]) < 1e-5f);
             for (size_t j = 0; j < c.kn; j++) { /* what is left is the other part's */
                 whole.g.dk[j] -= c.g.dk[j];
                 whole.g.dv[j] -= c.g.dv[j];

@@ -83,26 +83,28 @@ void check_mix_cols(const kh_kern *ref, const kh_kern *other)
 }
 
 /* The kernel's answer in double: |gradients| and their sizes, for the bound. */
-static void check_pairs(const kh_kern *kern, size_t n, size_t E, float cap, int extra)
+static void check_triples(const kh_kern *kern, size_t n, size_t E, float cap, int extra)
 {
-    float *pairs = numbers(MOST * 2 * E), *k = numbers(E), *v = numbers(E), *shifts = numbers(MOST);
-    float *sums = numbers(MOST), *gains = numbers(16), *biases = numbers(16), *dk = numbers(E);
-    float *dv = numbers(E), ds[16 + 1];
-    uint32_t rows[16];
-    double *wanted = malloc(4 * E * sizeof *wanted), *size = wanted + 2 * E;
+    float *triples = numbers(MOST * 3 * E), *before, *k = numbers(E), *v = numbers(E);
+    float *shifts = numbers(MOST), *sums = numbers(MOST), *gains = numbers(32);
+    float *biases = numbers(32), *dk = numbers(E), *dv = numbers(E), ds[32 + 1];
+    uint16_t rows[32];
+    double *wanted = malloc(5 * E * sizeof *wanted), *size = wanted + 2 * E, *dq = wanted + 4 * E;
     for (size_t e = 0; e < E; e++) {
         wanted[e] = (double)dk[e];
         wanted[E + e] = (double)dv[e];
         size[e] = size[E + e] = 1;
     }
-    ds[16] = 5.0f;
+    ds[32] = 5.0f;
     shifts[3] = INFINITY; /* a row without any key */
-    for (size_t i = 0; i < n; i++) rows[i] = i == 2 ? 3 : (uint32_t)(check_random() % MOST);
+    size_t step = 1 + check_random() % (MOST / 32);
+    for (size_t i = 0; i < 32; i++) rows[i] = (uint16_t)(1 + i * step);
     kh_back how = {shifts, sums, 0.3f, cap};
-    kern->back_pairs(dk, dv, ds, k, v, pairs, rows, extra ? gains : NULL, extra ? biases : NULL, n,
-                     &how, E);
+    before = copy(triples, MOST * 3 * E);
+    kern->back_triples(dk, dv, ds, k, v, triples, rows, extra ? gains : NULL, extra ? biases : NULL,
+                       n, &how, E);
     for (size_t i = 0; i < n; i++) {
-        const float *q = pairs + 2 * E * rows[i], *o = q + E;
+        float *q = triples + 3 * E * rows[i], *o = q + E, *was = before + 3 * E * rows[i] + 2 * E;
         double s = extra ? (double)biases[i] : 0, a = 0, gain = extra ? (double)gains[i] : 1;
         for (size_t e = 0; e < E; e++) {
             s += (double)q[e] * (double)k[e];
@@ -115,29 +117,51 @@ static void check_pairs(const kh_kern *kern, size_t n, size_t E, float cap, int 
             x = t * (double)cap;
         }
         double w = exp(x - (double)shifts[rows[i]]), d = w * slope * (a - (double)sums[rows[i]]);
-        double bound = w * (1 + fabs(a));
+        double bound = w * (1 + fabs(a)), one = 1 + bound;
         check_near("ds", ds + i, &d, &bound, 1, 2e-5);
         for (size_t e = 0; e < E; e++) {
             wanted[e] += d * (double)q[e];
             wanted[E + e] += w * gain * (double)o[e];
             size[e] += bound;
             size[E + e] += bound;
+            dq[e] = (double)was[e] + d * (double)k[e];
+            check_near("dq", o + E + e, dq + e, &one, 1, 2e-5);
+            was[e] = o[E + e];
         }
     }
-    assert_true(ds[16] == 5.0f);
+    assert_true(ds[32] == 5.0f);
+    check_bits("other rows", triples, before, MOST * 3 * E);
     check_near("dk", dk, wanted, size, E, 2e-5);
     check_near("dv", dv, wanted + E, size + E, E, 2e-5);
-    float *all[] = {pairs, k, v, shifts, sums, gains, biases, dk, dv};
+    float *all[] = {triples, before, k, v, shifts, sums, gains, biases, dk, dv};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     free(wanted);
 }
 
-void check_back_pairs(const kh_kern *ref, const kh_kern *other)
+/* Elements of a key that are not finite leave dq alone where the rows give them no weight. */
+static void check_hole(const kh_kern *kern, size_t E)
 {
-    for (size_t w = 0; w < WIDTHS; w++)
-        for (size_t n = 1; n <= 16; n++)
+    float *triples = numbers(3 * E), *before = copy(triples, 3 * E), *k = numbers(E);
+    float *dk = numbers(E), *dv = numbers(E), shift = 0, sum = 0, ds[32];
+    uint16_t row[32] = {0};
+    kh_back how = {&shift, &sum, 0.3f, 0};
+    k[E / 2] = NAN;
+    kern->back_triples(dk, dv, ds, k, k, triples, row, NULL, NULL, 1, &how, E);
+    assert_true(ds[0] == 0);
+    check_bits("dq of a hole", triples, before, 3 * E);
+    float *all[] = {triples, before, k, dk, dv};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+void check_back_triples(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t w = 0; w < WIDTHS; w++) {
+        check_hole(ref, widths[w]);
+        check_hole(other, widths[w]);
+        for (size_t n = 1; n <= 32; n++)
             for (int kind = 0; kind < 4; kind++) {
-                check_pairs(ref, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
-                check_pairs(other, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
+                check_triples(ref, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
+                check_triples(other, n, widths[w], kind & 1 ? 1.5f : 0.0f, kind & 2);
             }
+    }
 }
