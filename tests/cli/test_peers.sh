@@ -65,4 +65,9 @@ for name in attention ff; do
     lacks "$out" "ONNX"
 done
 has "$out" "ff-fb-64k"
+runs 0 bash bench/peers/table --list --keyhole "$fake"
+has "$out" "topk-fb-16k"
+has "$out" "== avx2 =="
+runs 2 bash bench/peers/table --lits --keyhole "$fake"
+has "$err" "unknown option '--lits'"
 finish
