@@ -19,8 +19,9 @@
  * tokens (1,000 tokens; SmolLM2 135M, Gemma 3 270M; f32 has 1e-6 and 0.1 %) and win time only where the
  * processor has 8-bit dot products (without, on AVX-512: Q4_1 and Q4_0 the same, Q8_0 3/4 of the speed).
  *
- * An item is 16 to 64 rows of one weight, whatever the number of threads; items of several weights (q,
- * k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so nothing
+ * An item is 16 to 128 rows of one weight, whatever the number of threads (decoding: 128 instead of 32
+ * let the stream of an item's memory get going, 14 to 27 % more tokens a second; an even number of
+ * items gained nothing more); items of several weights (q, k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so nothing
  * in it can fail. */
 #include "ops/linear.h"
 
@@ -33,7 +34,7 @@
 
 enum {
     FEW = 4,
-    ROWS_ITEM = 32,
+    ROWS_ITEM = 128,
     PANEL_ITEM = KH_PANEL_ROWS,
     LIBRARY_ITEM = 64,
     QUANTIZE_ITEM = 16,
