@@ -12,6 +12,8 @@
  * panel, blocks in order. So every number has one writer and one order of rounding, whatever the threads
  * and the chunk.
  *
+ * Blocks of 512 neurons are a tenth slower (shorter runs); 2,048 are up to 5 % faster with a second cache of a
+ * megabyte, half of which their panel fills: too large for others.
  * Rejected: gathering whole rows of the weight for one token after the other, which reads all of them
  * from memory for each token (3 to 4 times the time at 16,384 neurons). */
 #include "base/fail.h"
