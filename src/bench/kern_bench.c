@@ -191,6 +191,8 @@ BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 
 /* ---- attention backward */
 BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);
       k->softmax_back(p->y, p->z, SCORES, 0.125f, 0.5f, 0.25f))
+BENCH(softmax_back_rows, SCORES *QUERIES * 16, 0, memcpy(p->y, p->scores, SCORES *QUERIES * 4);
+      k->softmax_back_rows(p->y, p->z, SCORES, QUERIES, SCORES, 0.125f, p->m, p->m))
 BENCH(mix_cols, 0, 2.0 * QUERIES * KEYS * E,
       k->mix_cols(p->y, E, p->x, KEYS, KEYS, p->page, QUERIES, E))
 BENCH(back_triples, 3 * QUERIES * E * 4, 10.0 * QUERIES * E,

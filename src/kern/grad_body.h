@@ -8,6 +8,7 @@
  *   PAIR_COLS             of 16 lanes: how many of dk and of dv back_triples holds
  *
  * The essay is in grad_avx512.c. */
+#include "kern/attn_kern.h"
 #include "kern/grad_kern.h"
 
 #define INLINE static inline __attribute__((always_inline))
@@ -39,6 +40,25 @@ void KH_NAME(softmax_back)(float *p, float *d, size_t n, float scale, float shif
     v16 w = weight_of(v16_load_n(p + i, n - i), a, b);
     v16_store_n(d + i, back_of(w, v16_load_n(d + i, n - i), a, c), n - i);
     v16_store_n(p + i, w, n - i);
+}
+
+void KH_NAME(softmax_back_rows)(float *p, float *d, size_t ld, size_t R, size_t n, float scale,
+                                const float *shifts, const float *sums)
+{
+    v16 a = v16_set1(scale * KH_LOG2_E), b = v16_set1(scale);
+    for (size_t r = 0; r < R; r++, p += ld, d += ld) {
+        v16 shift = v16_set1(shifts[r] * -KH_LOG2_E), sum = v16_set1(sums[r]);
+        size_t i = 0;
+        for (; i + 16 <= n; i += 16) {
+            v16 w = v16_exp2w(v16_fma(v16_load(p + i), a, shift));
+            v16_store(p + i, w);
+            v16_store(d + i, back_of(w, v16_load(d + i), b, sum));
+        }
+        if (i == n) continue;
+        v16 w = v16_exp2w(v16_fma(v16_load_n(p + i, n - i), a, shift));
+        v16_store_n(p + i, w, n - i);
+        v16_store_n(d + i, back_of(w, v16_load_n(d + i, n - i), b, sum), n - i);
+    }
 }
 
 /* ---- weights transposed times rows */
@@ -86,8 +106,8 @@ INLINE void cols_block(float *out, size_t ldo, const float *weights, size_t ldw,
 #define COLS_CASE(n)                                                                               \
     case n: cols_block(o, ldo, w, ldw, n, rows, R, E); break;
 
-void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
-                       const float *rows, size_t R, size_t E)
+INLINE void cols_any(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
+                     const float *rows, size_t R, size_t E)
 {
     for (size_t j = 0; j < cols; j += TILE_ROWS) {
         float *o = out + j * ldo;
@@ -101,6 +121,16 @@ void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw,
         default: cols_block(o, ldo, w, ldw, TILE_ROWS, rows, R, E);
         }
     }
+}
+
+/* The usual shape as constants, as in attn_body.h. */
+void KH_NAME(mix_cols)(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
+                       const float *rows, size_t R, size_t E)
+{
+    if (E == 64 && ldo == 64 && ldw == KH_PAGE && cols == KH_PAGE)
+        cols_any(out, 64, weights, KH_PAGE, KH_PAGE, rows, R, 64);
+    else
+        cols_any(out, ldo, weights, ldw, cols, rows, R, E);
 }
 
 /* ---- a key and the rows that kept it: up to 32 at a time, read twice while they are near */

@@ -4,6 +4,9 @@
  *               exp(p[i] * scale - shift), exact as in exp_sum, and d[i] becomes (w * scale) * (d[i] -
  *               sum), or 0 where w is not above 0 (whatever d[i] is). With shift = m + ln u the weights
  *               are normalised.
+ * softmax_back_rows  the same for R rows of n, `ld` apart, with shifts and sums of their own; weights as in
+ *               softmax_rows (within 3e-7 (1 + |shift| + |p * scale|) of exp, 0 below 2^-126.5), at less
+ *               than half of the cost.
  * mix_cols      out[j * ldo + e] += sum over r ascending, one fma each, of weights[r * ldw + j] * rows[r *
  *               E + e], for j < cols, e < E: mix_rows with the weights' axes exchanged.
  * back_triples  what n <= 32 rows r = rows[i] of triples [.][3][E], (q, o, dq) side by side, that kept a key

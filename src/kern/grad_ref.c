@@ -17,6 +17,13 @@ void softmax_back_ref(float *p, float *d, size_t n, float scale, float shift, fl
     for (size_t i = 0; i < n; i++) back(p + i, d + i, scale, scale, shift, sum);
 }
 
+void softmax_back_rows_ref(float *p, float *d, size_t ld, size_t R, size_t n, float scale,
+                           const float *shifts, const float *sums)
+{
+    for (size_t r = 0; r < R; r++)
+        softmax_back_ref(p + r * ld, d + r * ld, n, scale, shifts[r], sums[r]);
+}
+
 void mix_cols_ref(float *out, size_t ldo, const float *weights, size_t ldw, size_t cols,
                   const float *rows, size_t R, size_t E)
 {

@@ -193,6 +193,9 @@ struct kh_back; /* kern/grad_kern.h */
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     /* ---- attention backward: see kern/grad_kern.h for the contracts */                            \
     X(B, void, softmax_back, (float *p, float *d, size_t n, float scale, float shift, float sum))    \
+    X(B, void, softmax_back_rows,                                                                    \
+      (float *p, float *d, size_t ld, size_t R, size_t n, float scale, const float *shifts,          \
+       const float *sums))                                                                           \
     X(B, void, mix_cols,                                                                             \
       (float *out, size_t ldo, const float *weights, size_t ldw, size_t cols, const float *rows,     \
        size_t R, size_t E))                                                                          \

@@ -63,6 +63,49 @@ void check_softmax_back(const kh_kern *ref, const kh_kern *other)
     check_softmax(other);
 }
 
+static void check_softmax_of_rows(const kh_kern *kern)
+{
+    enum { R = 5 };
+    for (size_t n = 0; n < 70; n++) {
+        size_t ld = n + 3;
+        float *scores = numbers(R * ld), *products = numbers(R * ld), *p, *d;
+        float shifts[R] = {0.3f, INFINITY, -2, 40, 0}, sums[R] = {0.125f, 0, 1, -1, 0.5f};
+        for (size_t i = 0; i < R * ld; i++) {
+            scores[i] *= 60;
+            if (i % 7 == 1) scores[i] = i % 2 ? NAN : -INFINITY;
+            if (i % 14 == 1) products[i] = NAN; /* of a key without weight */
+        }
+        p = copy(scores, R * ld);
+        d = copy(products, R * ld);
+        kern->softmax_back_rows(p, d, ld, R, n, 0.7f, shifts, sums);
+        for (size_t i = 0; i < R * ld; i++) {
+            size_t r = i / ld;
+            if (i % ld >= n) {
+                check_bits("between", p + i, scores + i, 1);
+                check_bits("between", d + i, products + i, 1);
+                continue;
+            }
+            double t = (double)scores[i] * (double)0.7f - (double)shifts[r];
+            double w = t > -87 ? exp(t) : 0;
+            double size = w * (1 + fabs((double)shifts[r]) + fabs(t)) + 2e-31;
+            if (!(size < 1e300)) size = 1;
+            check_near("weight", p + i, &w, &size, 1, 3e-7);
+            float expected = p[i] > 0 ? p[i] * 0.7f * (products[i] - sums[r]) : 0.0f;
+            check_bits("derivative", d + i, &expected, 1);
+        }
+        free(scores);
+        free(products);
+        free(p);
+        free(d);
+    }
+}
+
+void check_softmax_back_rows(const kh_kern *ref, const kh_kern *other)
+{
+    check_softmax_of_rows(ref);
+    check_softmax_of_rows(other);
+}
+
 void check_mix_cols(const kh_kern *ref, const kh_kern *other)
 {
     static const size_t rows[] = {0, 1, 5, 96};
