@@ -68,7 +68,7 @@ static kh_status open_work(work *w)
     size_t step, scratch;
     kh_attn_bias bias;
     kh_attn_layer layer = layer_of(w, 0, &bias);
-    kh_kv_shape shape = {1, w->groups, a->width, a->width, KH_TYPE_F32, KH_TYPE_F32};
+    kh_kv_shape shape = {1, w->groups, a->width, a->width, KH_TYPE_F32, KH_TYPE_F32, 0};
     KH_TRY(kh_kv_pool_open(&w->pages, &shape, (a->keys + KH_PAGE - 1) / KH_PAGE));
     KH_TRY(kh_kv_open(&w->kv, w->pages, a->keys));
     KH_TRY(kh_new(&w->scratch, (size_t)threads, sizeof *w->scratch, "the threads of attention"));

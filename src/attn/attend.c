@@ -25,7 +25,7 @@
 
 #include <string.h>
 
-enum { FEW_ROWS = 256 /* tokens of a batch whose keys may be cut */, PARALLEL_WRITE = 1 << 14 };
+enum { FEW_ROWS = 32 /* tokens of a batch whose keys may be cut */, PARALLEL_WRITE = 1 << 14 };
 
 static const kh_attn_setting all_keys = {.method = &kh_attn_full};
 
@@ -47,29 +47,37 @@ static size_t most_chunks(size_t S)
     return S / KH_CHUNK + 2;
 }
 
-static size_t part_bytes(size_t parts, size_t E, size_t keep)
+/* Scores and queries in 15 bits, for `rows` of cut tasks. */
+static size_t score_bytes(size_t rows, size_t S, size_t E)
 {
-    return kh_arena_need(parts * E * sizeof(float)) +
-           2 * kh_arena_need(parts * keep * sizeof(float)) +
-           7 * kh_arena_need(parts * sizeof(float));
+    return kh_arena_need(rows * (S + 2 * KH_CHUNK) * sizeof(float)) +
+           kh_arena_need(rows * kh_shadow_width(E) * sizeof(int16_t)) +
+           kh_arena_need(2 * rows * sizeof(float));
+}
+
+static size_t part_bytes(size_t parts, size_t E)
+{
+    return kh_arena_need(parts * E * sizeof(float)) + 6 * kh_arena_need(parts * sizeof(float));
 }
 
 void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh_kv_shape *shape,
                   size_t T, size_t S, size_t *step, size_t *scratch)
 {
     (void)shape;
-    size_t ld = 16, keep = 0, H = (size_t)layer->H, E = (size_t)layer->E;
+    size_t ld = 16, H = (size_t)layer->H, E = (size_t)layer->E, listing = 0;
     for (int phase = KH_PHASE_PREFILL; phase <= KH_PHASE_DECODE; phase++)
         for (int head = 0; head < layer->H; head++) {
             const kh_attn_setting *s = kh_attn_plan_at(plan, (enum kh_phase)phase, layer->layer,
                                                        head);
-            size_t room = list_room(s, S), k = s->k < KH_CHUNK ? (size_t)s->k : KH_CHUNK;
+            size_t room = list_room(s, S);
             if (room > ld) ld = room;
-            if (k > keep) keep = k;
+            listing |= s->method->kind == KH_KEYS_INDICES;
         }
-    size_t parts = (T < FEW_ROWS ? T : FEW_ROWS) * H * most_chunks(S);
+    size_t rows = (T < FEW_ROWS ? T : FEW_ROWS) * H, parts = rows * most_chunks(S);
     *step = kh_arena_need(T * H * sizeof(kh_attn_task)) +
-            kh_arena_need((T * H + parts) * sizeof(kh_attn_item)) + part_bytes(parts, E, keep);
+            kh_arena_need((T * H + parts) * sizeof(kh_attn_item)) + part_bytes(parts, E) +
+            kh_arena_need(rows * sizeof(kh_attn_item)) +
+            kh_arena_need(rows * sizeof(kh_attn_stats)) + (listing ? score_bytes(rows, S, E) : 0);
     *step += kh_arena_need(S * sizeof(float)) + kh_arena_need(S * sizeof(uint32_t));
     kh_tile tile;
     *scratch = kh_tile_place(&tile, NULL, KH_TILE_ROWS, E, ld, S);
@@ -130,6 +138,8 @@ static void add_task(kh_attn_work *work, kh_attn_task task, size_t span_rows, si
         *few += task.tokens * (size_t)task.heads;
         task.part = work->part_count;
         work->part_count += task.tokens * (size_t)task.heads * task.chunks;
+        for (size_t r = 0; r < task.tokens * (size_t)task.heads; r++)
+            work->rows[work->row_count++] = (kh_attn_item){(uint32_t)work->task_count, (uint32_t)r};
     }
     for (size_t c = 0; c < task.chunks; c++)
         work->items[work->item_count++] = (kh_attn_item){(uint32_t)work->task_count, (uint32_t)c};
@@ -175,6 +185,60 @@ static void cut(kh_attn_work *work)
             }
 }
 
+/* One block of memory, so that the plan knows its size. */
+static kh_status take_scores(kh_attn_work *work)
+{
+    float *scores = NULL;
+    size_t n = 0;
+    for (int take = 0; take < 2; take++) {
+        if (take && n > 0) KH_TRY(kh_arena_new(work->run->step, &scores, n, sizeof *scores));
+        n = 0;
+        for (size_t i = 0; i < work->task_count; i++) {
+            kh_attn_task *task = &work->tasks[i];
+            if (task->chunks == 1 || task->setting->method->kind != KH_KEYS_INDICES) continue;
+            task->scores.ld = task->chunks * KH_CHUNK;
+            task->scores.first = task->chunk * KH_CHUNK;
+            task->scores.values = scores ? scores + n : NULL;
+            n += task->tokens * (size_t)task->heads * task->scores.ld;
+        }
+    }
+    return KH_OK;
+}
+
+/* Whether pages may be read through their shadows: not where all scores are wanted, or a bias is added. */
+static int may_screen(const kh_attn_work *work, const kh_attn_task *task)
+{
+    const kh_attn_stats *stats = work->run->stats;
+    return task->scores.values && kh_kv_shape_of(task->kv)->shadow && !work->layer->bias &&
+           !task->setting->tail_mean && !(stats && stats->want_mass);
+}
+
+/* Queries as shadows read them; a task with one that has no bound does without. */
+static kh_status take_screens(kh_attn_work *work)
+{
+    size_t E = (size_t)work->layer->E, W = kh_shadow_width(E), n = 0;
+    int16_t *q = NULL;
+    float *steps = NULL;
+    for (size_t i = 0; i < work->task_count; i++) {
+        kh_attn_task *task = &work->tasks[i];
+        size_t heads = (size_t)task->heads, R = task->tokens * heads, r = 0;
+        if (!may_screen(work, task)) continue;
+        if (!q) {
+            KH_TRY(kh_arena_new(work->run->step, &q, work->row_count * W, sizeof *q));
+            KH_TRY(kh_arena_new(work->run->step, &steps, work->row_count * 2, sizeof *steps));
+        }
+        for (; r < R; r++) {
+            size_t row = (task->row + r / heads) * (size_t)work->layer->H + (size_t)task->head;
+            const float *x = work->q + (row + r % heads) * E;
+            if (!kh_screen_query(q + (n + r) * W, steps + 2 * (n + r), x, E)) break;
+        }
+        size_t whole = work->layer->order == KH_ATTN_ALL_KEYS ? task->length : task->position + 1;
+        if (r == R) task->scores.screen = (kh_screen){q + n * W, steps + 2 * n, whole / KH_PAGE};
+        n += R;
+    }
+    return KH_OK;
+}
+
 static kh_status take_parts(kh_attn_work *work)
 {
     kh_arena *step = work->run->step;
@@ -187,10 +251,7 @@ static kh_status take_parts(kh_attn_work *work)
     KH_TRY(kh_arena_new(step, &p->u_all, n, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->tail_shifts, n, sizeof(float)));
     KH_TRY(kh_arena_new(step, &p->tails, n, sizeof(float)));
-    KH_TRY(kh_arena_new(step, &p->w, n * E, sizeof(float)));
-    KH_TRY(kh_arena_new(step, &p->counts, n, sizeof(uint32_t)));
-    KH_TRY(kh_arena_new(step, &p->values, n * p->keep, sizeof(float)));
-    return kh_arena_new(step, &p->indices, n * p->keep, sizeof(uint32_t));
+    return kh_arena_new(step, &p->w, n * E, sizeof(float));
 }
 
 /* ---- tiles */
@@ -230,19 +291,18 @@ static float *z_row(const kh_attn_work *work, const kh_tile *t, size_t r)
     return work->z + (t->row + r / heads) * work->z_by.row + head * work->z_by.head;
 }
 
-static void count_row(const kh_attn_work *work, kh_attn_task *task, const kh_tile *t, size_t r,
-                      size_t kept)
+static void count_row(kh_attn_stats *stats, const kh_tile *t, size_t r, size_t kept)
 {
-    if (!work->run->stats) return;
     kh_range visible = kh_tile_visible(t, r);
-    task->stats.rows += 1;
-    task->stats.keys_kept += (double)kept;
-    task->stats.keys_seen += (double)(visible.end - visible.begin);
-    task->stats.kept_mass += (double)kh_tile_kept_mass(t, r);
+    stats->rows += 1;
+    stats->keys_kept += (double)kept;
+    stats->keys_seen += (double)(visible.end - visible.begin);
+    stats->kept_mass += (double)kh_tile_kept_mass(t, r);
 }
 
 /* z of a row from its m, u and unnormalised values. */
-static void finish_ranges(const kh_attn_work *work, kh_attn_task *task, const kh_tile *t, size_t r)
+static void finish_ranges(const kh_attn_work *work, const kh_attn_task *task, kh_attn_stats *stats,
+                          const kh_tile *t, size_t r)
 {
     size_t E = (size_t)work->layer->E;
     float *z = z_row(work, t, r), share = t->u[r] > 0 ? 1.0f / t->u[r] : 0.0f;
@@ -250,10 +310,10 @@ static void finish_ranges(const kh_attn_work *work, kh_attn_task *task, const kh
     for (size_t e = 0; !(share > 0) && e < E; e++) z[e] = 0;
     const kh_range *range = t->keys.ranges + 2 * r;
     if (work->run->save) kh_attn_save_ranges(work->run->save, t, r, task->setting == &all_keys);
-    count_row(work, task, t, r, (range[0].end - range[0].begin) + (range[1].end - range[1].begin));
+    count_row(stats, t, r, (range[0].end - range[0].begin) + (range[1].end - range[1].begin));
 }
 
-static void finish_indices(const kh_attn_work *work, kh_attn_task *task, kh_tile *t, size_t r,
+static void finish_indices(const kh_attn_work *work, kh_attn_stats *stats, kh_tile *t, size_t r,
                            float *values, uint32_t *indices, size_t n)
 {
     size_t heads = (size_t)t->heads, head = (size_t)t->head + r % heads;
@@ -261,7 +321,7 @@ static void finish_indices(const kh_attn_work *work, kh_attn_task *task, kh_tile
     if (work->run->save) kh_attn_save_indices(work->run->save, t, r, indices, n);
     if (t->drop) kh_attn_drop_listed(t->drop, head, t->row + r / heads, values, indices, n);
     kh_scorer_gather(t, r, values, indices, n, z_row(work, t, r));
-    count_row(work, task, t, r, n);
+    count_row(stats, t, r, n);
 }
 
 static void store_part(const kh_attn_work *work, const kh_attn_task *task, size_t c,
@@ -270,18 +330,12 @@ static void store_part(const kh_attn_work *work, const kh_attn_task *task, size_
     const kh_attn_parts *p = &work->parts;
     size_t E = (size_t)work->layer->E;
     for (size_t r = 0; r < t->R; r++) {
-        size_t at = task->part + r * task->chunks + c, n = 0;
+        size_t at = task->part + r * task->chunks + c;
         if (t->setting->method->kind == KH_KEYS_RANGES) {
             p->m[at] = t->m[r];
             p->u[at] = t->u[r];
             memcpy(p->w + at * E, t->out + r * E, E * sizeof *p->w);
-        } else {
-            n = t->keys.counts[r];
-            memcpy(p->values + at * p->keep, t->keys.values + r * t->keys.ld, n * sizeof(float));
-            memcpy(p->indices + at * p->keep, t->keys.indices + r * t->keys.ld,
-                   n * sizeof(uint32_t));
         }
-        p->counts[at] = (uint32_t)n;
         p->m_all[at] = t->want_all ? t->m_all[r] : 0;
         p->u_all[at] = t->want_all ? t->u_all[r] : 0;
         p->tail_shifts[at] = t->tail_shifts[r];
@@ -299,7 +353,10 @@ static void run_item(void *context, size_t index, int worker)
     int ranges = task->setting->method->kind == KH_KEYS_RANGES;
     kh_tile t;
     kh_attn_open_tile(work, task, item.chunk, worker, &t);
-    task->setting->method->select(&t);
+    if (task->scores.values)
+        kh_decode_score(&t, &task->scores);
+    else
+        task->setting->method->select(&t);
     if (ranges) kh_scorer_ranges(&t);
     if (task->chunks > 1) {
         store_part(work, task, item.chunk, &t);
@@ -307,9 +364,9 @@ static void run_item(void *context, size_t index, int worker)
         kh_tile_means(&t);
         for (size_t r = 0; r < t.R; r++) {
             if (ranges)
-                finish_ranges(work, task, &t, r);
+                finish_ranges(work, task, &task->stats, &t, r);
             else
-                finish_indices(work, task, &t, r, t.keys.values + r * t.keys.ld,
+                finish_indices(work, &task->stats, &t, r, t.keys.values + r * t.keys.ld,
                                t.keys.indices + r * t.keys.ld, t.keys.counts[r]);
         }
     }
@@ -347,31 +404,12 @@ static void merge_ranges(const kh_attn_work *work, const kh_attn_task *task, kh_
                           p->w + (at + c) * E, E);
 }
 
-/* Candidates of the chunks, in order, into the tile's own list of row 0; reduced whenever the next
- * chunk's would not fit, and at the end. Ties keep going to the lower index, because earlier chunks
- * come first. */
-static size_t merge_candidates(const kh_attn_work *work, const kh_attn_task *task, const kh_tile *t,
-                               size_t r)
-{
-    const kh_attn_parts *p = &work->parts;
-    float *values = t->keys.values;
-    uint32_t *indices = t->keys.indices;
-    size_t at = task->part + r * task->chunks, n = 0;
-    for (size_t c = 0; c < task->chunks; c++, at++) {
-        size_t more = p->counts[at];
-        if (n + more + 16 > t->keys.ld) n = t->setting->method->reduce(t, r, values, indices, n);
-        memcpy(values + n, p->values + at * p->keep, more * sizeof *values);
-        memcpy(indices + n, p->indices + at * p->keep, more * sizeof *indices);
-        n += more;
-    }
-    return t->setting->method->reduce(t, r, values, indices, n);
-}
-
-static void merge_task(void *context, size_t index, int worker)
+static void merge_row(void *context, size_t index, int worker)
 {
     kh_attn_work *work = context;
-    kh_attn_task *task = &work->tasks[index];
-    if (task->chunks == 1) return;
+    kh_attn_stats *stats = &work->stats[index];
+    kh_attn_task *task = &work->tasks[work->rows[index].task];
+    size_t r = work->rows[index].chunk;
     kh_arena *scratch = &work->run->scratch[worker];
     kh_arena_mark mark = kh_arena_save(scratch);
     kh_attn_task whole = *task;
@@ -379,16 +417,15 @@ static void merge_task(void *context, size_t index, int worker)
     kh_tile t;
     kh_attn_open_tile(work, &whole, 0, worker, &t);
     kh_tile_means(&t);
-    if (task->setting->method->kind == KH_KEYS_RANGES) task->setting->method->select(&t);
-    for (size_t r = 0; r < t.R; r++) {
-        merge_all(work, task, &t, r);
-        if (task->setting->method->kind == KH_KEYS_RANGES) {
-            merge_ranges(work, task, &t, r);
-            finish_ranges(work, task, &t, r);
-        } else {
-            size_t n = merge_candidates(work, task, &t, r);
-            finish_indices(work, task, &t, r, t.keys.values, t.keys.indices, n);
-        }
+    *stats = (kh_attn_stats){0};
+    merge_all(work, task, &t, r);
+    if (task->setting->method->kind == KH_KEYS_RANGES) {
+        task->setting->method->select(&t);
+        merge_ranges(work, task, &t, r);
+        finish_ranges(work, task, stats, &t, r);
+    } else {
+        size_t n = kh_decode_choose(&t, r, &task->scores);
+        finish_indices(work, stats, &t, r, t.keys.values, t.keys.indices, n);
     }
     kh_arena_rewind(scratch, mark);
 }
@@ -414,6 +451,14 @@ static kh_status check(const kh_run *run, const kh_attn_layer *layer, size_t scr
     return KH_OK;
 }
 
+static void add_stats(kh_attn_stats *sum, const kh_attn_stats *more)
+{
+    sum->rows += more->rows;
+    sum->keys_kept += more->keys_kept;
+    sum->keys_seen += more->keys_seen;
+    sum->kept_mass += more->kept_mass;
+}
+
 static kh_status attend(kh_attn_work *work)
 {
     kh_run *run = work->run;
@@ -430,27 +475,29 @@ static kh_status attend(kh_attn_work *work)
     work->S = S;
     for (int head = 0; head < work->layer->H; head++) {
         const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, work->layer->layer, head);
-        size_t room = list_room(s, S), k = s->k < KH_CHUNK ? (size_t)s->k : KH_CHUNK;
+        size_t room = list_room(s, S);
         if (room > work->ld) work->ld = room;
-        if (k > work->parts.keep) work->parts.keep = k;
     }
     kh_tile tile;
     KH_TRY(check(run, work->layer,
                  kh_tile_place(&tile, NULL, KH_TILE_ROWS, (size_t)work->layer->E, work->ld, S)));
     if (few > FEW_ROWS) few = FEW_ROWS;
-    size_t items = rows + few * (size_t)work->layer->H * most_chunks(S);
+    few *= (size_t)work->layer->H;
+    size_t items = rows + few * most_chunks(S);
     KH_TRY(kh_arena_new(run->step, &work->tasks, rows, sizeof *work->tasks));
     KH_TRY(kh_arena_new(run->step, &work->items, items, sizeof *work->items));
+    KH_TRY(kh_arena_new(run->step, &work->rows, few, sizeof *work->rows));
+    KH_TRY(kh_arena_new(run->step, &work->stats, few, sizeof *work->stats));
     cut(work);
     KH_TRY(take_parts(work));
+    KH_TRY(take_scores(work));
+    KH_TRY(take_screens(work));
     kh_parallel_for(run->pool, work->item_count, run_item, work);
-    if (work->part_count > 0) kh_parallel_for(run->pool, work->task_count, merge_task, work);
-    for (size_t i = 0; run->stats && i < work->task_count; i++) {
-        run->stats->rows += work->tasks[i].stats.rows;
-        run->stats->keys_kept += work->tasks[i].stats.keys_kept;
-        run->stats->keys_seen += work->tasks[i].stats.keys_seen;
-        run->stats->kept_mass += work->tasks[i].stats.kept_mass;
-    }
+    if (work->row_count > 0) kh_parallel_for(run->pool, work->row_count, merge_row, work);
+    for (size_t i = 0; run->stats && i < work->task_count; i++)
+        add_stats(run->stats, &work->tasks[i].stats);
+    for (size_t i = 0; run->stats && i < work->row_count; i++)
+        add_stats(run->stats, &work->stats[i]);
     if (kh_probe_wants(run->probe, KH_POINT_ATTN_ROWS)) KH_TRY(kh_attn_deliver_rows(work));
     return KH_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef KH_ATTN_ATTEND_H
 #define KH_ATTN_ATTEND_H
 
+#include "attn/decode.h"
 #include "attn/scorer.h"
 
 /* Tokens of one span, for heads of one group that share a setting. */
@@ -12,22 +13,19 @@ typedef struct kh_attn_task {
     size_t row, tokens, position, length;
     size_t chunk, chunks; /* first chunk of KH_CHUNK keys, and how many; 1: finished at once */
     size_t part;          /* of its first partial result, [R][chunks] of them */
+    kh_row_scores scores; /* of a cut task whose method lists keys: attn/decode.h */
     kh_attn_stats stats;
 } kh_attn_task;
 
 typedef struct kh_attn_item {
-    uint32_t task, chunk;
+    uint32_t task, chunk; /* or the row of a cut task, when its chunks are merged */
 } kh_attn_item;
 
-/* Results of one row over one chunk: ranges use m, u, w; indices the list; tail and mass the rest. */
+/* Results of one row over one chunk: ranges use m, u, w; tail and mass the rest. */
 typedef struct kh_attn_parts {
     float *m, *u, *m_all, *u_all; /* [parts] */
     float *tail_shifts, *tails;   /* [parts] */
     float *w;                     /* [parts][E] */
-    float *values;                /* [parts][keep] */
-    uint32_t *indices;            /* [parts][keep] */
-    uint32_t *counts;             /* [parts] */
-    size_t keep;
 } kh_attn_parts;
 
 typedef struct kh_attn_work {
@@ -38,7 +36,9 @@ typedef struct kh_attn_work {
     kh_attn_strides q_by, z_by;
     kh_attn_task *tasks;
     kh_attn_item *items;
-    size_t task_count, item_count, part_count;
+    kh_attn_item *rows;   /* [row_count] of cut tasks */
+    kh_attn_stats *stats; /* [row_count] */
+    size_t task_count, item_count, part_count, row_count;
     size_t ld; /* entries of a row's list */
     size_t S;  /* the most keys that a row sees */
     kh_attn_parts parts;

@@ -49,8 +49,7 @@ struct kh_attn_method {
     size_t (*room)(const kh_attn_setting *setting, size_t S);
     /* Fills the tile's keys. Runs inside a parallel region: cannot fail. */
     void (*select)(struct kh_tile *tile);
-    /* Row r's candidates of several chunks, in place, to those that the whole row keeps; returns how
-     * many. NULL for ranges. */
+    /* Row r's candidates, in place, to those that the row keeps; returns how many. NULL for ranges. */
     size_t (*reduce)(const struct kh_tile *tile, size_t r, float *values, uint32_t *indices,
                      size_t n);
 };

@@ -16,6 +16,7 @@
 #include "kern/grad_kern.h"
 #include "kern/kern.h"
 #include "kern/panel.h"
+#include "kern/screen_kern.h"
 #include "tensor/types.h"
 
 #include <string.h>
@@ -187,6 +188,14 @@ BENCH(gather_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_rows(p, E * 2);
       k->gather_f16(p->y, p->x, p->rows, GATHER, E))
 BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 * 34);
       k->gather_q8_0(p->y, p->x, p->rows, GATHER, E))
+
+/* ---- the shadow of keys */
+BENCH(shadow_pack, KEYS *E * 5, 0, memcpy(p->y, p->page, KEYS *E * 4);
+      k->shadow_pack(p->z, p->y, E))
+BENCH(shadow_score, KEYS *E + KEYS * 8 + 2 * E, 2.0 * 3 * KEYS * E, /* three heads a group */
+      char *shadow = next(p, kh_shadow_bytes(E));
+      k->shadow_score(p->scores, SCORES, (const int16_t *)(const void *)p->q, p->x, 3, shadow, E,
+                      shadow + kh_shadow_bytes(E)))
 
 /* ---- attention backward */
 BENCH(softmax_back, SCORES * 16, 0, memcpy(p->y, p->scores, SCORES * 4);

@@ -22,7 +22,7 @@
  *                 would cost as much as scoring it.
  * filter_rows     for each row r < R appends, in order, the scores[r * lds + i] > thresholds[r] (NaN
  *                 never passes), i < n, to values[r * ldc + counts[r] ...], first_index + i to indices
- *                 at the same place, and counts them into counts[r]. Each row has room for n more, and
+ *                 at the same place, and counts them into counts[r]. Each row has room for those, and
  *                 for 16 more that may be overwritten.
  * filter_back_rows  the same for lists that grow downwards: row r's counts[r] entries lie just before
  *                 values + r * ldc, and the scores >= thresholds[r] are put, in order, before those.

@@ -191,6 +191,11 @@ struct kh_back; /* kern/grad_kern.h */
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_q8_0,                                                                          \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    /* ---- the int8 shadow of keys: see kern/screen_kern.h for the contracts */                     \
+    X(R, void, shadow_pack, (void *shadow, float *panels, size_t E))                                 \
+    X(C, void, shadow_score,                                                                         \
+      (float *upper, size_t ldu, const int16_t *q, const float *steps, size_t R,                     \
+       const void *shadow, size_t E, const void *next))                                              \
     /* ---- attention backward: see kern/grad_kern.h for the contracts */                            \
     X(B, void, softmax_back, (float *p, float *d, size_t n, float scale, float shift, float sum))    \
     X(B, void, softmax_back_rows,                                                                    \

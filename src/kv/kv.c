@@ -18,6 +18,10 @@
  * q8_0: the scale is the largest absolute value over 127, rounded to f16, and the bytes are rounded
  * against the rounded scale, which halves the worst error of rounding against the exact one.
  *
+ * A page's shadow is made by the write that fills its last position and read only where all 64 positions
+ * are part of the sequence; until then, whatever lies there is nobody's. A page that was rewound into and
+ * filled again gets a new one; a page that is copied before a write is not full.
+ *
  * Rejected: one region per layer (a page then is as many pieces as there are layers to give back), and
  * a running sum beside the sequence (every fork and rewind would have to rebuild it). */
 #include "kv/kv.h"
@@ -25,6 +29,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "kern/attn_kern.h"
+#include "kern/screen_kern.h"
 #include "kv/kv_page.h"
 #include "tensor/half.h"
 
@@ -47,9 +52,20 @@ static size_t slot_bytes(const kh_kv_shape *s)
            round_up((size_t)s->v_width * sizeof(float), 64);
 }
 
-size_t kh_kv_page_bytes(const kh_kv_shape *s)
+static size_t page_bytes(const kh_kv_shape *s)
 {
     return round_up((size_t)s->layers * (size_t)s->groups * slot_bytes(s), 4096);
+}
+
+static size_t shadow_page_bytes(const kh_kv_shape *s)
+{
+    if (!s->shadow) return 0;
+    return (size_t)s->layers * (size_t)s->groups * kh_shadow_bytes((size_t)s->k_width);
+}
+
+size_t kh_kv_page_bytes(const kh_kv_shape *s)
+{
+    return page_bytes(s) + shadow_page_bytes(s);
 }
 
 static kh_status check_part(const char *what, kh_type type, int width)
@@ -73,6 +89,9 @@ static kh_status check_shape(const kh_kv_shape *s, size_t pages)
                 s->groups);
     KH_TRY(check_part("key", s->k_type, s->k_width));
     KH_TRY(check_part("value", s->v_type, s->v_width));
+    if (s->shadow && s->k_width > KH_SHADOW_WIDEST)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "a shadow of keys of width %d: %d is the widest", s->k_width,
+                KH_SHADOW_WIDEST);
     if (pages < 1 || pages >= UINT32_MAX || pages > (SIZE_MAX >> 1) / kh_kv_page_bytes(s))
         KH_FAIL(KH_ERR_ARGUMENT, "a cache of %zu pages of %zu bytes cannot be addressed", pages,
                 kh_kv_page_bytes(s));
@@ -90,12 +109,16 @@ kh_status kh_kv_pool_open(kh_kv_pool **out, const kh_kv_shape *shape, size_t pag
     pool->key_bytes = part_bytes(shape->k_type, shape->k_width);
     pool->value_bytes = part_bytes(shape->v_type, shape->v_width);
     pool->slot_bytes = slot_bytes(shape);
-    pool->page_bytes = kh_kv_page_bytes(shape);
-    void *base = NULL;
+    pool->page_bytes = page_bytes(shape);
+    pool->shadow_bytes = shape->shadow ? kh_shadow_bytes((size_t)shape->k_width) : 0;
+    void *base = NULL, *shadows = NULL;
     kh_status status = kh_new(&pool->refs, pages, sizeof *pool->refs, "the cache's page counts");
     if (!status) status = kh_new(&pool->free, pages, sizeof *pool->free, "the cache's page list");
     if (!status) status = kh_reserve(&base, pages * pool->page_bytes, "the key/value cache");
     pool->base = base;
+    if (!status && shape->shadow)
+        status = kh_reserve(&shadows, pages * shadow_page_bytes(shape), "the shadow of the keys");
+    pool->shadows = shadows;
     if (status) {
         kh_kv_pool_close(pool);
         return status;
@@ -108,6 +131,7 @@ void kh_kv_pool_close(kh_kv_pool *pool)
 {
     if (!pool) return;
     kh_reserve_free(pool->base, pool->pages * pool->page_bytes);
+    kh_reserve_free(pool->shadows, pool->pages * shadow_page_bytes(&pool->shape));
     kh_free(pool->refs);
     kh_free(pool->free);
     kh_free(pool);
@@ -292,6 +316,16 @@ static void start_page(const kh_kv *kv, const kh_kern *kern, int layer, int g, s
     add_rows(kern, sum, kh_kv_values(kv, layer, g, p - 1), pool->shape.v_type, E);
 }
 
+void kh_kv_cast(const kh_kv *kv, const kh_kern *kern, int layer, int g, size_t p)
+{
+    const kh_kv_pool *pool = kv->pool;
+    size_t E = (size_t)pool->shape.k_width;
+    float panels[KH_PAGE * KH_SHADOW_WIDEST];
+    if (!pool->shadows) return;
+    kern->kv_key_f32(panels, kh_kv_keys(kv, layer, g, p), (int)pool->shape.k_type, E, KH_PAGE);
+    kern->shadow_pack(pool->shadows + kh_kv_shadow_at(pool, kv->pages[p], layer, g), panels, E);
+}
+
 void kh_kv_write(kh_kv *kv, const kh_kern *kern, int layer, int g, size_t n, const float *k,
                  size_t ldk, const float *v, size_t ldv)
 {
@@ -303,6 +337,7 @@ void kh_kv_write(kh_kv *kv, const kh_kern *kern, int layer, int g, size_t n, con
         char *slot = kh_kv_slot(pool, kv->pages[position / KH_PAGE], layer, g);
         put_key(kern, s->k_type, slot, j, k + i * ldk, (size_t)s->k_width);
         put_value(kern, s->v_type, slot + pool->key_bytes, j, v + i * ldv, (size_t)s->v_width);
+        if (j + 1 == KH_PAGE) kh_kv_cast(kv, kern, layer, g, position / KH_PAGE);
     }
 }
 
@@ -343,6 +378,12 @@ const void *kh_kv_keys(const kh_kv *kv, int layer, int g, size_t p)
 const void *kh_kv_values(const kh_kv *kv, int layer, int g, size_t p)
 {
     return kh_kv_slot(kv->pool, kv->pages[p], layer, g) + kv->pool->key_bytes;
+}
+
+const void *kh_kv_shadow(const kh_kv *kv, int layer, int g, size_t p)
+{
+    const kh_kv_pool *pool = kv->pool;
+    return pool->shadows ? pool->shadows + kh_kv_shadow_at(pool, kv->pages[p], layer, g) : NULL;
 }
 
 const void *kh_kv_value_row(const kh_kv *kv, int layer, int g, size_t position)

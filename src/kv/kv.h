@@ -8,7 +8,11 @@
  *
  * Besides keys and values a page stores, per layer and key head, the sum of all values BEFORE it
  * ([E] f32): the mean of all visible values of any row costs at most 64 additions, and rewinding or
- * forking needs no bookkeeping (`tail=mean`). */
+ * forking needs no bookkeeping (`tail=mean`).
+ *
+ * A pool may keep, beside its pages, an int8 shadow of every page's keys (kern/screen_kern.h) for decoding.
+ * It is made when a page becomes full, from what the page holds, so it follows from the page: forks share
+ * it, rewinding forgets it, files do not hold it. */
 #ifndef KH_KV_KV_H
 #define KH_KV_KV_H
 
@@ -24,6 +28,7 @@ typedef struct kh_kv_shape {
     int layers, groups;     /* N, G */
     int k_width, v_width;   /* E of keys and of values; multiples of 32 for Q8_0 */
     kh_type k_type, v_type; /* F32, F16 or Q8_0 */
+    int shadow;             /* 1: whole pages have an int8 shadow of their keys */
 } kh_kv_shape;
 
 typedef struct kh_kv_pool kh_kv_pool;
@@ -33,9 +38,9 @@ typedef struct kh_kv kh_kv;
 kh_status kh_kv_pool_open(kh_kv_pool **out, const kh_kv_shape *shape, size_t pages);
 void kh_kv_pool_close(kh_kv_pool *pool); /* after its sequences */
 const kh_kv_shape *kh_kv_pool_shape(const kh_kv_pool *pool);
-size_t kh_kv_page_bytes(const kh_kv_shape *shape);
-size_t kh_kv_pool_used(const kh_kv_pool *pool); /* pages in use */
-size_t kh_kv_pool_peak(const kh_kv_pool *pool); /* most pages ever in use */
+size_t kh_kv_page_bytes(const kh_kv_shape *shape); /* its shadow included */
+size_t kh_kv_pool_used(const kh_kv_pool *pool);    /* pages in use */
+size_t kh_kv_pool_peak(const kh_kv_pool *pool);    /* most pages ever in use */
 
 /* An empty sequence of at most `capacity` positions. Nothing after this allocates heap memory. */
 kh_status kh_kv_open(kh_kv **out, kh_kv_pool *pool, size_t capacity);
@@ -64,6 +69,8 @@ kh_status kh_kv_rewind(kh_kv *kv, size_t length);
  * length + n (as prepared) may be read once kh_kv_write has stored them for this layer. */
 const void *kh_kv_keys(const kh_kv *kv, int layer, int g, size_t p);   /* four panels */
 const void *kh_kv_values(const kh_kv *kv, int layer, int g, size_t p); /* 64 rows */
+/* The shadow of page p, all of whose positions are written; NULL: the pool keeps none. */
+const void *kh_kv_shadow(const kh_kv *kv, int layer, int g, size_t p);
 const void *kh_kv_value_row(const kh_kv *kv, int layer, int g, size_t position);
 const float *kh_kv_value_sum(const kh_kv *kv, int layer, int g, size_t p); /* [E]: before page p */
 

@@ -4,7 +4,8 @@
  *     pages  | ceil(length / 64) whole pages as they lie in the pool |
  *
  * Little-endian, as the only supported machines are. Whole pages keep loading a plain copy; the lanes
- * beyond `length` are whatever they were, and are never read. Reading trusts nothing: the shape must
+ * beyond `length` are whatever they were, and are never read. Shadows follow from keys and are made again.
+ * Reading trusts nothing: the shape must
  * be the pool's own, and every size is compared before anything is taken. A file may still hold any
  * numbers at all as keys and values, which is why no index is ever derived from them. */
 #include "kv/kv.h"
@@ -59,6 +60,17 @@ static kh_status check(const kh_kv *kv, const head *h)
     return KH_OK;
 }
 
+/* Shadows of the whole pages. */
+static void cast_all(const kh_kv *kv)
+{
+    const kh_kv_shape *s = &kv->pool->shape;
+    if (!s->shadow) return;
+    for (size_t p = 0; (p + 1) * KH_PAGE <= kv->length; p++)
+        for (int layer = 0; layer < s->layers; layer++)
+            for (int g = 0; g < s->groups; g++)
+                kh_kv_cast(kv, kh_kern_get(kh_cpu_isa()), layer, g, p);
+}
+
 kh_status kh_kv_load(kh_kv *kv, const void *data, size_t size, size_t *used)
 {
     *used = 0;
@@ -84,6 +96,7 @@ kh_status kh_kv_load(kh_kv *kv, const void *data, size_t size, size_t *used)
     for (size_t p = 0; p < pages; p++)
         memcpy(kv->pool->base + kv->pages[p] * bytes, from + p * bytes, bytes);
     kh_kv_advance(kv, (size_t)h.length);
+    cast_all(kv);
     *used = sizeof h + pages * bytes;
     return KH_OK;
 }

@@ -59,7 +59,7 @@ attn_result *attn_run(const attn_case *c)
     out->z = calloc(c->S * H * E, sizeof *out->z);
     out->rows = calloc(c->S * H, sizeof *out->rows);
     out->stats.want_mass = c->want_mass;
-    kh_kv_shape shape = {1, c->G, c->E, c->E, c->type, c->type};
+    kh_kv_shape shape = {1, c->G, c->E, c->E, c->type, c->type, c->shadow};
     kh_kv_pool *pages;
     kh_kv *kv;
     must(kh_kv_pool_open(&pages, &shape, c->S / 64 + 1), "pool");

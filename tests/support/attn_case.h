@@ -18,6 +18,7 @@ typedef struct attn_case {
     int window;
     float softcap, scale; /* scale 0: 1/sqrt(E) */
     kh_type type;
+    int shadow;  /* 1: the cache keeps a shadow of its keys */
     int threads; /* 0: 1 */
     kh_isa isa;
     int want_rows, want_mass;

@@ -42,7 +42,7 @@ static kh_type type = KH_TYPE_F32;
 
 static void open_pool(size_t pages)
 {
-    kh_kv_shape shape = {LAYERS, GROUPS, E, E, type, type};
+    kh_kv_shape shape = {LAYERS, GROUPS, E, E, type, type, 0};
     assert_int_equal(kh_kv_pool_open(&pool, &shape, pages), KH_OK);
 }
 
@@ -273,7 +273,7 @@ static void bad_shapes(void **state)
         assert_int_equal(kh_kv_pool_open(&bad, &shapes[i], 4), KH_ERR_ARGUMENT);
         assert_null(bad);
     }
-    kh_kv_shape good = {1, 1, 64, 64, KH_TYPE_F16, KH_TYPE_F16};
+    kh_kv_shape good = {1, 1, 64, 64, KH_TYPE_F16, KH_TYPE_F16, 0};
     kh_kv_pool *bad;
     assert_int_equal(kh_kv_pool_open(&bad, &good, 0), KH_ERR_ARGUMENT);
     assert_int_equal(kh_kv_pool_open(&bad, &good, SIZE_MAX), KH_ERR_ARGUMENT);
@@ -282,7 +282,7 @@ static void bad_shapes(void **state)
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
-    kh_kv_shape shape = {LAYERS, GROUPS, E, E, KH_TYPE_F16, KH_TYPE_F16};
+    kh_kv_shape shape = {LAYERS, GROUPS, E, E, KH_TYPE_F16, KH_TYPE_F16, 0};
     uint64_t live = kh_alloc_get_stats().live;
     for (uint64_t n = 1;; n++) {
         kh_kv *kv = NULL, *fork = NULL;
