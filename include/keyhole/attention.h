@@ -116,6 +116,50 @@ typedef struct kh_attention_gradients {
 KH_API kh_status kh_attention_backward(const kh_attention_args *args,
                                        const kh_attention_gradients *gradients);
 
+/* ---- decoding: one query row a head over keys and values where they lie, as a model appends them ---- */
+
+/* An int8 copy of the keys in the caller's memory, through which kh_attention_decode finds the same keys
+ * from fewer bytes: width + 10 or so a key instead of 4 width. It holds whole blocks of 64 keys; those
+ * behind it are read as they are. Heads of at most 256. */
+typedef struct kh_attention_shadow {
+    void *memory;    /* kh_attention_shadow_bytes of them, aligned as malloc aligns */
+    size_t capacity; /* keys that there is room for, of each key head and batch entry */
+    size_t keys;     /* keys that it holds; start with 0. Before keys from n on change: at most n */
+} kh_attention_shadow;
+
+typedef struct kh_attention_decode_args {
+    int batch;            /* B */
+    int heads, key_heads; /* H, G; H is a multiple of G; G 0: H */
+    int width;            /* E */
+    size_t keys;          /* S: all of them are seen (the last `window` where there is one) */
+    const float *q;       /* [B][H][E] */
+    const float *k;       /* [B][S][G][E] */
+    const float *v;       /* [B][S][G][E] */
+    float *out;           /* [B][H][E] */
+    kh_attention_stride k_stride, v_stride; /* zeros: packed as above */
+    const char *attn;                       /* NULL: "full"; see kh_attention_args */
+    float scale;                            /* 0: 1 / sqrt(E) */
+    float softcap;                          /* 0: none */
+    int window;                             /* 0: none */
+    int threads;                            /* 0: all processors that the process may use */
+    const kh_attention_shadow *shadow;      /* NULL: none; the result is the same */
+    kh_attention_stats *stats;              /* NULL, or receives the sums */
+} kh_attention_decode_args;
+
+/* The row that kh_attention_forward gives for the last position. With one topk setting for all heads keys
+ * are read once for all query heads of their group and values only where they are kept; other settings,
+ * tail=mean and stats take the way of kh_attention_forward, which copies keys and values first. Memory
+ * beyond the arrays: 4 bytes a key and head. KH_ERR_ARGUMENT, KH_ERR_MEMORY; `out` may then be partly
+ * written. The same bits for any number of threads. */
+KH_API kh_status kh_attention_decode(const kh_attention_decode_args *args);
+
+/* Bytes of a shadow; 0 for shapes that have none. */
+KH_API size_t kh_attention_shadow_bytes(int batch, int key_heads, int width, size_t capacity);
+/* Takes the whole blocks of keys [shadow->keys, args->keys) into the shadow; the shapes, `k` and its strides
+ * are those of `args`. KH_ERR_ARGUMENT where there is no room. */
+KH_API kh_status kh_attention_shadow_extend(kh_attention_shadow *shadow,
+                                            const kh_attention_decode_args *args);
+
 /* The k largest of n scores, positions ascending, ties to the lower one; NaN and -infinity are never chosen.
  * *count of them, k unless there are fewer. One thread; KH_ERR_MEMORY. */
 KH_API kh_status kh_select_topk(const float *scores /* [n] */, size_t n, size_t k,

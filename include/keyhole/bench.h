@@ -94,6 +94,12 @@ KH_API kh_status kh_bench_attention(const kh_bench_attention_options *options,
 
 /* Attention of one generated token over a cache of `length` positions, in as many layers as make it come
  * from memory; times are of one layer. */
+typedef enum kh_bench_shadow {
+    KH_BENCH_SHADOW_OFF,
+    KH_BENCH_SHADOW_ON,
+    KH_BENCH_SHADOW_BOTH
+} kh_bench_shadow;
+
 typedef struct kh_bench_decode_options {
     const char *const *attns; /* [attn_count] */
     size_t attn_count;
@@ -101,6 +107,7 @@ typedef struct kh_bench_decode_options {
     size_t length_count;
     int heads, key_heads, width; /* 0: 12, as many as heads, 64 */
     kh_cache_type k_type, v_type;
+    kh_bench_shadow shadow;
     int threads; /* 0: all processors that the process may use */
     int repeat;  /* 0: 5 */
     uint64_t seed;
@@ -110,12 +117,13 @@ typedef struct kh_bench_decode_options {
 typedef struct kh_bench_decode_result {
     char attn[256];
     size_t length;
-    int k, threads;
+    int k, threads, shadow;
     double seconds_min, seconds_median; /* of one layer */
-    double gigabytes;    /* per second: all keys, and the values that are mixed, by seconds_min */
+    double bytes;        /* of all keys (or their shadows), and of the values that are mixed */
+    double gigabytes;    /* per second, by seconds_min */
     uint64_t peak_bytes; /* over the cache */
 } kh_bench_decode_result;
-/* Rows in the order attn, length. */
+/* Rows in the order attn, length, and without before with a shadow. */
 KH_API kh_status kh_bench_decode(const kh_bench_decode_options *options,
                                  kh_status (*row)(void *context,
                                                   const kh_bench_decode_result *result),

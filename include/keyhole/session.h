@@ -34,6 +34,8 @@ typedef struct kh_session_options {
     const char *attn; /* NULL: "full"; grammar in docs/attention.md; "auto" as calibrated */
     const char *ff;   /* NULL: "dense"; "topk:k=512,rule=m" keeps the k best neurons of each row */
     kh_precision precision;
+    int key_shadow; /* 1: beside the keys an int8 copy of them (74 bytes a key of width 64), through which
+                       decoding with topk finds the same keys from fewer bytes */
     size_t forks; /* how many contexts' worth of forked positions to reserve address space for */
     int stats;    /* 1: measures the kept mass, which costs every exponential */
 } kh_session_options;

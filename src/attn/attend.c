@@ -228,12 +228,14 @@ static kh_status take_screens(kh_attn_work *work)
             KH_TRY(kh_arena_new(work->run->step, &steps, work->row_count * 2, sizeof *steps));
         }
         for (; r < R; r++) {
-            size_t row = (task->row + r / heads) * (size_t)work->layer->H + (size_t)task->head;
-            const float *x = work->q + (row + r % heads) * E;
+            const float *x = work->q + (task->row + r / heads) * work->q_by.row +
+                             ((size_t)task->head + r % heads) * work->q_by.head;
             if (!kh_screen_query(q + (n + r) * W, steps + 2 * (n + r), x, E)) break;
         }
         size_t whole = work->layer->order == KH_ATTN_ALL_KEYS ? task->length : task->position + 1;
-        if (r == R) task->scores.screen = (kh_screen){q + n * W, steps + 2 * n, whole / KH_PAGE};
+        if (r == R)
+            task->scores.screen = (kh_screen){&kh_decode_pages, NULL, q + n * W, steps + 2 * n,
+                                              whole / KH_PAGE};
         n += R;
     }
     return KH_OK;

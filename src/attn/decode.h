@@ -14,6 +14,9 @@ typedef struct kh_row_scores {
     kh_screen screen;
 } kh_row_scores;
 
+/* Shadows and keys of the tile's own cache. */
+extern const kh_screen_keys kh_decode_pages;
+
 /* Scores of the tile's rows over its chunk of keys, into their places. What is wanted of all keys is
  * added to the tile's sums. */
 void kh_decode_score(struct kh_tile *tile, const kh_row_scores *scores);

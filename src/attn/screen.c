@@ -1,6 +1,6 @@
 /* The query's side of the shadow: the same rotation as the keys', then 15 bits.
  *
- * What rounding costs here is part of the keys' errors (kern/screen.c): the step is at most the query's norm
+ * What rounding costs here is part of the keys' errors (kern/shadow.c): the step is at most the query's norm
  * over KH_SHADOW_LEVELS, so half a step a channel is a fixed share of the norm. The norm is that of the
  * rotated query in f32, a little above the truth. */
 #include "attn/screen.h"

@@ -2,10 +2,22 @@
 #ifndef KH_ATTN_SCREEN_H
 #define KH_ATTN_SCREEN_H
 
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
+
+struct kh_tile;
+
+/* Where the keys behind the shadows are. */
+typedef struct kh_screen_keys {
+    const void *(*shadow)(const struct kh_tile *tile, const void *context, size_t p);
+    /* values [n]: the scores of row r and these keys, in the bits of the ordinary kernel */
+    void (*score)(const struct kh_tile *tile, const void *context, size_t r,
+                  const uint32_t *positions /* [n] */, size_t n, float *values);
+} kh_screen_keys;
 
 /* The queries of a task as shadows read them. */
 typedef struct kh_screen {
+    const kh_screen_keys *keys;
+    const void *context;
     int16_t *q;   /* [R][W]; NULL: no page is read through its shadow */
     float *steps; /* [R][2]: step, norm */
     size_t pages; /* pages [0, pages) are whole */

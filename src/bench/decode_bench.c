@@ -4,7 +4,8 @@
  * in turn: keys come from memory, as they do where a model's other layers and weights lie between two uses
  * of a page. All layers hold the same random keys and values in places of their own. Times are of one
  * layer. Bytes are those of the keys, which every exact method reads, plus those of the values that it
- * mixes: all of them, or those of the kept keys. */
+ * mixes: all of them, or those of the kept keys. With a shadow they are those of the shadow; what is scored
+ * again is not counted. */
 #include <keyhole/bench.h>
 
 #include "attn/attn.h"
@@ -13,7 +14,7 @@
 #include "base/fail.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
-#include "kern/attn_kern.h"
+#include "kern/shadow_kern.h"
 #include "kv/kv.h"
 
 #include <math.h>
@@ -25,6 +26,7 @@ enum { MOST_LAYERS = 64, LEAST_LAYERS = 2 };
 typedef struct cache {
     const kh_bench_decode_options *o; /* without zeros */
     const char *attn;
+    int shadow;
     size_t S, turns; /* turns: tokens of a timed run */
     int layers;
     kh_attn_plan *plan;
@@ -44,7 +46,8 @@ static kh_kv_shape shape_of(const cache *c, int layers)
                          .k_width = o->width,
                          .v_width = o->width,
                          .k_type = types[o->k_type],
-                         .v_type = types[o->v_type]};
+                         .v_type = types[o->v_type],
+                         .shadow = c->shadow};
 }
 
 static kh_attn_layer layer_of(const cache *c, int layer)
@@ -144,16 +147,18 @@ static void rates(const cache *c, kh_bench_decode_result *out)
     kh_kv_shape shape = shape_of(c, 1);
     double key = (double)kh_type_row_bytes(shape.k_type, (size_t)o->width);
     double value = (double)kh_type_row_bytes(shape.v_type, (size_t)o->width), mixed = S;
+    if (c->shadow) key = (double)kh_shadow_bytes((size_t)o->width) / KH_PAGE;
     if (s->method->kind == KH_KEYS_INDICES) mixed = (double)s->k * o->heads / o->key_heads;
     out->k = s->k;
-    out->gigabytes = o->key_heads * (S * key + fmin(mixed, S) * value) / out->seconds_min * 1e-9;
+    out->bytes = o->key_heads * (S * key + fmin(mixed, S) * value);
+    out->gigabytes = out->bytes / out->seconds_min * 1e-9;
 }
 
 static kh_status measure(void *context, void *result)
 {
     cache c = *(const cache *)context;
     kh_bench_decode_result *out = result;
-    *out = (kh_bench_decode_result){.length = c.S, .threads = c.o->threads};
+    *out = (kh_bench_decode_result){.length = c.S, .threads = c.o->threads, .shadow = c.shadow};
     snprintf(out->attn, sizeof out->attn, "%s", c.attn);
     kh_status status = open_cache(&c);
     uint64_t before = kh_cpu_rss();
@@ -196,9 +201,10 @@ kh_status kh_bench_decode(const kh_bench_decode_options *options,
     kh_bench_decode_options o = *options;
     KH_TRY(check(&o));
     for (size_t a = 0; a < o.attn_count; a++)
-        for (size_t i = 0; i < o.length_count; i++) {
+        for (size_t i = 0; i < 2 * o.length_count; i++) {
             kh_bench_decode_result result;
-            cache c = {.o = &o, .attn = o.attns[a], .S = o.lengths[i]};
+            cache c = {.o = &o, .attn = o.attns[a], .S = o.lengths[i / 2], .shadow = (int)(i % 2)};
+            if (o.shadow == (c.shadow ? KH_BENCH_SHADOW_OFF : KH_BENCH_SHADOW_ON)) continue;
             if (c.S < 1) KH_FAIL(KH_ERR_ARGUMENT, "bench decode: an empty cache");
             KH_TRY(kh_isolate(o.isolate, measure, &c, &result, sizeof result));
             KH_TRY(row(context, &result));

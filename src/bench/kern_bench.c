@@ -16,7 +16,7 @@
 #include "kern/grad_kern.h"
 #include "kern/kern.h"
 #include "kern/panel.h"
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
 #include "tensor/types.h"
 
 #include <string.h>

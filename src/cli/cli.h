@@ -22,7 +22,7 @@ typedef struct cli_args {
     const char *model, *attn, *ff;
     kh_opt_texts attns, ffs;
     int64_t context, threads, batch;
-    int longer, k_type, v_type, precision;
+    int longer, k_type, v_type, precision, key_shadow;
     /* input */
     const char *prompt, *file, *chat_template, *system, *prompt_cache;
     int raw, no_prompt_cache;

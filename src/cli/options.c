@@ -14,6 +14,7 @@
 
 static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL};  /* as kh_cache_type */
 static const char *const precisions[] = {"default", "f32", "q8", NULL}; /* as kh_precision */
+static const char *const shadows[] = {"off", "on", NULL};
 static const char *const switches[] = {"on", "off", "auto", "0", "1", NULL};
 
 const kh_opt cli_options_model[] = {CLI_TEXT(model, "-m --model", "MODEL",
@@ -35,6 +36,10 @@ const kh_opt cli_options_compute[] = {
                "LLAMA_ARG_CACHE_TYPE_K"),
     CLI_CHOICE(v_type, "-ctv --cache-type-v", "TYPE", "type of the cached values", "f16",
                cache_types, "LLAMA_ARG_CACHE_TYPE_V"),
+    CLI_CHOICE(key_shadow, "--key-shadow", "on|off",
+               "an int8 copy of the keys beside them: decoding with topk finds the same keys from "
+               "fewer bytes of memory",
+               "off", shadows, NULL),
     CLI_CHOICE(precision, "--compute", "HOW",
                "products: default (f32 activations on the file's blocks), f32 (every weight "
                "unpacked first), q8 (8-bit activations: coarser, faster on some machines)",
@@ -158,6 +163,7 @@ kh_session_options cli_session_options(const cli_args *args)
                                 .k_type = (kh_cache_type)args->k_type,
                                 .v_type = (kh_cache_type)args->v_type,
                                 .precision = (kh_precision)args->precision,
+                                .key_shadow = args->key_shadow,
                                 .stats = args->stats};
 }
 

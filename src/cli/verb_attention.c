@@ -251,34 +251,40 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
 {
     sink *s = context;
     double bandwidth = r->threads > 1 ? s->machine.gigabytes_all : s->machine.gigabytes;
-    double share = r->gigabytes / bandwidth;
+    double share = r->gigabytes / bandwidth, reading = r->bytes / bandwidth * 1e-9;
+    char attn[280];
+    snprintf(attn, sizeof attn, "%s%s", r->attn, r->shadow ? " +shadow" : "");
     if (s->results)
         KH_TRY(cli_json_add(
             s->results,
-            json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:i, s:o, s:o}",
-                      "impl", "keyhole", "work", "decode", "attn", r->attn, "pass", "fwd", "L",
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:i, s:o, s:o, "
+                      "s:b, s:o, s:o}",
+                      "impl", "keyhole", "work", "decode", "attn", attn, "pass", "fwd", "L",
                       (json_int_t)r->length, "heads", s->heads, "head_dim", (int)s->args->head_dim,
                       "k", r->k, "threads", r->threads, "seconds_min",
                       cli_json_real(r->seconds_min), "seconds_median",
                       cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
                       "kv_heads", s->key_heads, "gigabytes", cli_json_real(r->gigabytes),
-                      "bandwidth_share", cli_json_real(share))));
+                      "bandwidth_share", cli_json_real(share), "key_shadow", r->shadow,
+                      "reading_seconds", cli_json_real(reading), "reading_ratio",
+                      cli_json_real(r->seconds_min / reading))));
     if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)
             cli_out("impl,work,attn,pass,L,heads,head_dim,k,threads,seconds_min,seconds_median,"
-                    "peak_bytes,kv_heads,gigabytes,bandwidth_share\n");
-        cli_out("keyhole,decode,\"%s\",fwd,%zu,%d,%d,%d,%d,%.9f,%.9f,%llu,%d,%.3f,%.4f\n", r->attn,
-                r->length, s->heads, (int)s->args->head_dim, r->k, r->threads, r->seconds_min,
+                    "peak_bytes,kv_heads,gigabytes,bandwidth_share,reading_seconds\n");
+        cli_out("keyhole,decode,\"%s\",fwd,%zu,%d,%d,%d,%d,%.9f,%.9f,%llu,%d,%.3f,%.4f,%.9f\n",
+                attn, r->length, s->heads, (int)s->args->head_dim, r->k, r->threads, r->seconds_min,
                 r->seconds_median, (unsigned long long)r->peak_bytes, s->key_heads, r->gigabytes,
-                share);
+                share, reading);
         return cli_row_done();
     }
     if (s->rows++ == 0)
-        cli_out("%-*s       L  threads      min us   median us     GB/s  of reading\n", s->width,
-                "attn");
-    cli_out("%-*s  %6zu  %7d  %10.1f  %10.1f  %7.2f  %8.0f %%\n", s->width, r->attn, r->length,
-            r->threads, r->seconds_min * 1e6, r->seconds_median * 1e6, r->gigabytes, 100 * share);
+        cli_out("%-*s       L  threads      min us   median us     GB/s  reading us  times\n",
+                s->width, "attn");
+    cli_out("%-*s  %6zu  %7d  %10.1f  %10.1f  %7.2f  %10.1f  %5.2f\n", s->width, attn, r->length,
+            r->threads, r->seconds_min * 1e6, r->seconds_median * 1e6, r->gigabytes, reading * 1e6,
+            1 / share);
     return cli_row_done();
 }
 
@@ -288,7 +294,7 @@ static kh_status decode_rows(sink *s, kh_bench_decode_options *o, const work_lis
     o->length_count = w->length_count;
     o->attns = w->attns.items;
     o->attn_count = w->attns.count;
-    s->width = cli_settings_width(&w->attns);
+    s->width = cli_settings_width(&w->attns) + (o->shadow ? 8 : 0);
     kh_status status = open_sink(s);
     for (size_t i = 0; i < w->thread_count && status == KH_OK; i++) {
         o->threads = (int)w->threads[i];
@@ -309,6 +315,7 @@ static kh_status run_decode(cli_args *args, const char **words, size_t word_coun
                                  .width = (int)args->head_dim,
                                  .k_type = (kh_cache_type)args->k_type,
                                  .v_type = (kh_cache_type)args->v_type,
+                                 .shadow = (kh_bench_shadow)args->key_shadow,
                                  .repeat = (int)args->repeat,
                                  .seed = (uint64_t)args->seed,
                                  .isolate = 1};
@@ -320,6 +327,7 @@ static kh_status run_decode(cli_args *args, const char **words, size_t word_coun
 }
 
 static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL}; /* as kh_cache_type */
+static const char *const shadows[] = {"off", "on", "both", NULL};      /* as kh_bench_shadow */
 static const kh_opt cache[] = {CLI_INTS(lengths, "-L --length",
                                         "positions in the cache (default: 2048,8192,65536)", 1,
                                         1 << 24),
@@ -328,6 +336,10 @@ static const kh_opt cache[] = {CLI_INTS(lengths, "-L --length",
                                           "type of the cached keys", "f16", cache_types, NULL),
                                CLI_CHOICE(v_type, "-ctv --cache-type-v", "TYPE",
                                           "type of the cached values", "f16", cache_types, NULL),
+                               CLI_CHOICE(key_shadow, "--key-shadow", "WHICH",
+                                          "reads keys through an int8 copy: on, off, or rows of "
+                                          "both",
+                                          "off", shadows, NULL),
                                CLI_END};
 static const kh_opt decode_work[] = {SETTING_OPTIONS, CLI_END};
 static const kh_opt_group decode_groups[] = {
@@ -341,11 +353,12 @@ const cli_verb cli_verb_decode = {
                 .about =
                     "Times the attention of one generated token over a cache of random keys and "
                     "values that is too large for the processor's caches. Prints the time of one "
-                    "layer, and the bytes of the keys and of the mixed values divided by it, as "
-                    "a share of what the machine reads.\n\nWith --json: {\"machine\": {...}, "
+                    "layer, and beside it the time in which the machine reads the bytes of the "
+                    "keys (or of their copies) and of the mixed values, and how many times that "
+                    "it is.\n\nWith --json: {\"machine\": {...}, "
                     "\"results\": [{impl, work, attn, pass, L, heads, head_dim, k, threads, "
                     "seconds_min, seconds_median, peak_bytes, kv_heads, gigabytes, "
-                    "bandwidth_share}]}.",
+                    "bandwidth_share, key_shadow, reading_seconds, reading_ratio}]}.",
                 .example = "keyhole bench decode -t 2 -L 8192 --heads 9 --kv-heads 3 -k 128",
                 .groups = decode_groups},
     .run = run_decode,

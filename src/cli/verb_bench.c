@@ -182,6 +182,7 @@ static const kh_opt tests[] = {
     CLI_END};
 static const char *const cache_types[] = {"f16", "f32", "q8_0", NULL};
 static const char *const precisions[] = {"default", "f32", "q8", NULL};
+static const char *const shadows[] = {"off", "on", NULL};
 static const kh_opt compute[] = {
     CLI_INT(batch, "-b --batch-size", "N", "tokens of a prompt that are read at once", "512", 1,
             65536, NULL),
@@ -189,6 +190,8 @@ static const kh_opt compute[] = {
                NULL),
     CLI_CHOICE(v_type, "-ctv --cache-type-v", "TYPE", "type of the cached values", "f16",
                cache_types, NULL),
+    CLI_CHOICE(key_shadow, "--key-shadow", "on|off",
+               "an int8 copy of the keys, through which topk decodes", "off", shadows, NULL),
     CLI_CHOICE(precision, "--compute", "HOW", "products: default, f32 or q8", "default", precisions,
                NULL),
     CLI_FLAG(longer, "--longer", "allows more tokens than the model was trained for"),

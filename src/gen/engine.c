@@ -87,7 +87,8 @@ static kh_status open_memory(kh_engine *e, const kh_session_options *o)
                          .k_width = d->E,
                          .v_width = d->E,
                          .k_type = cache_type(o->k_type),
-                         .v_type = cache_type(o->v_type)};
+                         .v_type = cache_type(o->v_type),
+                         .shadow = o->key_shadow};
     size_t step = 0, scratch = 0, V = (size_t)d->V;
     kh_forward_need(e->model, e->plan, &shape, e->batch, e->context, &step, &scratch);
     KH_TRY(kh_arena_init(&e->step, "step", step));

@@ -191,7 +191,7 @@ struct kh_back; /* kern/grad_kern.h */
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
     X(B, void, gather_q8_0,                                                                          \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
-    /* ---- the int8 shadow of keys: see kern/screen_kern.h for the contracts */                     \
+    /* ---- the int8 shadow of keys: see kern/shadow_kern.h for the contracts */                     \
     X(R, void, shadow_pack, (void *shadow, float *panels, size_t E))                                 \
     X(C, void, shadow_score,                                                                         \
       (float *upper, size_t ldu, const int16_t *q, const float *steps, size_t R,                     \

@@ -29,7 +29,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "kern/attn_kern.h"
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
 #include "kv/kv_page.h"
 #include "tensor/half.h"
 

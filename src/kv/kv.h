@@ -10,7 +10,7 @@
  * ([E] f32): the mean of all visible values of any row costs at most 64 additions, and rewinding or
  * forking needs no bookkeeping (`tail=mean`).
  *
- * A pool may keep, beside its pages, an int8 shadow of every page's keys (kern/screen_kern.h) for decoding.
+ * A pool may keep, beside its pages, an int8 shadow of every page's keys (kern/shadow_kern.h) for decoding.
  * It is made when a page becomes full, from what the page holds, so it follows from the page: forks share
  * it, rewinding forgets it, files do not hold it. */
 #ifndef KH_KV_KV_H

@@ -15,7 +15,7 @@
  * The mean of the page is taken off first: keys of a trained model share a large part, which would cost
  * resolution, and neighbours share more of it than a whole sequence does (positions are in the keys). It is
  * kept in 8 bits, because any vector near it serves. */
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
 
 #include "kern/kern.h"
 

@@ -1,4 +1,4 @@
-/* kern/screen_body.h: reading a shadow in sixteen lanes; included after
+/* kern/shadow_body.h: reading a shadow in sixteen lanes; included after
  *
  *     vi, vf                    a vector of integers, of floats;  WIDE  lanes of 32 bits
  *     load_pairs(p)             WIDE * 2 int8 to int16
@@ -9,7 +9,7 @@
  * The bytes of two elements of COLS * WIDE keys become 16-bit numbers once for all queries of a tile; every
  * lane sums one key. The rest of the next shadow is asked for a line at a time, between the products. */
 #include "kern/kern.h"
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* kern/screen_kern.h: the int8 shadow of a page of keys, and the contracts of its kernels.
+/* kern/shadow_kern.h: the int8 shadow of a page of keys, and the contracts of its kernels.
  *
  * A shadow stands for the 64 keys of a page: rotated, less a common vector, in 8 bits with a scale for each
  * key, and with a bound on what that costs. W is E rounded up to 32; what is beyond E is 0.
@@ -22,8 +22,8 @@
  *                 upper[r * ldu + j] = fma(norm, errors[j], estimate); steps [R][2]: step, norm. q [R][W].
  *                 `next`, NULL or another shadow: fetched into the cache meanwhile. Equal bits everywhere:
  *                 sums are integers below 2^31. */
-#ifndef KH_KERN_SCREEN_KERN_H
-#define KH_KERN_SCREEN_KERN_H
+#ifndef KH_KERN_SHADOW_KERN_H
+#define KH_KERN_SHADOW_KERN_H
 
 #include "kern/attn_kern.h"
 

@@ -1,7 +1,7 @@
 /* Checks of the shadow's kernels: equal bits, and the bound that they promise against a score in double. */
 #include "check.h"
 
-#include "kern/screen_kern.h"
+#include "kern/shadow_kern.h"
 
 #include <math.h>
 #include <stdlib.h>

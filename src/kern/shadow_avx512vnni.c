@@ -1,4 +1,4 @@
-/* Reading a shadow with AVX-512 VNNI: as screen_avx512.c, a pair of products and its sum in one instruction
+/* Reading a shadow with AVX-512 VNNI: as shadow_avx512.c, a pair of products and its sum in one instruction
  * (vpdpwssd). */
 #include <immintrin.h>
 
@@ -25,4 +25,4 @@ static inline vi spread_pair(const short *q)
     return _mm512_set1_epi32(pair);
 }
 
-#include "kern/screen_body.h"
+#include "kern/shadow_body.h"

@@ -1,4 +1,4 @@
-/* Reading a shadow with AVX-512: screen_body.h, six queries by 64 keys. A pair of products is two
+/* Reading a shadow with AVX-512: shadow_body.h, six queries by 64 keys. A pair of products is two
  * instructions (vpmaddwd, vpaddd); the queries keep 15 bits, so the keys' 8 are all that is lost. */
 #include <immintrin.h>
 
@@ -25,4 +25,4 @@ static inline vi spread_pair(const short *q)
     return _mm512_set1_epi32(pair);
 }
 
-#include "kern/screen_body.h"
+#include "kern/shadow_body.h"

@@ -1,4 +1,4 @@
-/* Reading a shadow with AVX2: screen_body.h, six queries by 16 keys: twelve sums, two vectors of keys and
+/* Reading a shadow with AVX2: shadow_body.h, six queries by 16 keys: twelve sums, two vectors of keys and
  * one of queries are what the registers hold. */
 #include <immintrin.h>
 
@@ -25,4 +25,4 @@ static inline vi spread_pair(const short *q)
     return _mm256_set1_epi32(pair);
 }
 
-#include "kern/screen_body.h"
+#include "kern/shadow_body.h"
