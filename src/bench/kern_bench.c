@@ -162,6 +162,12 @@ BENCH(score_panel, 0, 2.0 * QUERIES * KEYS * E,
 BENCH(score_panel_f16, KEYS *E * 2, 2.0 * QUERIES * KEYS * E,
       k->score_panel_f16(p->scores, SCORES, p->x, E, QUERIES,
                          (const uint16_t *)(void *)next(p, KEYS *E * 2), KH_PANELS, E))
+BENCH(score_ahead, KEYS *E * 2, 2.0 * 3 * KEYS * E, /* three heads a group */
+      char *from = next(p, KEYS *E * 2);
+      k->score_ahead(p->scores, SCORES, p->x, E, 3, from, 1, E, from + KEYS * E * 2))
+BENCH(score_listed, GATHER *KH_PANEL *E * 2, 2.0 * GATHER * E,
+      spread_rows(p, KH_PANEL *E * 2 / 17 / 64 * 64);
+      k->score_listed(p->scores, p->x, p->rows, p->indices, GATHER, 1, E))
 BENCH(filter_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts);
       k->filter_rows(p->values, p->indices, SCORES + 16, p->counts, p->scores, SCORES,
                      p->thresholds, QUERIES, SCORES, 0))

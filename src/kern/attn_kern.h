@@ -20,6 +20,10 @@
  *                 instruction set (the order is the contract).
  * score_panel_f16  the same from panels as an f16 page holds them: for few rows, where unpacking a page
  *                 would cost as much as scoring it.
+ * score_ahead     the same for a whole page of f32 panels, or f16 ones (`half`), while the lines of `next`, NULL
+ *                 or a page of the same kind, are fetched.
+ * score_listed    scores[i] of n single keys: key positions[i] % 16 of panels[i] (f32, or f16 with `half`) with one
+ *                 q [E]; bit-equal to score_panel.
  * filter_rows     for each row r < R appends, in order, the scores[r * lds + i] > thresholds[r] (NaN
  *                 never passes), i < n, to values[r * ldc + counts[r] ...], first_index + i to indices
  *                 at the same place, and counts them into counts[r]. Each row has room for those, and

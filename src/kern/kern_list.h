@@ -160,6 +160,12 @@ struct kh_back; /* kern/grad_kern.h */
     X(B, void, score_panel_f16,                                                                      \
       (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const uint16_t *panels,      \
        size_t panel_count, size_t E))                                                                \
+    X(B, void, score_ahead,                                                                          \
+      (float *scores, size_t lds, const float *q, size_t ldq, size_t R, const void *page,            \
+       int half, size_t E, const void *next))                                                        \
+    X(B, void, score_listed,                                                                         \
+      (float *scores, const float *q, const void *const *panels, const uint32_t *positions,          \
+       size_t n, int half, size_t E))                                                                \
     X(B, void, filter_rows,                                                                          \
       (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
        size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index))               \

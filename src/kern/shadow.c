@@ -41,25 +41,24 @@ static parts parts_of(void *shadow, size_t E)
                    .mean_scale = (float *)(void *)(mean + kh_shadow_width(E))};
 }
 
-static float *lane(float *panels, size_t j, size_t E)
-{
-    return panels + j / KH_PANEL * E * KH_PANEL + j % KH_PANEL;
-}
-
 /* Keys that no bound can be given for become 0; their errors say it. */
-static void drop_wild(float *panels, float *errors, size_t E)
+static void drop_wild(float *panel, float *errors /* [16] */, size_t E)
 {
-    for (size_t j = 0; j < KH_PAGE; j++) {
-        float *k = lane(panels, j, E), sum = 0;
-        for (size_t e = 0; e < E; e++) sum += k[e * KH_PANEL] * k[e * KH_PANEL];
-        errors[j] = sum < 1e30f ? 0.0f : INFINITY;
-        for (size_t e = 0; e < E && !(sum < 1e30f); e++) k[e * KH_PANEL] = 0;
+    float sums[KH_PANEL] = {0};
+    for (size_t e = 0; e < E; e++)
+        for (size_t i = 0; i < KH_PANEL; i++)
+            sums[i] += panel[e * KH_PANEL + i] * panel[e * KH_PANEL + i];
+    for (size_t i = 0; i < KH_PANEL; i++) {
+        errors[i] = sums[i] < 1e30f ? 0.0f : INFINITY;
+        for (size_t e = 0; e < E && !(sums[i] < 1e30f); e++) panel[e * KH_PANEL + i] = 0;
     }
 }
 
-static int8_t level(float x)
+/* The nearest whole number, ties to even: adding 1.5 * 2^23 leaves no room for a fraction. */
+static float level(float x)
 {
-    return (int8_t)(x > 127.0f ? 127 : x < -127.0f ? -127 : lrintf(x));
+    x = x > 127.0f ? 127.0f : x < -127.0f ? -127.0f : x;
+    return (x + 12582912.0f) - 12582912.0f;
 }
 
 /* The mean of all keys in 8 bits. */
@@ -75,44 +74,60 @@ static void take_mean(const parts *s, const float *panels, size_t E)
     }
     *s->mean_scale = top / 127.0f;
     float inverse = *s->mean_scale > 0 ? 1.0f / *s->mean_scale : 0.0f;
-    for (size_t e = 0; e < E; e++) s->mean[e] = inverse < INFINITY ? level(mean[e] * inverse) : 0;
+    for (size_t e = 0; e < E; e++)
+        s->mean[e] = (int8_t)(inverse < INFINITY ? level(mean[e] * inverse) : 0);
 }
 
-/* One key: its bytes, its scale and its error. */
-static void take_key(const parts *s, const float *k, size_t j, size_t E)
+/* Sixteen keys side by side: what the mean leaves of them, their bytes, scales and errors. */
+static void take_panel(const parts *s, float *panel, size_t first, size_t E)
 {
-    float rest[KH_SHADOW_WIDEST], top = 0, all = 0, shared = 0, kept = 0, lost = 0;
+    float top[KH_PANEL] = {0}, all[KH_PANEL] = {0}, kept[KH_PANEL] = {0}, lost[KH_PANEL] = {0};
+    float *scale = s->scales + first, inverse[KH_PANEL], shared = 0;
     for (size_t e = 0; e < E; e++) {
-        float c = *s->mean_scale * (float)s->mean[e], y = k[e * KH_PANEL];
-        rest[e] = y - c;
-        if (fabsf(rest[e]) > top) top = fabsf(rest[e]);
-        all += y * y;
+        float c = *s->mean_scale * (float)s->mean[e];
         shared += c * c;
+        for (size_t i = 0; i < KH_PANEL; i++) {
+            float y = panel[e * KH_PANEL + i], rest = y - c, size = fabsf(rest);
+            panel[e * KH_PANEL + i] = rest;
+            all[i] += y * y;
+            top[i] = size > top[i] ? size : top[i];
+        }
     }
-    float scale = top / 127.0f, inverse = scale > 0 ? 1.0f / scale : 0.0f;
-    if (!(inverse < INFINITY)) scale = inverse = 0;
+    for (size_t i = 0; i < KH_PANEL; i++) {
+        scale[i] = top[i] / 127.0f;
+        inverse[i] = scale[i] > 0 ? 1.0f / scale[i] : 0.0f;
+        if (!(inverse[i] < INFINITY)) scale[i] = inverse[i] = 0;
+    }
     for (size_t e = 0; e < E; e++) {
-        int8_t x = level(rest[e] * inverse);
-        float near = scale * (float)x, gone = rest[e] - near;
-        s->keys[(e / 2 * KH_PAGE + j) * 2 + e % 2] = x;
-        kept += near * near;
-        lost += gone * gone;
+        int8_t *to = s->keys + (e / 2 * KH_PAGE + first) * 2 + e % 2;
+        for (size_t i = 0; i < KH_PANEL; i++) {
+            float rest = panel[e * KH_PANEL + i], x = level(rest * inverse[i]), near = scale[i] * x;
+            float gone = rest - near;
+            to[2 * i] = (int8_t)x;
+            kept[i] += near * near;
+            lost[i] += gone * gone;
+        }
     }
-    float rounding = ((float)E + 64) * ROUND, width = sqrtf((float)E);
-    float bound = sqrtf(lost) * 1.0001f + sqrtf(kept) * width * (0.52f / KH_SHADOW_LEVELS) +
-                  rounding * (sqrtf(all) + sqrtf(shared) + sqrtf(kept));
-    s->scales[j] = scale;
-    s->errors[j] += bound * 1.0001f + 1e-15f;
+    float rounding = ((float)E + 64) * ROUND, half = sqrtf((float)E) * (0.52f / KH_SHADOW_LEVELS);
+    for (size_t i = 0; i < KH_PANEL; i++) {
+        float bound = sqrtf(lost[i]) * 1.0001f + sqrtf(kept[i]) * half +
+                      rounding * (sqrtf(all[i]) + sqrtf(shared) + sqrtf(kept[i]));
+        s->errors[first + i] += bound * 1.0001f + 1e-15f;
+    }
 }
 
 void shadow_pack_ref(void *shadow, float *panels, size_t E)
 {
     parts s = parts_of(shadow, E);
     memset(shadow, 0, kh_shadow_bytes(E));
-    drop_wild(panels, s.errors, E);
-    for (size_t p = 0; p < KH_PANELS; p++) kh_shadow_rotate(panels + p * E * KH_PANEL, E, KH_PANEL);
+    for (size_t p = 0; p < KH_PANELS; p++) {
+        float *panel = panels + p * E * KH_PANEL;
+        drop_wild(panel, s.errors + p * KH_PANEL, E);
+        kh_shadow_rotate(panel, E, KH_PANEL);
+    }
     take_mean(&s, panels, E);
-    for (size_t j = 0; j < KH_PAGE; j++) take_key(&s, lane(panels, j, E), j, E);
+    for (size_t p = 0; p < KH_PANELS; p++)
+        take_panel(&s, panels + p * E * KH_PANEL, p * KH_PANEL, E);
 }
 
 void shadow_score_ref(float *upper, size_t ldu, const int16_t *q, const float *steps, size_t R,

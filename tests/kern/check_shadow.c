@@ -41,3 +41,62 @@ void check_shadow_score(const kh_kern *ref, const kh_kern *other)
             free(q);
         }
 }
+
+static float *page_of(size_t n)
+{
+    float *x = aligned_alloc(64, (n * sizeof *x + 63) / 64 * 64);
+    check_fill(x, n, 2.0f);
+    return x;
+}
+
+void check_score_ahead(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (size_t R = 1; R <= ROWS; R++)
+            for (int half = 0; half < 2; half++) {
+                size_t E = widths[i], n = KH_PAGE * E, lds = KH_PAGE + 5, ldq = E + 3;
+                float *page = page_of(n), *q = page_of(R * ldq);
+                uint16_t *narrow = malloc(n * sizeof *narrow);
+                float out[2][ROWS * (KH_PAGE + 5)];
+                ref->kv_f16(narrow, page, n);
+                const void *from = half ? (const void *)narrow : page;
+                memset(out, 0x42, sizeof out);
+                ref->score_ahead(out[0], lds, q, ldq, R, from, half, E, NULL);
+                other->score_ahead(out[1], lds, q, ldq, R, from, half, E, R % 2 ? from : NULL);
+                check_bits("ahead", out[1], out[0], ROWS * lds);
+                if (half)
+                    ref->score_panel_f16(out[0], lds, q, ldq, R, narrow, KH_PANELS, E);
+                else
+                    ref->score_panel(out[0], lds, q, ldq, R, page, KH_PANELS, E);
+                check_bits("as score_panel", out[1], out[0], ROWS * lds);
+                free(page);
+                free(q);
+                free(narrow);
+            }
+}
+
+void check_score_listed(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++)
+        for (size_t n = 0; n <= 21; n++)
+            for (int half = 0; half < 2; half++) {
+                size_t E = widths[i], all = 40 * KH_PANEL * E;
+                float *keys = page_of(all), *q = page_of(E), out[2][24];
+                uint16_t *narrow = malloc(all * sizeof *narrow);
+                const void *panels[24];
+                uint32_t positions[24];
+                ref->kv_f16(narrow, keys, all);
+                for (size_t j = 0; j < n; j++) {
+                    size_t at = check_random() % 40 * KH_PANEL * E;
+                    panels[j] = half ? (const void *)(narrow + at) : keys + at;
+                    positions[j] = (uint32_t)(check_random() % 5000);
+                }
+                memset(out, 0x42, sizeof out);
+                ref->score_listed(out[0], q, panels, positions, n, half, E);
+                other->score_listed(out[1], q, panels, positions, n, half, E);
+                check_bits("listed", out[1], out[0], 24);
+                free(keys);
+                free(q);
+                free(narrow);
+            }
+}

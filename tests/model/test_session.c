@@ -150,6 +150,46 @@ static void a_shift_equals_reading_what_is_left(void **state)
     kh_model_close(model);
 }
 
+/* Decoding through the shadow of the keys: the same tokens, the same logits, more bytes, all of them named. */
+static void a_shadow_of_the_keys_changes_nothing(void **state)
+{
+    (void)state;
+    enum { READ = 1250, WRITE = 80 };
+    kh_model *model = tiny("llama");
+    size_t V = (size_t)kh_model_get_info(model)->vocabulary;
+    float *logits = malloc(V * sizeof *logits);
+    int32_t tokens[READ + WRITE + 30];
+    uint64_t cache = 0;
+    for (int shadow = 0; shadow < 2; shadow++) {
+        kh_session_options so = plain();
+        so.context = READ + WRITE + 30;
+        so.attn = "prefill=full;decode=topk:k=20,sinks=2";
+        so.k_type = KH_CACHE_F16;
+        so.key_shadow = shadow;
+        kh_session *s = open_session(model, &so);
+        for (size_t i = 0; i < READ; i += 30)
+            assert_int_equal(kh_session_read(s, ids + i % 9, 30, NULL), KH_OK);
+        kh_generate_options g = {.max_tokens = WRITE, .ignore_end = 1};
+        kh_generate_result r;
+        assert_int_equal(kh_generate(s, &g, &r), KH_OK);
+        size_t n = kh_session_length(s);
+        assert_true(n >= READ && n < sizeof tokens / sizeof *tokens);
+        kh_session_report report;
+        kh_session_get_report(s, &report);
+        if (shadow) {
+            assert_memory_equal(kh_session_tokens(s), tokens, n * sizeof *tokens);
+            assert_memory_equal(kh_session_logits(s), logits, V * sizeof *logits);
+            assert_true(report.cache > cache);
+        }
+        cache = report.cache;
+        memcpy(tokens, kh_session_tokens(s), n * sizeof *tokens);
+        memcpy(logits, kh_session_logits(s), V * sizeof *logits);
+        kh_session_close(s);
+    }
+    free(logits);
+    kh_model_close(model);
+}
+
 static void a_full_context_says_so_and_loses_nothing(void **state)
 {
     (void)state;
@@ -394,6 +434,7 @@ int main(void)
         cmocka_unit_test(threads_give_the_same_bits),
         cmocka_unit_test(forks_and_rewinds_do_not_disturb_each_other),
         cmocka_unit_test(a_shift_equals_reading_what_is_left),
+        cmocka_unit_test(a_shadow_of_the_keys_changes_nothing),
         cmocka_unit_test(a_full_context_says_so_and_loses_nothing),
         cmocka_unit_test(the_same_seed_says_the_same),
         cmocka_unit_test(generation_ends_when_it_should),

@@ -263,10 +263,10 @@ static void bad_shapes(void **state)
 {
     (void)state;
     static const kh_kv_shape shapes[] = {
-        {0, 1, 64, 64, KH_TYPE_F16, KH_TYPE_F16},  {1, 0, 64, 64, KH_TYPE_F16, KH_TYPE_F16},
-        {1, 1, 0, 64, KH_TYPE_F16, KH_TYPE_F16},   {1, 1, 64, -1, KH_TYPE_F16, KH_TYPE_F16},
-        {1, 1, 80, 80, KH_TYPE_Q8_0, KH_TYPE_F16}, {1, 1, 64, 64, KH_TYPE_Q4_0, KH_TYPE_F16},
-        {1, 1, 64, 64, (kh_type)99, KH_TYPE_F16},
+        {0, 1, 64, 64, KH_TYPE_F16, KH_TYPE_F16, 0},  {1, 0, 64, 64, KH_TYPE_F16, KH_TYPE_F16, 0},
+        {1, 1, 0, 64, KH_TYPE_F16, KH_TYPE_F16, 0},   {1, 1, 64, -1, KH_TYPE_F16, KH_TYPE_F16, 0},
+        {1, 1, 80, 80, KH_TYPE_Q8_0, KH_TYPE_F16, 0}, {1, 1, 64, 64, KH_TYPE_Q4_0, KH_TYPE_F16, 0},
+        {1, 1, 64, 64, (kh_type)99, KH_TYPE_F16, 0},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         kh_kv_pool *bad = (kh_kv_pool *)(void *)&pool;
@@ -274,7 +274,9 @@ static void bad_shapes(void **state)
         assert_null(bad);
     }
     kh_kv_shape good = {1, 1, 64, 64, KH_TYPE_F16, KH_TYPE_F16, 0};
+    kh_kv_shape wide = {1, 1, 288, 64, KH_TYPE_F16, KH_TYPE_F16, 1};
     kh_kv_pool *bad;
+    assert_int_equal(kh_kv_pool_open(&bad, &wide, 4), KH_ERR_UNSUPPORTED);
     assert_int_equal(kh_kv_pool_open(&bad, &good, 0), KH_ERR_ARGUMENT);
     assert_int_equal(kh_kv_pool_open(&bad, &good, SIZE_MAX), KH_ERR_ARGUMENT);
 }
@@ -282,7 +284,7 @@ static void bad_shapes(void **state)
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
-    kh_kv_shape shape = {LAYERS, GROUPS, E, E, KH_TYPE_F16, KH_TYPE_F16, 0};
+    kh_kv_shape shape = {LAYERS, GROUPS, E, E, KH_TYPE_F16, KH_TYPE_F16, 1};
     uint64_t live = kh_alloc_get_stats().live;
     for (uint64_t n = 1;; n++) {
         kh_kv *kv = NULL, *fork = NULL;
