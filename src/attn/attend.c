@@ -315,15 +315,26 @@ static void finish_ranges(const kh_attn_work *work, const kh_attn_task *task, kh
     count_row(stats, t, r, (range[0].end - range[0].begin) + (range[1].end - range[1].begin));
 }
 
-static void finish_indices(const kh_attn_work *work, kh_attn_stats *stats, kh_tile *t, size_t r,
-                           float *values, uint32_t *indices, size_t n)
+/* The weights of a row's list, in its place; returns how many stay. */
+static size_t weigh(const kh_attn_work *work, kh_attn_stats *stats, kh_tile *t, size_t r,
+                    float *values, uint32_t *indices, size_t n)
 {
     size_t heads = (size_t)t->heads, head = (size_t)t->head + r % heads;
     n = kh_scorer_weights(t, r, values, indices, n);
     if (work->run->save) kh_attn_save_indices(work->run->save, t, r, indices, n);
     if (t->drop) kh_attn_drop_listed(t->drop, head, t->row + r / heads, values, indices, n);
-    kh_scorer_gather(t, r, values, indices, n, z_row(work, t, r));
     count_row(stats, t, r, n);
+    return n;
+}
+
+static void finish_indices(const kh_attn_work *work, kh_attn_stats *stats, kh_tile *t)
+{
+    size_t E = (size_t)work->layer->E;
+    for (size_t r = 0; r < t->R; r++)
+        t->keys.counts[r] = (uint32_t)weigh(work, stats, t, r, kh_tile_listed(t, r),
+                                            kh_tile_indices(t, r), t->keys.counts[r]);
+    kh_scorer_gather_all(t);
+    for (size_t r = 0; r < t->R; r++) memcpy(z_row(work, t, r), t->out + r * E, E * sizeof *t->out);
 }
 
 static void store_part(const kh_attn_work *work, const kh_attn_task *task, size_t c,
@@ -364,13 +375,8 @@ static void run_item(void *context, size_t index, int worker)
         store_part(work, task, item.chunk, &t);
     } else {
         kh_tile_means(&t);
-        for (size_t r = 0; r < t.R; r++) {
-            if (ranges)
-                finish_ranges(work, task, &task->stats, &t, r);
-            else
-                finish_indices(work, &task->stats, &t, r, t.keys.values + r * t.keys.ld,
-                               t.keys.indices + r * t.keys.ld, t.keys.counts[r]);
-        }
+        for (size_t r = 0; ranges && r < t.R; r++) finish_ranges(work, task, &task->stats, &t, r);
+        if (!ranges) finish_indices(work, &task->stats, &t);
     }
     kh_arena_rewind(scratch, mark);
 }
@@ -427,7 +433,8 @@ static void merge_row(void *context, size_t index, int worker)
         finish_ranges(work, task, stats, &t, r);
     } else {
         size_t n = kh_decode_choose(&t, r, &task->scores);
-        finish_indices(work, stats, &t, r, t.keys.values, t.keys.indices, n);
+        n = weigh(work, stats, &t, r, t.keys.values, t.keys.indices, n);
+        kh_scorer_gather(&t, r, t.keys.values, t.keys.indices, n, z_row(work, &t, r));
     }
     kh_arena_rewind(scratch, mark);
 }

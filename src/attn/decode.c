@@ -78,7 +78,7 @@ void kh_decode_score(kh_tile *t, const kh_row_scores *scores)
             stream_page(t, to, scores->ld, p, end);
         } else {
             kh_tile_score(t, p, span.end);
-            kh_tile_add_all(t, t->scores, p, 0, t->R);
+            kh_tile_add_all(t, t->scores, KH_PAGE, 0, t->R);
             for (size_t r = 0; r < t->R; r++)
                 memcpy(to + r * scores->ld, t->scores + r * KH_PAGE, KH_PAGE * sizeof *to);
         }
@@ -138,8 +138,10 @@ static void append_all(list *l, float threshold, size_t most)
 /* A threshold that at least `least` candidates reach, and no more than `most` but for ties. */
 static float search(const list *l, size_t least, size_t most, size_t *ties)
 {
-    return kh_narrow_search(l->t->kern, l->row + (l->from - l->scores->first), l->to - l->from,
-                            least, most, -INFINITY, ties);
+    kh_bound b = kh_narrow_search(l->t->kern, l->row + (l->from - l->scores->first),
+                                  l->to - l->from, least, most, -INFINITY);
+    *ties = b.ties;
+    return b.value;
 }
 
 /* ---- through the shadow */
@@ -155,7 +157,7 @@ static float certain(const list *l, size_t k)
     const kh_tile *t = l->t;
     const kh_screen *s = &l->scores->screen;
     float *lower = (float *)(void *)t->rows; /* [ld], not in use yet */
-    size_t E = (size_t)t->layer->E, ties;
+    size_t E = (size_t)t->layer->E;
     for (size_t i = 0; i < l->n; i++) {
         size_t at = t->keys.indices[i];
         lower[i] = t->keys.values[i];
@@ -164,7 +166,7 @@ static float certain(const list *l, size_t k)
         lower[i] = kh_screen_lower(lower[i], s->steps[2 * l->r + 1], errors[at % KH_PAGE]);
     }
     if (l->n <= k) return -INFINITY;
-    float least = kh_narrow_search(t->kern, lower, l->n, k, k, -INFINITY, &ties);
+    float least = kh_narrow_search(t->kern, lower, l->n, k, k, -INFINITY).value;
     return t->kern->count_at_least(lower, l->n, least) < k ? -INFINITY : least;
 }
 

@@ -25,6 +25,7 @@ typedef struct kh_keys {
     kh_range *ranges;  /* [R][2] RANGES: disjoint, ascending, inside what the row sees */
     float *values;     /* [R][ld] INDICES: scores q.k, neither scaled nor capped */
     uint32_t *indices; /* [R][ld] positions, ascending */
+    uint32_t *starts;  /* [R] where a row's list begins in its part of both */
     uint32_t *counts;  /* [R] */
     size_t ld;         /* 16 more than a row may ever hold */
 } kh_keys;

@@ -61,7 +61,7 @@ static void deliver_token(kh_attn_work *work, const kh_attn_task *task, list *me
     int ranges = task->setting->method->kind == KH_KEYS_RANGES;
     if (ranges) kh_scorer_ranges(&t);
     for (size_t r = 0; r < t.R; r++) {
-        list l = {t.keys.indices + r * t.keys.ld, t.keys.values + r * t.keys.ld, t.keys.counts[r]};
+        list l = {kh_tile_indices(&t, r), kh_tile_listed(&t, r), t.keys.counts[r]};
         if (ranges)
             list_ranges(&t, r, memory);
         else

@@ -38,6 +38,7 @@
 #include <string.h>
 
 enum {
+    GATHER_BYTES = 1 << 18, /* of values that are gathered from before the next are */
     FEW_ROWS = 6 /* up to here an f16 page is converted where it is used, not unpacked first */
 };
 
@@ -48,7 +49,8 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size
     at = kh_arena_place(&t->scores, base, at, KH_PAGE * row);
     at = kh_arena_place(&t->spare, base, at, KH_PAGE * row);
     at = kh_arena_place(&t->capped, base, at, KH_PAGE * row);
-    at = kh_arena_place(&t->panels, base, at, KH_PAGE * E * sizeof(float));
+    at = kh_arena_place(&t->panels, base, at, KH_BLOCK_PAGES * KH_PAGE * E * sizeof(float));
+    at = kh_arena_place(&t->block, base, at, KH_BLOCK_ROWS * KH_BLOCK_LD * sizeof(float));
     at = kh_arena_place(&t->values, base, at, KH_PAGE * E * sizeof(float));
     at = kh_arena_place(&t->out, base, at, E * row);
     at = kh_arena_place(&t->m, base, at, row);
@@ -61,12 +63,14 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size
     at = kh_arena_place(&t->alpha, base, at, row);
     at = kh_arena_place(&t->thresholds, base, at, row);
     at = kh_arena_place(&t->pinned, base, at, R * sizeof(uint32_t));
+    at = kh_arena_place(&t->gathered, base, at, R * sizeof(uint32_t));
     at = kh_arena_place(&t->mean, base, at, E * row);
     at = kh_arena_place(&t->rows, base, at, ld * sizeof(void *));
     at = kh_arena_place(&t->value_pages, base, at, (S / KH_PAGE + 1) * sizeof(char *));
     at = kh_arena_place(&t->keys.ranges, base, at, R * 2 * sizeof(kh_range));
     at = kh_arena_place(&t->keys.values, base, at, ld * row);
     at = kh_arena_place(&t->keys.indices, base, at, ld * R * sizeof(uint32_t));
+    at = kh_arena_place(&t->keys.starts, base, at, R * sizeof(uint32_t));
     at = kh_arena_place(&t->keys.counts, base, at, R * sizeof(uint32_t));
     t->keys.ld = ld;
     return at;
@@ -117,19 +121,19 @@ uint32_t kh_tile_recent(const kh_tile *t, size_t r)
     return v.end - v.begin > recent ? v.end - recent : v.begin;
 }
 
-static void add_bias(const kh_tile *t, float *scores, size_t first, size_t rows)
+static void add_bias(const kh_tile *t, float *scores, size_t lds, size_t first, size_t rows)
 {
     const kh_attn_bias *b = t->layer->bias;
     for (size_t i = 0, r = first; i < rows; i++, r++) {
         size_t head = (size_t)t->head + r % (size_t)t->heads;
         size_t at = t->page_first + b->origin - kh_tile_position(t, r);
         if (b->distances)
-            t->kern->add(scores + i * KH_PAGE, b->distances + head * b->span + at, t->page_keys);
-        if (b->keys) t->kern->add(scores + i * KH_PAGE, b->keys + t->page_first, t->page_keys);
+            t->kern->add(scores + i * lds, b->distances + head * b->span + at, t->page_keys);
+        if (b->keys) t->kern->add(scores + i * lds, b->keys + t->page_first, t->page_keys);
     }
 }
 
-size_t kh_tile_open_page(kh_tile *t, size_t p, size_t end)
+size_t kh_tile_open_page(kh_tile *t, size_t slot, size_t p, size_t end)
 {
     size_t E = (size_t)t->layer->E, n = end - p * KH_PAGE < KH_PAGE ? end - p * KH_PAGE : KH_PAGE;
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
@@ -138,27 +142,28 @@ size_t kh_tile_open_page(kh_tile *t, size_t p, size_t end)
     t->page_keys = n;
     t->page_half = type == KH_TYPE_F16 && t->R <= FEW_ROWS;
     if (type != KH_TYPE_F32 && !t->page_half) {
-        t->kern->kv_key_f32(t->panels, t->page, (int)type, E, n);
-        t->page = t->panels;
+        float *panels = t->panels + slot * KH_PAGE * E;
+        t->kern->kv_key_f32(panels, t->page, (int)type, E, n);
+        t->page = panels;
     }
     return n;
 }
 
-void kh_tile_score_rows(const kh_tile *t, float *scores, size_t first, size_t rows)
+void kh_tile_score_rows(const kh_tile *t, float *scores, size_t lds, size_t first, size_t rows)
 {
     size_t E = (size_t)t->layer->E, panels = (t->page_keys + KH_PANEL - 1) / KH_PANEL;
     const float *q = t->q + first * E;
     if (t->page_half)
-        t->kern->score_panel_f16(scores, KH_PAGE, q, E, rows, t->page, panels, E);
+        t->kern->score_panel_f16(scores, lds, q, E, rows, t->page, panels, E);
     else
-        t->kern->score_panel(scores, KH_PAGE, q, E, rows, t->page, panels, E);
-    if (t->layer->bias) add_bias(t, scores, first, rows);
+        t->kern->score_panel(scores, lds, q, E, rows, t->page, panels, E);
+    if (t->layer->bias) add_bias(t, scores, lds, first, rows);
 }
 
 size_t kh_tile_score(kh_tile *t, size_t p, size_t end)
 {
-    size_t n = kh_tile_open_page(t, p, end);
-    kh_tile_score_rows(t, t->scores, 0, t->R);
+    size_t n = kh_tile_open_page(t, 0, p, end);
+    kh_tile_score_rows(t, t->scores, KH_PAGE, 0, t->R);
     return n;
 }
 
@@ -183,25 +188,25 @@ void kh_tile_start_all(const kh_tile *t)
     memset(t->tail_sums, 0, t->R * KH_PANEL * sizeof *t->tail_sums);
 }
 
-static void add_mass(const kh_tile *t, const float *scores, kh_range page, size_t first,
+static void add_mass(const kh_tile *t, const float *scores, size_t lds, kh_range page, size_t first,
                      size_t rows, float scale)
 {
-    float alpha;
-    memcpy(t->spare, scores, rows * KH_PAGE * sizeof *scores);
+    float alpha, *copy = t->spare;
     for (size_t i = 0, r = first; i < rows; i++, r++) {
         kh_range in = both(page, kh_tile_seen(t, r));
+        memcpy(copy, scores + i * lds, KH_PAGE * sizeof *scores);
         if (in.begin < in.end)
-            t->kern->softmax_rows(t->spare + i * KH_PAGE + (in.begin - page.begin), KH_PAGE,
-                                  t->m_all + r, t->u_all + r, &alpha, 1, in.end - in.begin, scale);
+            t->kern->softmax_rows(copy + (in.begin - page.begin), KH_PAGE, t->m_all + r,
+                                  t->u_all + r, &alpha, 1, in.end - in.begin, scale);
     }
 }
 
-static void add_tail(const kh_tile *t, const float *scores, kh_range page, size_t first,
+static void add_tail(const kh_tile *t, const float *scores, size_t lds, kh_range page, size_t first,
                      size_t rows, float scale)
 {
     kh_range early = kh_tile_seen(t, first), late = kh_tile_seen(t, first + rows - 1);
     if (late.begin <= page.begin && early.end >= page.end) {
-        t->kern->tail_rows(t->tail_sums + first * KH_PANEL, t->tail_shifts + first, scores, KH_PAGE,
+        t->kern->tail_rows(t->tail_sums + first * KH_PANEL, t->tail_shifts + first, scores, lds,
                            rows, page.end - page.begin, scale);
         return;
     }
@@ -209,23 +214,25 @@ static void add_tail(const kh_tile *t, const float *scores, kh_range page, size_
         kh_range in = both(page, kh_tile_seen(t, r));
         if (in.begin < in.end)
             t->kern->tail_rows(t->tail_sums + r * KH_PANEL, t->tail_shifts + r,
-                               scores + i * KH_PAGE + (in.begin - page.begin), KH_PAGE, 1,
+                               scores + i * lds + (in.begin - page.begin), lds, 1,
                                in.end - in.begin, scale);
     }
 }
 
-void kh_tile_add_all(const kh_tile *t, const float *scores, size_t p, size_t first, size_t rows)
+void kh_tile_add_all(const kh_tile *t, const float *scores, size_t lds, size_t first, size_t rows)
 {
-    kh_range page = {(uint32_t)(p * KH_PAGE), (uint32_t)(p * KH_PAGE + t->page_keys)};
+    kh_range page = {(uint32_t)t->page_first, (uint32_t)(t->page_first + t->page_keys)};
     float scale = t->layer->scale;
     if (!t->want_all && !t->setting->tail_mean) return;
     if (t->layer->softcap != 0) {
-        memcpy(t->capped, scores, rows * KH_PAGE * sizeof *scores);
+        for (size_t i = 0; i < rows; i++)
+            memcpy(t->capped + i * KH_PAGE, scores + i * lds, t->page_keys * sizeof *scores);
         scale = cap_scores(t, t->capped, rows, t->page_keys);
         scores = t->capped;
+        lds = KH_PAGE;
     }
-    if (t->want_all) add_mass(t, scores, page, first, rows, scale);
-    if (t->setting->tail_mean) add_tail(t, scores, page, first, rows, scale);
+    if (t->want_all) add_mass(t, scores, lds, page, first, rows, scale);
+    if (t->setting->tail_mean) add_tail(t, scores, lds, page, first, rows, scale);
 }
 
 /* What row r does not keep of a page gets a score that has no weight. */
@@ -305,10 +312,10 @@ static void drop_rows(const kh_tile *t, size_t p, size_t first, size_t rows, siz
 static void do_page(kh_tile *t, kh_range page, cover c)
 {
     size_t p = page.begin / KH_PAGE, first = c.first, rows = c.end - c.first;
-    size_t n = kh_tile_open_page(t, p, page.end);
+    size_t n = kh_tile_open_page(t, 0, p, page.end);
     float *s = t->scores + first * KH_PAGE;
-    kh_tile_score_rows(t, s, first, rows);
-    kh_tile_add_all(t, s, p, first, rows);
+    kh_tile_score_rows(t, s, KH_PAGE, first, rows);
+    kh_tile_add_all(t, s, KH_PAGE, first, rows);
     float scale = cap_scores(t, s, rows, n);
     for (size_t r = first; r < c.end; r++)
         if (r < c.whole || r >= c.whole_end) hide(t, r, page);
@@ -381,35 +388,71 @@ static float tail_beside(const kh_tile *t, size_t r, const float *scores, size_t
 
 size_t kh_scorer_weights(kh_tile *t, size_t r, float *values, uint32_t *indices, size_t n)
 {
-    t->kern->scale(values, t->layer->scale, n);
-    if (t->layer->softcap != 0) t->kern->softcap(values, t->layer->softcap, n);
-    t->m[r] = t->kern->row_max(values, n);
+    float scale = t->layer->scale;
+    int plain = t->layer->softcap == 0 && !(t->setting->min_p > 0) && !t->setting->tail_mean;
+    if (!plain) {
+        t->kern->scale(values, scale, n);
+        if (t->layer->softcap != 0) t->kern->softcap(values, t->layer->softcap, n);
+        scale = 1.0f;
+    }
+    t->m[r] = t->kern->row_max(values, n) * scale;
     t->u[r] = t->dropped[r] = 0;
     if (n == 0) return 0;
     if (t->setting->min_p > 0) n = drop_small(t, r, values, indices, n, t->m[r]);
     float tail = t->setting->tail_mean ? tail_beside(t, r, values, n) : 0;
-    t->u[r] = t->kern->exp_sum(values, values, n, 1.0f, t->m[r]);
+    t->u[r] = t->kern->exp_sum(values, values, n, scale, t->m[r]);
     float share = 1.0f / (t->u[r] + tail);
     t->dropped[r] = tail * share;
     t->kern->scale(values, share, n);
     return n;
 }
 
-void kh_scorer_gather(kh_tile *t, size_t r, const float *weights, const uint32_t *indices, size_t n,
-                      float *z)
+/* out [E] += the weighted sum of the listed value rows below `end`; returns how many those are. */
+static size_t gather(const kh_tile *t, float *out, const float *weights, const uint32_t *indices,
+                     size_t n, uint32_t end)
 {
-    const kh_kv_shape *shape = kh_kv_shape_of(t->kv);
-    size_t E = (size_t)t->layer->E, bytes = kh_type_row_bytes(shape->v_type, E);
-    for (size_t i = 0; i < n; i++)
-        t->rows[i] = t->value_pages[indices[i] / KH_PAGE] + indices[i] % KH_PAGE * bytes;
-    switch (shape->v_type) {
-    case KH_TYPE_F32: t->kern->gather_f32(z, weights, t->rows, n, E); break;
-    case KH_TYPE_F16: t->kern->gather_f16(z, weights, t->rows, n, E); break;
-    default: t->kern->gather_q8_0(z, weights, t->rows, n, E); break;
+    size_t E = (size_t)t->layer->E;
+    const char *const *pages = t->value_pages;
+    switch (kh_kv_shape_of(t->kv)->v_type) {
+    case KH_TYPE_F32: return t->kern->gather_listed_f32(out, weights, indices, n, end, pages, E);
+    case KH_TYPE_F16: return t->kern->gather_listed_f16(out, weights, indices, n, end, pages, E);
+    default: return t->kern->gather_listed_q8_0(out, weights, indices, n, end, pages, E);
     }
+}
+
+static void add_dropped(const kh_tile *t, size_t r, size_t n, float *z)
+{
+    size_t E = (size_t)t->layer->E;
     if (!t->setting->tail_mean || n == 0) return;
     const float *mean = t->mean + r / (size_t)t->heads * E;
     for (size_t e = 0; e < E; e++) z[e] += t->dropped[r] * mean[e];
+}
+
+void kh_scorer_gather(kh_tile *t, size_t r, const float *weights, const uint32_t *indices, size_t n,
+                      float *z)
+{
+    memset(z, 0, (size_t)t->layer->E * sizeof *z);
+    gather(t, z, weights, indices, n, UINT32_MAX);
+    add_dropped(t, r, n, z);
+}
+
+/* Value rows are read from the second-level cache by all rows of the tile before the next of them are
+ * looked at: from the third level each of a row's reads waits. */
+void kh_scorer_gather_all(kh_tile *t)
+{
+    size_t E = (size_t)t->layer->E;
+    size_t bytes = KH_PAGE * kh_type_row_bytes(kh_kv_shape_of(t->kv)->v_type, E);
+    size_t step = GATHER_BYTES / bytes > 0 ? GATHER_BYTES / bytes : 1;
+    memset(t->out, 0, t->R * E * sizeof *t->out);
+    memset(t->gathered, 0, t->R * sizeof *t->gathered);
+    for (size_t page = 0; page < t->pages; page += step)
+        for (size_t r = 0; r < t->R; r++) {
+            size_t from = t->gathered[r], n = t->keys.counts[r] - from;
+            t->gathered[r] += (uint32_t)gather(t, t->out + r * E, kh_tile_listed(t, r) + from,
+                                               kh_tile_indices(t, r) + from, n,
+                                               (uint32_t)((page + step) * KH_PAGE));
+        }
+    for (size_t r = 0; r < t->R; r++) add_dropped(t, r, t->keys.counts[r], t->out + r * E);
 }
 
 float kh_tile_kept_mass(const kh_tile *t, size_t r)

@@ -7,10 +7,14 @@
 
 #include "attn/dropout.h"
 #include "attn/method.h"
+#include "kern/attn_kern.h"
 
 enum {
     KH_TILE_ROWS =
         96, /* at most: scores of a page take 24 KiB; 48 rows unpack every page twice as often */
+    KH_BLOCK_PAGES = 16, /* whose scores a method may keep whole, KH_BLOCK_ROWS rows at a time */
+    KH_BLOCK_ROWS = 12,
+    KH_BLOCK_LD = KH_BLOCK_PAGES * KH_PAGE + 16, /* not a power of two: rows share no cache set */
     KH_CHUNK = 1024,    /* keys that one work item sees where there are few query rows */
     KH_CHUNK_TOKENS = 4 /* what "few" is */
 };
@@ -33,7 +37,8 @@ typedef struct kh_tile {
     float *q;                 /* [R][E] */
     float *scores;            /* [R][64] */
     float *spare, *capped;    /* [R][64] */
-    float *panels;            /* [4][E][16] */
+    float *panels;            /* [KH_BLOCK_PAGES][4][E][16] */
+    float *block;             /* [KH_BLOCK_ROWS][KH_BLOCK_LD] scores */
     const void *page;         /* the open page: f32 panels, or f16 ones */
     size_t page_first;        /* its first position */
     size_t page_keys;         /* of its keys in use */
@@ -47,6 +52,7 @@ typedef struct kh_tile {
     float *dropped;       /* [R] the share of it that the row's kept keys do not have */
     float *alpha, *thresholds; /* [R] */
     uint32_t *pinned;          /* [R] recent keys at the end of a row's list */
+    uint32_t *gathered;        /* [R] how many of a row's listed keys */
     const void **rows;         /* [ld] value rows of one query row */
     const char **value_pages;  /* [pages] filled by kh_tile_load where values are gathered */
     size_t pages;              /* that the tile's rows see, from the first of the sequence */
@@ -71,16 +77,28 @@ static inline size_t kh_tile_position(const kh_tile *tile, size_t r)
     return tile->position + r / (size_t)tile->heads;
 }
 
-/* Readies page p for scoring: its first n keys, those below `end`; returns n. */
-size_t kh_tile_open_page(kh_tile *tile, size_t p, size_t end);
-/* scores[i][0..n) = q.k of the open page, for rows [first, first + rows) of the tile. */
-void kh_tile_score_rows(const kh_tile *tile, float *scores, size_t first, size_t rows);
+/* Row r's list: scores, later weights, and positions. */
+static inline float *kh_tile_listed(const kh_tile *tile, size_t r)
+{
+    return tile->keys.values + r * tile->keys.ld + tile->keys.starts[r];
+}
+static inline uint32_t *kh_tile_indices(const kh_tile *tile, size_t r)
+{
+    return tile->keys.indices + r * tile->keys.ld + tile->keys.starts[r];
+}
+
+/* Readies page p for scoring: its first n keys, those below `end`; returns n. `slot`: which of the
+ * tile's unpacked pages it may take the place of. */
+size_t kh_tile_open_page(kh_tile *tile, size_t slot, size_t p, size_t end);
+/* scores[i * lds + 0 .. n) = q.k of the open page, for rows [first, first + rows) of the tile. */
+void kh_tile_score_rows(const kh_tile *tile, float *scores, size_t lds, size_t first, size_t rows);
 /* Both, for all rows, into the tile's scores. */
 size_t kh_tile_score(kh_tile *tile, size_t p, size_t end);
-/* Starts m_all, u_all and the tail's sums; adds the scores of page p for rows [first, first + rows),
- * as kh_tile_score_rows left them, to those that are wanted. */
+/* Starts m_all, u_all and the tail's sums; adds the scores of the open page for rows [first, first +
+ * rows), as kh_tile_score_rows left them, to those that are wanted. */
 void kh_tile_start_all(const kh_tile *tile);
-void kh_tile_add_all(const kh_tile *tile, const float *scores, size_t p, size_t first, size_t rows);
+void kh_tile_add_all(const kh_tile *tile, const float *scores, size_t lds, size_t first,
+                     size_t rows);
 /* The sum of a row's lanes, in a fixed order. */
 float kh_tile_tail(const kh_tile *tile, size_t r);
 
@@ -92,6 +110,8 @@ size_t kh_scorer_weights(kh_tile *tile, size_t r, float *values, uint32_t *indic
 /* z [E] = weighted sum of the value rows, plus the dropped mass times the mean with tail=mean. */
 void kh_scorer_gather(kh_tile *tile, size_t r, const float *weights, const uint32_t *indices,
                       size_t n, float *z);
+/* The same for every row of the tile, from the weights in its lists to its `out`. */
+void kh_scorer_gather_all(kh_tile *tile);
 /* mean [tokens][E] of the visible values, where the setting wants it. */
 void kh_tile_means(kh_tile *tile);
 

@@ -60,12 +60,12 @@ static float guess(const kh_kern *kern, const float *scores, size_t n, size_t k)
                   : n / 16 > SAMPLE_MOST ? SAMPLE_MOST
                                          : n / 16 / GROUP * GROUP;
     if (n < 4 * size || k > n / 4) return -INFINITY;
-    size_t groups = size / GROUP, ties;
+    size_t groups = size / GROUP;
     for (size_t i = 0; i < groups; i++)
         memcpy(sample + i * GROUP, scores + i * (n - GROUP) / (groups - 1), sizeof(float[GROUP]));
     float expected = (float)k * (float)size / (float)n;
     size_t rank = (size_t)(expected + 3 * sqrtf(expected)) + 1;
-    float t = kh_narrow_search(kern, sample, size, rank, rank + rank / 8, -INFINITY, &ties);
+    float t = kh_narrow_search(kern, sample, size, rank, rank + rank / 8, -INFINITY).value;
     return t > -INFINITY ? nextafterf(t, -INFINITY) : t;
 }
 

@@ -49,8 +49,10 @@ typedef struct space {
     uint32_t indices[QUERIES * (SCORES + 16)], counts[QUERIES];
     float thresholds[QUERIES];
     const void *rows[GATHER];
+    const char *pages[GATHER];
     uint32_t listed[8 * QUERIES], begin[QUERIES + 1]; /* of `page`'s rows */
     volatile float sink;
+    size_t ties;
 } space;
 
 /* The next `bytes` of the stream. */
@@ -65,6 +67,15 @@ static char *next(space *p, size_t bytes)
 static void spread_rows(space *p, size_t bytes)
 {
     for (size_t i = 0; i < GATHER; i++) p->rows[i] = next(p, 17 * bytes);
+}
+
+/* The first row of as many pages. */
+static void spread_pages(space *p, size_t bytes)
+{
+    for (size_t i = 0; i < GATHER; i++) {
+        p->pages[i] = next(p, 17 * bytes);
+        p->indices[i] = (uint32_t)(i * KH_PAGE);
+    }
 }
 
 /* BENCH(name, bytes, operations, call): `k` is the table, `p` the space. */
@@ -174,11 +185,14 @@ BENCH(filter_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts
 BENCH(filter_back_rows, QUERIES *SCORES * 4, 0, memset(p->counts, 0, sizeof p->counts);
       k->filter_back_rows(p->values + SCORES + 16, p->indices + SCORES + 16, SCORES + 16, p->counts,
                           p->scores, SCORES, p->thresholds, QUERIES, SCORES, 0, SCORES))
+BENCH(list_row, SCORES * 4, 0,
+      k->list_row(p->values, p->indices, p->scores, SCORES, p->thresholds[0], 0))
 BENCH(count_at_least, SCORES * 4, 0, p->sink = (float)k->count_at_least(p->scores, SCORES, 0.5f))
+BENCH(nth_between, 160 * 4, 0, p->sink = k->nth_between(p->scores, 160, 0.5f, 0.55f, 1, &p->ties))
 BENCH(keep_best, SCORES * 8, 0, memcpy(p->values, p->scores, SCORES * 4);
       p->sink = (float)k->keep_best(p->values, p->indices, SCORES, 0.5f, 1))
 BENCH(row_max, SCORES * 4, 0, p->sink = k->row_max(p->scores, SCORES))
-BENCH(row_min, SCORES * 4, 0, p->sink = k->row_min(p->scores, SCORES))
+BENCH(row_moments, SCORES * 4, 0, k->row_moments(p->m, p->scores, SCORES))
 BENCH(exp_sum, SCORES * 8, 0, p->sink = k->exp_sum(p->y, p->scores, SCORES, 1.0f, 1.0f))
 BENCH(tail_rows, QUERIES *KEYS * 4, 0, k->tail_rows(p->z, p->m, p->x, KEYS, QUERIES, KEYS, 0.1f))
 BENCH(softmax_rows, QUERIES *KEYS * 8, 0, memcpy(p->y, p->x, QUERIES *KEYS * 4);
@@ -190,10 +204,12 @@ BENCH(mix_rows_f16, KEYS *E * 2, 2.0 * QUERIES * KEYS * E,
                       (const uint16_t *)(void *)next(p, KEYS *E * 2), KEYS, E))
 BENCH(gather_f32, GATHER *E * 4, 2.0 * GATHER * E, spread_rows(p, E * 4);
       k->gather_f32(p->y, p->x, p->rows, GATHER, E))
-BENCH(gather_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_rows(p, E * 2);
-      k->gather_f16(p->y, p->x, p->rows, GATHER, E))
-BENCH(gather_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_rows(p, E / 32 * 34);
-      k->gather_q8_0(p->y, p->x, p->rows, GATHER, E))
+BENCH(gather_listed_f32, GATHER *E * 4, 2.0 * GATHER * E, spread_pages(p, E * 4);
+      k->gather_listed_f32(p->y, p->x, p->indices, GATHER, UINT32_MAX, p->pages, E))
+BENCH(gather_listed_f16, GATHER *E * 2, 2.0 * GATHER * E, spread_pages(p, E * 2);
+      k->gather_listed_f16(p->y, p->x, p->indices, GATHER, UINT32_MAX, p->pages, E))
+BENCH(gather_listed_q8_0, GATHER *E / 32 * 34, 2.0 * GATHER * E, spread_pages(p, E / 32 * 34);
+      k->gather_listed_q8_0(p->y, p->x, p->indices, GATHER, UINT32_MAX, p->pages, E))
 
 /* ---- the shadow of keys */
 BENCH(shadow_pack, KEYS *E * 5, 0, memcpy(p->y, p->page, KEYS *E * 4);

@@ -27,14 +27,30 @@ static inline size_t compress_half(float *values, uint32_t *indices, __m256 x, _
     return (size_t)__builtin_popcount(bits);
 }
 
-static inline size_t compress(float *values, uint32_t *indices, v16 x, uint32_t first,
-                              uint32_t bits)
+static inline size_t compress(float *values, uint32_t *indices, v16 x, v16 index, uint32_t bits)
 {
-    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    __m256i index = _mm256_add_epi32(lane, _mm256_set1_epi32((int)first));
-    size_t n = compress_half(values, indices, x.a, index, bits & 0xff);
-    index = _mm256_add_epi32(index, _mm256_set1_epi32(8));
-    return n + compress_half(values + n, indices + n, x.b, index, bits >> 8);
+    size_t n = compress_half(values, indices, x.a, _mm256_castps_si256(index.a), bits & 0xff);
+    return n + compress_half(values + n, indices + n, x.b, _mm256_castps_si256(index.b), bits >> 8);
+}
+
+/* The same just before two places, and nothing but the kept lanes is written. */
+static inline size_t compress_half_before(float *values, uint32_t *indices, __m256 x, __m256i index,
+                                          uint32_t bits)
+{
+    size_t n = (size_t)__builtin_popcount(bits);
+    __m256i lanes = kept_lanes(bits), head = v16_head(n, 0);
+    _mm256_maskstore_ps(values - n, head, _mm256_permutevar8x32_ps(x, lanes));
+    _mm256_maskstore_epi32((int *)(void *)(indices - n), head,
+                           _mm256_permutevar8x32_epi32(index, lanes));
+    return n;
+}
+
+static inline size_t compress_before(float *values, uint32_t *indices, v16 x, v16 index,
+                                     uint32_t bits)
+{
+    __m256i a = _mm256_castps_si256(index.a), b = _mm256_castps_si256(index.b);
+    size_t n = compress_half_before(values, indices, x.b, b, bits >> 8);
+    return n + compress_half_before(values - n, indices - n, x.a, a, bits & 0xff);
 }
 
 static inline size_t compact(float *values, uint32_t *indices, v16 x, const uint32_t *from,

@@ -13,14 +13,24 @@
 
 enum { TILE_ROWS = 6, TILE_COLS = 4 };
 
-static inline size_t compress(float *values, uint32_t *indices, v16 x, uint32_t first,
-                              uint32_t bits)
+static inline size_t compress(float *values, uint32_t *indices, v16 x, v16 index, uint32_t bits)
 {
-    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32((int)first));
+    __m512i i = _mm512_castps_si512(index);
     _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)bits, x));
-    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32((__mmask16)bits, index));
+    _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32((__mmask16)bits, i));
     return (size_t)__builtin_popcount(bits);
+}
+
+/* The same just before two places, and nothing but the kept lanes is written. */
+static inline size_t compress_before(float *values, uint32_t *indices, v16 x, v16 index,
+                                     uint32_t bits)
+{
+    __m512i i = _mm512_castps_si512(index);
+    size_t n = (size_t)__builtin_popcount(bits);
+    __mmask16 head = v16_head(n);
+    _mm512_mask_storeu_ps(values - n, head, _mm512_maskz_compress_ps((__mmask16)bits, x));
+    _mm512_mask_storeu_epi32(indices - n, head, _mm512_maskz_compress_epi32((__mmask16)bits, i));
+    return n;
 }
 
 static inline size_t compact(float *values, uint32_t *indices, v16 x, const uint32_t *from,

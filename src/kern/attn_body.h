@@ -242,7 +242,8 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
             if (!v16_bits_gt(top, threshold)) continue;
             for (size_t c = 0; c < 4; c++) {
                 v16 x = v16_load(s + i + 16 * c);
-                at += compress(values + at, indices + at, x, first_index + (uint32_t)(i + 16 * c),
+                at += compress(values + at, indices + at, x,
+                               v16_index(first_index + (uint32_t)(i + 16 * c)),
                                v16_bits_gt(x, threshold));
             }
         }
@@ -250,102 +251,103 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
             size_t lanes = n - i < 16 ? n - i : 16;
             v16 x = v16_load_n(s + i, lanes);
             uint32_t bits = v16_bits_gt(x, threshold) & ((1u << lanes) - 1);
-            at += compress(values + at, indices + at, x, first_index + (uint32_t)i, bits);
+            at += compress(values + at, indices + at, x, v16_index(first_index + (uint32_t)i),
+                           bits);
         }
         counts[r] = (uint32_t)(at - r * ldc);
     }
 }
 
 /* Where few scores pass, one branch for 64 of them; where most groups of 64 have some, none at all: a
- * compress that keeps nothing costs less than a branch that cannot be foreseen. */
+ * compress that keeps nothing costs less than a branch that cannot be foreseen. Returns how many passed,
+ * which now lie just before `values` and `indices`. */
 INLINE size_t filter_page(float *values, uint32_t *indices, const float *s, v16 threshold,
-                          uint32_t first, int rare)
+                          const v16 *index /* [4] */, int rare)
 {
-    size_t at = 0;
+    size_t n = 0;
     if (rare) {
         v16 top = v16_set1(-INFINITY); /* NaN gives way to it, operand by operand */
         for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + 16 * c), top);
         if (!v16_bits_ge(top, threshold)) return 0;
     }
-    for (size_t c = 0; c < 4; c++) {
+    for (size_t c = 4; c-- > 0;) {
         v16 x = v16_load(s + 16 * c);
-        at += compress(values + at, indices + at, x, first + (uint32_t)(16 * c),
-                       v16_bits_ge(x, threshold));
+        n += compress_before(values - n, indices - n, x, index[c], v16_bits_ge(x, threshold));
     }
-    return at;
-}
-
-/* What passes is packed upwards beside the lists and copied from its end: full stores everywhere, which
- * reach at most fifteen entries below the new first one. Copied for six rows at a time, because what was
- * just stored cannot be loaded at other bounds without waiting (40 % of the filter's time). */
-typedef struct packed {
-    float values[16 + KH_PAGE + 16];
-    uint32_t indices[16 + KH_PAGE + 16];
-    size_t kept;
-} packed;
-
-INLINE void prepend(float *values, uint32_t *indices, uint32_t *count, const packed *p)
-{
-    float *v = values - *count;
-    uint32_t *at = indices - *count;
-    for (size_t c = 0; c < p->kept; c += 16) {
-        v16_store(v - c - 16, v16_load(p->values + p->kept - c));
-        memcpy(at - c - 16, p->indices + p->kept - c, 16 * sizeof *at);
-    }
-    *count += (uint32_t)p->kept;
+    return n;
 }
 
 /* The last keys of a row, less than a page. */
-INLINE void filter_rest(packed *p, const float *s, size_t n, v16 threshold, uint32_t first)
+INLINE size_t filter_rest(float *values, uint32_t *indices, const float *s, size_t n, v16 threshold,
+                          uint32_t first)
 {
-    p->kept = 0;
-    for (size_t i = 0; i < n; i += 16) {
-        size_t lanes = n - i < 16 ? n - i : 16;
-        v16 x = v16_load_n(s + i, lanes);
+    size_t kept = 0;
+    for (size_t end = n; end > 0;) {
+        size_t lanes = end % 16 ? end % 16 : 16;
+        end -= lanes;
+        v16 x = v16_load_n(s + end, lanes);
         uint32_t bits = v16_bits_ge(x, threshold) & ((1u << lanes) - 1);
-        p->kept += compress(p->values + 16 + p->kept, p->indices + 16 + p->kept, x,
-                            first + (uint32_t)i, bits);
+        kept += compress_before(values - kept, indices - kept, x, v16_index(first + (uint32_t)end),
+                                bits);
     }
+    return kept;
 }
 
 void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t *counts,
                                const float *scores, size_t lds, const float *thresholds, size_t R,
                                size_t n, uint32_t first_index, size_t seen)
 {
-    enum { ROWS = 6 };
-    packed p[ROWS];
     size_t whole = n / KH_PAGE * KH_PAGE;
-    for (size_t r = 0; n > whole && r < R; r++) {
-        filter_rest(p, scores + r * lds + whole, n - whole, v16_set1(thresholds[r]),
-                    first_index + (uint32_t)whole);
-        prepend(values + r * ldc, indices + r * ldc, counts + r, p);
+    for (size_t r = 0; whole < n && r < R; r++) {
+        size_t end = r * ldc - counts[r];
+        counts[r] += (uint32_t)filter_rest(values + end, indices + end, scores + r * lds + whole,
+                                           n - whole, v16_set1(thresholds[r]),
+                                           first_index + (uint32_t)whole);
     }
-    for (size_t i = whole; i > 0; i -= KH_PAGE)
-        for (size_t row = 0, rows; row < R; row += rows) {
-            rows = R - row < ROWS ? R - row : ROWS;
-            for (size_t r = row; r < row + rows; r++)
-                p[r - row].kept = filter_page(
-                    p[r - row].values + 16, p[r - row].indices + 16, scores + r * lds + i - KH_PAGE,
-                    v16_set1(thresholds[r]), first_index + (uint32_t)(i - KH_PAGE),
-                    (uint64_t)counts[r] * RARE < seen);
-            for (size_t r = row; r < row + rows; r++)
-                prepend(values + r * ldc, indices + r * ldc, counts + r, p + r - row);
+    for (size_t i = whole; i > 0; i -= KH_PAGE) {
+        v16 index[4];
+        for (size_t c = 0; c < 4; c++)
+            index[c] = v16_index(first_index + (uint32_t)(i - KH_PAGE + 16 * c));
+        for (size_t r = 0; r < R; r++) {
+            size_t end = r * ldc - counts[r];
+            counts[r] += (uint32_t)filter_page(
+                values + end, indices + end, scores + r * lds + i - KH_PAGE,
+                v16_set1(thresholds[r]), index, (uint64_t)counts[r] * RARE < seen);
         }
+    }
 }
 
+void KH_NAME(list_row)(float *values, uint32_t *indices, const float *scores, size_t n,
+                       float threshold, uint32_t first_index)
+{
+    v16 t = v16_set1(threshold), index = v16_index(first_index);
+    size_t at = 0, i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 x = v16_load(scores + i);
+        at += compress(values + at, indices + at, x, index, v16_bits_ge(x, t));
+        index = v16_index_add(index, 16);
+    }
+    if (i < n) {
+        v16 x = v16_load_n(scores + i, n - i);
+        uint32_t bits = v16_bits_ge(x, t) & ((1u << (n - i)) - 1);
+        compress(values + at, indices + at, x, index, bits);
+    }
+}
+
+/* Lane sums instead of a mask's population: no transfer to the scalar registers until the end. */
 size_t KH_NAME(count_at_least)(const float *values, size_t n, float threshold)
 {
-    v16 t = v16_set1(threshold);
-    size_t count = 0, i = 0;
-    for (; i + 64 <= n; i += 64) {
-        uint64_t bits = 0;
+    v16 t = v16_set1(threshold), tally[4];
+    size_t i = 0;
+    for (size_t c = 0; c < 4; c++) tally[c] = v16_zero();
+    for (; i + 64 <= n; i += 64)
         for (size_t c = 0; c < 4; c++)
-            bits |= (uint64_t)v16_bits_ge(v16_load(values + i + 16 * c), t) << 16 * c;
-        count += (size_t)__builtin_popcountll(bits);
-    }
-    for (; i < n; i += 16) {
-        size_t lanes = n - i < 16 ? n - i : 16;
-        uint32_t bits = v16_bits_ge(v16_load_n(values + i, lanes), t) & ((1u << lanes) - 1);
+            tally[c] = v16_tally_ge(tally[c], v16_load(values + i + 16 * c), t);
+    for (; i + 16 <= n; i += 16) tally[0] = v16_tally_ge(tally[0], v16_load(values + i), t);
+    tally[0] = v16_tally_add(v16_tally_add(tally[0], tally[1]), v16_tally_add(tally[2], tally[3]));
+    size_t count = v16_tally_sum(tally[0]);
+    if (i < n) {
+        uint32_t bits = v16_bits_ge(v16_load_n(values + i, n - i), t) & ((1u << (n - i)) - 1);
         count += (size_t)__builtin_popcount(bits);
     }
     return count;
@@ -420,16 +422,6 @@ INLINE v16 largest_lanes(const float *x, size_t *i, size_t n)
     return v16_max(v16_max(best[0], best[1]), v16_max(best[2], best[3]));
 }
 
-INLINE v16 least_lanes(const float *x, size_t *i, size_t n)
-{
-    v16 best[4];
-    for (size_t c = 0; c < 4; c++) best[c] = v16_set1(INFINITY);
-    for (; *i + 64 <= n; *i += 64)
-        for (size_t c = 0; c < 4; c++) best[c] = v16_min(v16_load(x + *i + 16 * c), best[c]);
-    for (; *i + 16 <= n; *i += 16) best[0] = v16_min(v16_load(x + *i), best[0]);
-    return v16_min(v16_min(best[0], best[1]), v16_min(best[2], best[3]));
-}
-
 float KH_NAME(row_max)(const float *x, size_t n)
 {
     size_t i = 0;
@@ -438,12 +430,70 @@ float KH_NAME(row_max)(const float *x, size_t n)
     return top;
 }
 
-float KH_NAME(row_min)(const float *x, size_t n)
+typedef struct moments {
+    v16 low[4], high[4], sum[4], squares[4];
+} moments;
+
+INLINE void add_moments(moments *m, const float *x, const float *bounds)
 {
+    for (size_t c = 0; c < 4; c++) {
+        v16 y = v16_load(x + 16 * c), z = v16_load(bounds + 16 * c);
+        m->low[c] = v16_min(z, m->low[c]);
+        m->high[c] = v16_max(z, m->high[c]);
+        m->sum[c] = v16_add(m->sum[c], y);
+        m->squares[c] = v16_fma(y, y, m->squares[c]);
+    }
+}
+
+void KH_NAME(row_moments)(float *out, const float *x, size_t n)
+{
+    moments m;
     size_t i = 0;
-    float low = -v16_largest(v16_neg(least_lanes(x, &i, n)));
-    for (; i < n; i++) low = x[i] < low ? x[i] : low;
-    return low;
+    for (size_t c = 0; c < 4; c++) {
+        m.low[c] = v16_set1(INFINITY);
+        m.high[c] = v16_set1(-INFINITY);
+        m.sum[c] = m.squares[c] = v16_zero();
+    }
+    for (; i + 64 <= n; i += 64) add_moments(&m, x + i, x + i);
+    if (i < n) { /* zeros change no sum, a repeated value no bound */
+        float padded[64] = {0}, repeated[64];
+        memcpy(padded, x + i, (n - i) * sizeof *x);
+        for (size_t j = 0; j < 64; j++) repeated[j] = x[i + (j < n - i ? j : 0)];
+        add_moments(&m, padded, repeated);
+    }
+    v16 least = v16_min(v16_min(m.low[0], m.low[1]), v16_min(m.low[2], m.low[3]));
+    out[0] = -v16_largest(v16_neg(least));
+    out[1] = v16_largest(v16_max(v16_max(m.high[0], m.high[1]), v16_max(m.high[2], m.high[3])));
+    out[2] = v16_sum(v16_add(v16_add(m.sum[0], m.sum[1]), v16_add(m.sum[2], m.sum[3])));
+    out[3] =
+        v16_sum(v16_add(v16_add(m.squares[0], m.squares[1]), v16_add(m.squares[2], m.squares[3])));
+}
+
+/* The few are compared each with all: of sixteen lanes, how many values are not larger. */
+float KH_NAME(nth_between)(const float *values, size_t n, float low, float high, size_t nth,
+                           size_t *ties)
+{
+    float x[48] = {0};
+    uint32_t unused[48];
+    v16 from = v16_set1(low), to = v16_set1(high), one = v16_set1(1.0f), rank = v16_zero();
+    size_t m = 0;
+    for (size_t i = 0; i < n && m <= 16; i += 16) {
+        size_t lanes = n - i < 16 ? n - i : 16;
+        v16 v = v16_load_n(values + i, lanes);
+        uint32_t bits = v16_bits_ge(v, from) & ~v16_bits_ge(v, to) & ((1u << lanes) - 1);
+        m += compress(x + m, unused, v, v, bits);
+    }
+    if (m > 16) m = 16;
+    v16 all = v16_load_n(x, m);
+    for (size_t j = 0; j < m; j++)
+        rank = v16_add(rank, v16_where_less(all, v16_set1(x[j]), v16_zero(), one));
+    rank = v16_where_less(v16_set1((float)m - (float)nth), rank, all, v16_set1(INFINITY));
+    float best = -v16_largest(v16_neg(rank));
+    uint32_t inside = (1u << m) - 1;
+    size_t above = (size_t)__builtin_popcount(v16_bits_gt(all, v16_set1(best)) & inside);
+    size_t least = (size_t)__builtin_popcount(v16_bits_ge(all, v16_set1(best)) & inside);
+    *ties = least > nth ? nth - above : SIZE_MAX;
+    return best;
 }
 
 /* ---- softmax */
@@ -598,94 +648,112 @@ void KH_NAME(tail_rows)(float *sums, float *shifts, const float *scores, size_t 
 
 /* ---- values of the kept keys */
 
-enum { AHEAD = 8 }; /* rows that are asked for in advance */
-
-INLINE void prefetch(const void *begin, const void *end)
+INLINE v16 value_of(const char *row, size_t e, int type)
 {
-    for (const char *p = begin; p < (const char *)end; p += 64) _mm_prefetch(p, _MM_HINT_T0);
+    if (type == KH_TYPE_F32) return v16_load((const float *)(const void *)row + e);
+    if (type == KH_TYPE_F16) return v16_from_f16((const uint16_t *)(const void *)row + e);
+    return q8_half((const kh_block_q8_0 *)(const void *)row + e / 32, e / 16 % 2);
 }
 
-#define GATHER(name, LOAD)                                                                         \
-    INLINE void name##_cols(float *out, const float *weights, const void *const *rows, size_t K,   \
-                            size_t e, size_t cols)                                                 \
-    {                                                                                              \
-        v16 acc[4];                                                                                \
-        for (size_t c = 0; c < cols; c++) acc[c] = v16_zero();                                     \
-        for (size_t j = 0; j < K; j++) {                                                           \
-            if (j + AHEAD < K)                                                                     \
-                prefetch(LOAD##_at(rows[j + AHEAD], e),                                            \
-                         LOAD##_at(rows[j + AHEAD], e + 16 * cols));                               \
-            v16 w = v16_set1(weights[j]);                                                          \
-            for (size_t c = 0; c < cols; c++)                                                      \
-                acc[c] = v16_fma(w, LOAD(rows[j], e + 16 * c), acc[c]);                            \
-        }                                                                                          \
-        for (size_t c = 0; c < cols; c++) v16_store(out + e + 16 * c, acc[c]);                     \
-    }                                                                                              \
-    INLINE size_t name##_whole(float *out, const float *weights, const void *const *rows,          \
-                               size_t K, size_t E)                                                 \
-    {                                                                                              \
-        size_t e = 0;                                                                              \
-        for (; e + 64 <= E; e += 64) name##_cols(out, weights, rows, K, e, 4);                     \
-        for (; e + 16 <= E; e += 16) name##_cols(out, weights, rows, K, e, 1);                     \
-        return e;                                                                                  \
+/* The last E - e < 16 elements of a row; no block type has such rows. */
+INLINE v16 last_values(const char *row, size_t e, size_t E, int type)
+{
+    float wide[16] = {0};
+    if (type == KH_TYPE_F32) return v16_load_n((const float *)(const void *)row + e, E - e);
+    for (size_t i = e; i < E; i++)
+        wide[i - e] = kh_f16_to_f32(((const uint16_t *)(const void *)row)[i]);
+    return v16_load(wide);
+}
+
+INLINE const char *listed_row(const char *const *pages, uint32_t index, size_t bytes)
+{
+    return pages[index / KH_PAGE] + index % KH_PAGE * bytes;
+}
+
+/* One pass over the list for `cols` registers of out; how far the list is below `end`. `cols` and `type`
+ * are constants wherever this is inlined. Asking for rows in advance costs more than it saves as long as
+ * they are in the second level, where the scorer keeps them. */
+INLINE size_t listed_cols(float *out, const float *weights, const uint32_t *indices, size_t n,
+                          uint32_t end, const char *const *pages, size_t bytes, size_t e,
+                          size_t cols, int type)
+{
+    v16 acc[4];
+    size_t j = 0;
+    for (size_t c = 0; c < cols; c++) acc[c] = v16_load(out + e + 16 * c);
+    for (; j < n && indices[j] < end; j++) {
+        const char *row = listed_row(pages, indices[j], bytes);
+        v16 w = v16_set1(weights[j]);
+        for (size_t c = 0; c < cols; c++)
+            acc[c] = v16_fma(w, value_of(row, e + 16 * c, type), acc[c]);
     }
-
-INLINE const void *load_f32_at(const void *row, size_t e)
-{
-    return (const float *)row + e;
-}
-INLINE v16 load_f32(const void *row, size_t e)
-{
-    return v16_load((const float *)row + e);
-}
-INLINE const void *load_f16_at(const void *row, size_t e)
-{
-    return (const uint16_t *)row + e;
-}
-INLINE v16 load_f16(const void *row, size_t e)
-{
-    return v16_from_f16((const uint16_t *)row + e);
-}
-INLINE const void *load_q8_at(const void *row, size_t e)
-{
-    return (const kh_block_q8_0 *)row + e / 32;
-}
-INLINE v16 load_q8(const void *row, size_t e)
-{
-    return q8_half((const kh_block_q8_0 *)row + e / 32, e / 16 % 2);
+    for (size_t c = 0; c < cols; c++) v16_store(out + e + 16 * c, acc[c]);
+    return j;
 }
 
-GATHER(f32, load_f32)
-GATHER(f16, load_f16)
-GATHER(q8, load_q8)
+INLINE size_t gather_listed(float *out, const float *weights, const uint32_t *indices, size_t n,
+                            uint32_t end, const char *const *pages, size_t E, int type)
+{
+    size_t e = 0, done = 0,
+           bytes = type == KH_TYPE_F32   ? E * 4
+                   : type == KH_TYPE_F16 ? E * 2
+                                         : E / 32 * 34;
+    for (; e + 64 <= E; e += 64)
+        done = listed_cols(out, weights, indices, n, end, pages, bytes, e, 4, type);
+    for (; e + 16 <= E; e += 16)
+        done = listed_cols(out, weights, indices, n, end, pages, bytes, e, 1, type);
+    if (e == E || type == KH_TYPE_Q8_0) return done;
+    v16 acc = v16_load_n(out + e, E - e);
+    for (done = 0; done < n && indices[done] < end; done++)
+        acc = v16_fma(v16_set1(weights[done]),
+                      last_values(listed_row(pages, indices[done], bytes), e, E, type), acc);
+    v16_store_n(out + e, acc, E - e);
+    return done;
+}
+
+size_t KH_NAME(gather_listed_f32)(float *out, const float *weights, const uint32_t *indices,
+                                  size_t n, uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, E, KH_TYPE_F32);
+}
+
+size_t KH_NAME(gather_listed_f16)(float *out, const float *weights, const uint32_t *indices,
+                                  size_t n, uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, E, KH_TYPE_F16);
+}
+
+size_t KH_NAME(gather_listed_q8_0)(float *out, const float *weights, const uint32_t *indices,
+                                   size_t n, uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, E, KH_TYPE_Q8_0);
+}
+
+enum { AHEAD = 8 }; /* rows that are asked for in advance, from wherever they are */
+
+INLINE void gather_cols(float *out, const float *weights, const void *const *rows, size_t K,
+                        size_t e, size_t cols)
+{
+    v16 acc[4];
+    for (size_t c = 0; c < cols; c++) acc[c] = v16_zero();
+    for (size_t j = 0; j < K; j++) {
+        for (size_t c = 0; c < cols && j + AHEAD < K; c++)
+            _mm_prefetch((const char *)((const float *)rows[j + AHEAD] + e + 16 * c), _MM_HINT_T0);
+        v16 w = v16_set1(weights[j]);
+        for (size_t c = 0; c < cols; c++)
+            acc[c] = v16_fma(w, v16_load((const float *)rows[j] + e + 16 * c), acc[c]);
+    }
+    for (size_t c = 0; c < cols; c++) v16_store(out + e + 16 * c, acc[c]);
+}
 
 void KH_NAME(gather_f32)(float *out, const float *weights, const void *const *rows, size_t K,
                          size_t E)
 {
-    size_t e = f32_whole(out, weights, rows, K, E);
+    size_t e = 0;
+    for (; e + 64 <= E; e += 64) gather_cols(out, weights, rows, K, e, 4);
+    for (; e + 16 <= E; e += 16) gather_cols(out, weights, rows, K, e, 1);
     if (e == E) return;
     v16 acc = v16_zero();
     for (size_t j = 0; j < K; j++)
         acc = v16_fma(v16_set1(weights[j]), v16_load_n((const float *)rows[j] + e, E - e), acc);
     v16_store_n(out + e, acc, E - e);
-}
-
-void KH_NAME(gather_f16)(float *out, const float *weights, const void *const *rows, size_t K,
-                         size_t E)
-{
-    size_t e = f16_whole(out, weights, rows, K, E);
-    if (e == E) return;
-    v16 acc = v16_zero();
-    for (size_t j = 0; j < K; j++) {
-        float wide[16] = {0};
-        for (size_t i = e; i < E; i++) wide[i - e] = kh_f16_to_f32(((const uint16_t *)rows[j])[i]);
-        acc = v16_fma(v16_set1(weights[j]), v16_load(wide), acc);
-    }
-    v16_store_n(out + e, acc, E - e);
-}
-
-void KH_NAME(gather_q8_0)(float *out, const float *weights, const void *const *rows, size_t K,
-                          size_t E)
-{
-    q8_whole(out, weights, rows, K, E);
 }

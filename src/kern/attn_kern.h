@@ -33,10 +33,18 @@
  *                 Nothing at or behind the list's first entry is touched; 15 entries before the new first
  *                 one may be overwritten. `seen`: how many keys were
  *                 filtered into the lists before; decides nothing but speed.
+ * list_row        puts the scores >= threshold, in order, to values, and first_index + i to indices. 16
+ *                 entries behind the last may be overwritten.
  * count_at_least  how many values are >= threshold.
+ * nth_between     the nth largest of the values in [low, high), of which there are at least nth and at
+ *                 most 16 (high may be NaN: no bound); *ties: SIZE_MAX, or, where more values equal to it
+ *                 exist than belong to the nth largest, how many of those do.
  * keep_best       drops, in place and in order, all values but those > threshold and the first `ties`
  *                 of those equal to it; returns how many stay. Nothing beyond n is touched.
- * row_max, row_min  the largest and smallest; NaN ignored; -INFINITY / INFINITY when there is none.
+ * row_max         the largest; NaN ignored; -INFINITY when there is none.
+ * row_moments     the smallest and the largest in the same way, the sum and the sum of squares: 64 lane
+ *                 sums (i % 64, one fma each for squares), added lanes 16 apart first, as
+ *                 (0 + 16) + (32 + 48), then as a tree.
  * exp_sum         y[i] = exp(x[i] * scale - shift) (1 ulp of expf; -inf and NaN give 0; y may be x),
  *                 returns their sum: 16 lane sums (lane i % 16, i ascending), added as a tree (distance
  *                 8, 4, 2, 1).
@@ -54,9 +62,11 @@
  * mix_rows        out[r][0..E) = alpha[r] * out[r][.] + sum over keys ascending, one fma each, of
  *                 weights[r * ldw + j] * values[j][.], for r < R.
  * mix_rows_f16    the same from f16 rows.
- * gather_*        out[0..E) = sum over j ascending, one fma each, of weights[j] * row j, K rows given
- *                 by pointers to elements of the named type. q8_0: the element is scale * int8, rounded,
- *                 before the fma. */
+ * gather_f32      out[0..E) = sum over j ascending, one fma each, of weights[j] * row j, K rows given
+ *                 by pointers.
+ * gather_listed_* adds weights[j] * row indices[j] to out[0..E), one fma each, j ascending, as long as
+ *                 j < n and indices[j] < end; returns j. Rows are values of pages of the named type,
+ *                 indices ascend. q8_0: the element is scale * int8, rounded, before the fma. */
 #ifndef KH_KERN_ATTN_KERN_H
 #define KH_KERN_ATTN_KERN_H
 

@@ -115,6 +115,17 @@ void filter_back_rows_ref(float *values, uint32_t *indices, size_t ldc, uint32_t
             }
 }
 
+void list_row_ref(float *values, uint32_t *indices, const float *scores, size_t n, float threshold,
+                  uint32_t first_index)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++)
+        if (scores[i] >= threshold) {
+            values[at] = scores[i];
+            indices[at++] = first_index + (uint32_t)i;
+        }
+}
+
 size_t count_at_least_ref(const float *values, size_t n, float threshold)
 {
     size_t count = 0;
@@ -142,10 +153,53 @@ float row_max_ref(const float *x, size_t n)
     return best;
 }
 
-float row_min_ref(const float *x, size_t n)
+static float sum_lanes(float *lane /* [16] */)
+{
+    for (size_t half = 8; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* 64 lanes, added as four registers of sixteen would be. */
+static float sum_64(const float *lane)
+{
+    float x[16];
+    for (size_t i = 0; i < 16; i++) x[i] = (lane[i] + lane[i + 16]) + (lane[i + 32] + lane[i + 48]);
+    return sum_lanes(x);
+}
+
+void row_moments_ref(float *moments, const float *x, size_t n)
+{
+    float sum[64] = {0}, squares[64] = {0};
+    moments[0] = INFINITY;
+    moments[1] = row_max_ref(x, n);
+    for (size_t i = 0; i < n; i++) {
+        moments[0] = x[i] < moments[0] ? x[i] : moments[0];
+        sum[i % 64] += x[i];
+        squares[i % 64] = fmaf(x[i], x[i], squares[i % 64]);
+    }
+    moments[2] = sum_64(sum);
+    moments[3] = sum_64(squares);
+}
+
+float nth_between_ref(const float *values, size_t n, float low, float high, size_t nth,
+                      size_t *ties)
 {
     float best = INFINITY;
-    for (size_t i = 0; i < n; i++) best = x[i] < best ? x[i] : best;
+    size_t above = 0, equal = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!(values[i] >= low) || values[i] >= high) continue;
+        size_t larger = 0;
+        for (size_t j = 0; j < n; j++)
+            larger += values[j] >= low && !(values[j] >= high) && values[j] > values[i];
+        if (larger < nth && values[i] < best) best = values[i];
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!(values[i] >= low) || values[i] >= high) continue;
+        above += values[i] > best;
+        equal += values[i] == best;
+    }
+    *ties = above + equal > nth ? nth - above : SIZE_MAX;
     return best;
 }
 
@@ -157,9 +211,7 @@ float exp_sum_ref(float *y, const float *x, size_t n, float scale, float shift)
         y[i] = t > -104.5f ? expf(t) : 0.0f;
         lane[i % 16] += y[i];
     }
-    for (size_t half = 8; half > 0; half /= 2)
-        for (size_t i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
+    return sum_lanes(lane);
 }
 
 static float tail_power(float y)
@@ -244,20 +296,41 @@ void gather_f32_ref(float *out, const float *weights, const void *const *rows, s
             out[e] = fmaf(weights[j], ((const float *)rows[j])[e], out[e]);
 }
 
-void gather_f16_ref(float *out, const float *weights, const void *const *rows, size_t K, size_t E)
+/* Element e of a value row of a type that pages have. */
+static float value_at(const char *row, size_t e, int type)
 {
-    memset(out, 0, E * sizeof *out);
-    for (size_t j = 0; j < K; j++)
-        for (size_t e = 0; e < E; e++)
-            out[e] = fmaf(weights[j], kh_f16_to_f32(((const uint16_t *)rows[j])[e]), out[e]);
+    if (type == KH_TYPE_F32) return ((const float *)(const void *)row)[e];
+    if (type == KH_TYPE_F16) return kh_f16_to_f32(((const uint16_t *)(const void *)row)[e]);
+    const kh_block_q8_0 *b = (const kh_block_q8_0 *)(const void *)row + e / 32;
+    return kh_f16_to_f32(b->d) * (float)b->qs[e % 32];
 }
 
-void gather_q8_0_ref(float *out, const float *weights, const void *const *rows, size_t K, size_t E)
+static size_t gather_listed(float *out, const float *weights, const uint32_t *indices, size_t n,
+                            uint32_t end, const char *const *pages, size_t bytes, size_t E,
+                            int type)
 {
-    memset(out, 0, E * sizeof *out);
-    for (size_t j = 0; j < K; j++)
-        for (size_t e = 0; e < E; e++) {
-            const kh_block_q8_0 *b = (const kh_block_q8_0 *)rows[j] + e / 32;
-            out[e] = fmaf(weights[j], kh_f16_to_f32(b->d) * (float)b->qs[e % 32], out[e]);
-        }
+    size_t j = 0;
+    for (; j < n && indices[j] < end; j++) {
+        const char *row = pages[indices[j] / KH_PAGE] + indices[j] % KH_PAGE * bytes;
+        for (size_t e = 0; e < E; e++) out[e] = fmaf(weights[j], value_at(row, e, type), out[e]);
+    }
+    return j;
+}
+
+size_t gather_listed_f32_ref(float *out, const float *weights, const uint32_t *indices, size_t n,
+                             uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, 4 * E, E, KH_TYPE_F32);
+}
+
+size_t gather_listed_f16_ref(float *out, const float *weights, const uint32_t *indices, size_t n,
+                             uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, 2 * E, E, KH_TYPE_F16);
+}
+
+size_t gather_listed_q8_0_ref(float *out, const float *weights, const uint32_t *indices, size_t n,
+                              uint32_t end, const char *const *pages, size_t E)
+{
+    return gather_listed(out, weights, indices, n, end, pages, E / 32 * 34, E, KH_TYPE_Q8_0);
 }

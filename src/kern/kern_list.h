@@ -173,11 +173,16 @@ struct kh_back; /* kern/grad_kern.h */
       (float *values, uint32_t *indices, size_t ldc, uint32_t *counts, const float *scores,          \
        size_t lds, const float *thresholds, size_t R, size_t n, uint32_t first_index,                \
        size_t seen))                                                                                 \
+    X(B, void, list_row,                                                                             \
+      (float *values, uint32_t *indices, const float *scores, size_t n, float threshold,             \
+       uint32_t first_index))                                                                        \
     X(B, size_t, count_at_least, (const float *values, size_t n, float threshold))                   \
+    X(B, float, nth_between,                                                                         \
+      (const float *values, size_t n, float low, float high, size_t nth, size_t *ties))              \
     X(B, size_t, keep_best,                                                                          \
       (float *values, uint32_t *indices, size_t n, float threshold, size_t ties))                    \
     X(B, float, row_max, (const float *x, size_t n))                                                 \
-    X(B, float, row_min, (const float *x, size_t n))                                                 \
+    X(B, void, row_moments, (float *moments /* [4] */, const float *x, size_t n))                    \
     X(B, float, exp_sum, (float *y, const float *x, size_t n, float scale, float shift))             \
     X(B, void, tail_rows,                                                                            \
       (float *sums, float *shifts, const float *scores, size_t lds, size_t R, size_t n,              \
@@ -193,10 +198,15 @@ struct kh_back; /* kern/grad_kern.h */
        const uint16_t *values, size_t keys, size_t E))                                               \
     X(B, void, gather_f32,                                                                           \
       (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
-    X(B, void, gather_f16,                                                                           \
-      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
-    X(B, void, gather_q8_0,                                                                          \
-      (float *out, const float *weights, const void *const *rows, size_t K, size_t E))               \
+    X(B, size_t, gather_listed_f32,                                                                  \
+      (float *out, const float *weights, const uint32_t *indices, size_t n, uint32_t end,            \
+       const char *const *pages, size_t E))                                                          \
+    X(B, size_t, gather_listed_f16,                                                                  \
+      (float *out, const float *weights, const uint32_t *indices, size_t n, uint32_t end,            \
+       const char *const *pages, size_t E))                                                          \
+    X(B, size_t, gather_listed_q8_0,                                                                 \
+      (float *out, const float *weights, const uint32_t *indices, size_t n, uint32_t end,            \
+       const char *const *pages, size_t E))                                                          \
     /* ---- the int8 shadow of keys: see kern/shadow_kern.h for the contracts */                     \
     X(R, void, shadow_pack, (void *shadow, float *panels, size_t E))                                 \
     X(C, void, shadow_score,                                                                         \

@@ -146,6 +146,47 @@ static inline uint32_t v16_bits_ge(v16 x, v16 y)
            (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)) << 8;
 }
 
+/* Sixteen integers in the bits of a register: first, first + 1, ...; all of them more by n. */
+static inline v16 v16_index(uint32_t first)
+{
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    __m256i a = _mm256_add_epi32(lane, _mm256_set1_epi32((int)first));
+    __m256i b = _mm256_add_epi32(a, _mm256_set1_epi32(8));
+    return (v16){_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)};
+}
+static inline v16 v16_index_add(v16 index, int n)
+{
+    __m256i more = _mm256_set1_epi32(n);
+    __m256i a = _mm256_add_epi32(_mm256_castps_si256(index.a), more);
+    __m256i b = _mm256_add_epi32(_mm256_castps_si256(index.b), more);
+    return (v16){_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)};
+}
+
+/* Sixteen counters in the bits of a register that starts as v16_zero: one more where x >= y, the sum of
+ * two, and of all lanes. */
+static inline __m256 v16_tally_half(__m256 tally, __m256 x, __m256 y)
+{
+    __m256i passed = _mm256_castps_si256(_mm256_cmp_ps(x, y, _CMP_GE_OQ)); /* -1 where so */
+    return _mm256_castsi256_ps(_mm256_sub_epi32(_mm256_castps_si256(tally), passed));
+}
+static inline v16 v16_tally_ge(v16 tally, v16 x, v16 y)
+{
+    return (v16){v16_tally_half(tally.a, x.a, y.a), v16_tally_half(tally.b, x.b, y.b)};
+}
+static inline v16 v16_tally_add(v16 x, v16 y)
+{
+    __m256i a = _mm256_add_epi32(_mm256_castps_si256(x.a), _mm256_castps_si256(y.a));
+    __m256i b = _mm256_add_epi32(_mm256_castps_si256(x.b), _mm256_castps_si256(y.b));
+    return (v16){_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)};
+}
+static inline size_t v16_tally_sum(v16 x)
+{
+    __m256i n = _mm256_add_epi32(_mm256_castps_si256(x.a), _mm256_castps_si256(x.b));
+    __m128i m = _mm_add_epi32(_mm256_castsi256_si128(n), _mm256_extracti128_si256(n, 1));
+    m = _mm_add_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    return (size_t)(uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+
 /* x * 2^n for a whole number n in -252 .. 254 (rounded once, subnormal results included). */
 static inline __m256 v16_scale_half(__m256 x, __m256 n)
 {

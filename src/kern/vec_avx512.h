@@ -122,6 +122,29 @@ static inline uint32_t v16_bits_ge(v16 x, v16 y)
 {
     return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ);
 }
+static inline v16 v16_index(uint32_t first)
+{
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_castsi512_ps(_mm512_add_epi32(lane, _mm512_set1_epi32((int)first)));
+}
+static inline v16 v16_index_add(v16 index, int n)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(index), _mm512_set1_epi32(n)));
+}
+static inline v16 v16_tally_ge(v16 tally, v16 x, v16 y)
+{
+    __m512i n = _mm512_castps_si512(tally);
+    __mmask16 bits = _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ);
+    return _mm512_castsi512_ps(_mm512_mask_add_epi32(n, bits, n, _mm512_set1_epi32(1)));
+}
+static inline v16 v16_tally_add(v16 x, v16 y)
+{
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_castps_si512(y)));
+}
+static inline size_t v16_tally_sum(v16 x)
+{
+    return (size_t)_mm512_reduce_add_epi32(_mm512_castps_si512(x));
+}
 static inline v16 v16_scale2(v16 x, v16 n)
 {
     return _mm512_scalef_ps(x, n);

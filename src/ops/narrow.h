@@ -4,11 +4,17 @@
 
 #include "kern/kern.h"
 
-/* A value t with least <= #{values >= t} <= most, 1 <= least, most < n. Where ties leave none, t is the
- * largest with more than `most`, and *ties (else SIZE_MAX) how many of those equal to t belong to the
- * `least` largest. -INFINITY where all values are NaN. `floor`: no value is smaller, where it is above -FLT_MAX. */
-float kh_narrow_search(const kh_kern *kern, const float *values /* [n] */, size_t n, size_t least,
-                       size_t most, float floor, size_t *ties);
+typedef struct kh_bound {
+    float value;
+    size_t count; /* of values at least that large */
+    size_t ties;  /* SIZE_MAX, or how many of those equal to it belong to the `least` largest */
+} kh_bound;
+
+/* A value with least <= count <= most, 1 <= least, most < n. Where ties leave none, the largest with more
+ * than `most`. -INFINITY where fewer than `least` are numbers. `floor`: no value is smaller, where it is above
+ * -FLT_MAX. */
+kh_bound kh_narrow_search(const kh_kern *kern, const float *values /* [n] */, size_t n,
+                          size_t least, size_t most, float floor);
 
 /* Keeps at least `least` and at most `most` of n values (no NaN), the largest, in order, ties to the front;
  * returns how many. *threshold says before what no value is smaller than (-FLT_MAX or less: nothing);

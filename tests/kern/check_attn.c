@@ -194,6 +194,29 @@ void check_filter_back_rows(const kh_kern *ref, const kh_kern *other)
         }
 }
 
+void check_list_row(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 20; round++) {
+            size_t n = lengths[i];
+            float *x = round % 2 ? hard_numbers(n) : numbers(n, 1.0f);
+            float limit = round % 3 ? check_uniform(1.0f) : n > 2 ? x[2] : 0, values[2][720];
+            uint32_t indices[2][720];
+            size_t kept = ref->count_at_least(x, n, limit);
+            memset(values, 0x11, sizeof values);
+            memset(indices, 0x11, sizeof indices);
+            for (int side = 0; side < 2; side++)
+                (side ? other : ref)->list_row(values[side], indices[side], x, n, limit, 1000);
+            check_bits("list", values[1], values[0], kept);
+            assert_memory_equal(indices[0], indices[1], kept * sizeof(uint32_t));
+            for (size_t j = 0; j < kept; j++)
+                check_bits("score", values[1] + j, x + indices[1][j] - 1000, 1);
+            assert_memory_equal(values[0] + kept + 16, values[1] + kept + 16,
+                                (720 - kept - 16) * sizeof(float));
+            free(x);
+        }
+}
+
 void check_count_at_least(const kh_kern *ref, const kh_kern *other)
 {
     for (size_t i = 0; i < LENGTHS; i++) {
@@ -205,6 +228,34 @@ void check_count_at_least(const kh_kern *ref, const kh_kern *other)
         }
         free(x);
     }
+}
+
+void check_nth_between(const kh_kern *ref, const kh_kern *other)
+{
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 40; round++) {
+            size_t n = lengths[i], ties[2] = {7, 7};
+            float *x = round % 2 ? hard_numbers(n) : numbers(n, 1.0f);
+            float low = round % 2 ? 1.0f : check_uniform(1.0f), high = low, wide = 0.5f;
+            while (wide > 1e-6f &&
+                   ref->count_at_least(x, n, low) - ref->count_at_least(x, n, low + wide) > 16)
+                wide *= 0.7f;
+            high = round % 7 ? low + wide : NAN;
+            size_t m = ref->count_at_least(x, n, low) - ref->count_at_least(x, n, high);
+            for (size_t nth = 1; nth <= m && m <= 16; nth++) {
+                float a = ref->nth_between(x, n, low, high, nth, ties);
+                float b = other->nth_between(x, n, low, high, nth, ties + 1);
+                assert_true(a == b && ties[0] == ties[1]);
+                size_t more = 0, least = 0, over = ref->count_at_least(x, n, high);
+                for (size_t j = 0; j < n; j++) {
+                    more += x[j] > a;
+                    least += x[j] >= a;
+                }
+                assert_true(more < nth + over && least >= nth + over);
+                assert_true(ties[0] == (least == nth + over ? SIZE_MAX : nth + over - more));
+            }
+            free(x);
+        }
 }
 
 void check_keep_best(const kh_kern *ref, const kh_kern *other)
@@ -232,26 +283,28 @@ void check_keep_best(const kh_kern *ref, const kh_kern *other)
 }
 
 /* Equal as numbers: which zero is returned is not promised. */
-static void check_row(const kh_kern *ref, const kh_kern *other, int top)
+void check_row_max(const kh_kern *ref, const kh_kern *other)
 {
     for (size_t i = 0; i < LENGTHS; i++)
         for (int round = 0; round < 10; round++) {
             float *x = round % 2 ? hard_numbers(lengths[i]) : numbers(lengths[i], 3.0f);
-            float a = top ? ref->row_max(x, lengths[i]) : ref->row_min(x, lengths[i]);
-            float b = top ? other->row_max(x, lengths[i]) : other->row_min(x, lengths[i]);
-            assert_true(a == b);
+            assert_true(ref->row_max(x, lengths[i]) == other->row_max(x, lengths[i]));
             free(x);
         }
 }
 
-void check_row_max(const kh_kern *ref, const kh_kern *other)
+void check_row_moments(const kh_kern *ref, const kh_kern *other)
 {
-    check_row(ref, other, 1);
-}
-
-void check_row_min(const kh_kern *ref, const kh_kern *other)
-{
-    check_row(ref, other, 0);
+    for (size_t i = 0; i < LENGTHS; i++)
+        for (int round = 0; round < 10; round++) {
+            float *x = round % 2 ? hard_numbers(lengths[i]) : numbers(lengths[i], 3.0f);
+            float a[5] = {1, 2, 3, 4, 5}, b[5] = {1, 2, 3, 4, 5};
+            ref->row_moments(a, x, lengths[i]);
+            other->row_moments(b, x, lengths[i]);
+            for (size_t j = 0; j < 5; j++)
+                assert_true(a[j] == b[j] || (isnan(a[j]) && isnan(b[j])));
+            free(x);
+        }
 }
 
 /* Weights of n scores against exp in double. */
@@ -410,40 +463,64 @@ void check_mix_rows_f16(const kh_kern *ref, const kh_kern *other)
     check_mix(ref, other, 1);
 }
 
-typedef void gather(float *out, const float *weights, const void *const *rows, size_t K, size_t E);
+void check_gather_f32(const kh_kern *ref, const kh_kern *other)
+{
+    enum { K = 70 };
+    float *table = numbers(K * MAX_E, 1.0f);
+    for (size_t w = 0; w < WIDTHS; w++)
+        for (size_t n = 0; n <= K; n += n < 20 ? 1 : 25) {
+            const void *rows[K];
+            float *weights = numbers(n, 1.0f), out[2][MAX_E + 64];
+            for (size_t i = 0; i < K; i++) rows[i] = table + check_random() % K * widths[w];
+            memset(out, 0x33, sizeof out);
+            ref->gather_f32(out[0], weights, rows, n, widths[w]);
+            other->gather_f32(out[1], weights, rows, n, widths[w]);
+            check_bits("gather", out[1], out[0], MAX_E + 64);
+            free(weights);
+        }
+    free(table);
+}
+
+typedef size_t gather(float *out, const float *weights, const uint32_t *indices, size_t n,
+                      uint32_t end, const char *const *pages, size_t E);
 
 static void check_gather(gather *ref, gather *other, kh_type type)
 {
     enum { K = 70 };
-    static uint8_t page[K * MAX_E * 4];
+    static uint8_t values[3][KH_PAGE * MAX_E * 4];
+    static const char *pages[3] = {(const char *)values[0], (const char *)values[2],
+                                   (const char *)values[1]};
     for (size_t w = 0; w < WIDTHS; w++)
         for (size_t n = 0; n <= K; n += n < 20 ? 1 : 25) {
-            size_t E = widths[w];
+            size_t E = widths[w], done[2];
             if (E % kh_type_block(type)) continue;
-            const void *rows[K];
+            uint32_t indices[K + 1], at = 0, end = n % 3 ? 3 * KH_PAGE : 100;
             float *weights = numbers(n, 1.0f), out[2][MAX_E + 64];
-            fill_page(page, sizeof page, (int)type, 0);
-            for (size_t i = 0; i < K; i++)
-                rows[i] = page + check_random() % K * kh_type_row_bytes(type, E);
+            for (size_t i = 0; i < 3; i++) fill_page(values[i], sizeof values[i], (int)type, 0);
+            for (size_t i = 0; i < n; i++) indices[i] = at++ + (n < 40 ? check_random() % 5 : 0);
+            for (size_t i = 1; i < n; i++)
+                if (indices[i] <= indices[i - 1]) indices[i] = indices[i - 1] + 1;
             memset(out, 0x33, sizeof out);
-            ref(out[0], weights, rows, n, E);
-            other(out[1], weights, rows, n, E);
+            done[0] = ref(out[0], weights, indices, n, end, pages, E);
+            done[1] = other(out[1], weights, indices, n, end, pages, E);
+            assert_int_equal(done[0], done[1]);
+            assert_true(done[0] == n || indices[done[0]] >= end);
             check_bits("gather", out[1], out[0], MAX_E + 64);
             free(weights);
         }
 }
 
-void check_gather_f32(const kh_kern *ref, const kh_kern *other)
+void check_gather_listed_f32(const kh_kern *ref, const kh_kern *other)
 {
-    check_gather(ref->gather_f32, other->gather_f32, KH_TYPE_F32);
+    check_gather(ref->gather_listed_f32, other->gather_listed_f32, KH_TYPE_F32);
 }
 
-void check_gather_f16(const kh_kern *ref, const kh_kern *other)
+void check_gather_listed_f16(const kh_kern *ref, const kh_kern *other)
 {
-    check_gather(ref->gather_f16, other->gather_f16, KH_TYPE_F16);
+    check_gather(ref->gather_listed_f16, other->gather_listed_f16, KH_TYPE_F16);
 }
 
-void check_gather_q8_0(const kh_kern *ref, const kh_kern *other)
+void check_gather_listed_q8_0(const kh_kern *ref, const kh_kern *other)
 {
-    check_gather(ref->gather_q8_0, other->gather_q8_0, KH_TYPE_Q8_0);
+    check_gather(ref->gather_listed_q8_0, other->gather_listed_q8_0, KH_TYPE_Q8_0);
 }
