@@ -254,15 +254,16 @@ static void take_block(kh_tile *t, size_t begin, size_t pages, kh_range span, si
     }
     for (size_t r = 0; r < t->R; r += GROUP) {
         size_t rows = t->R - r < GROUP ? t->R - r : GROUP;
-        for (size_t p = 0; p < pages; p++) {
+        uint32_t last = kh_tile_seen(t, r + rows - 1).end; /* of these rows */
+        for (size_t p = 0; p < pages && (begin + p) * KH_PAGE < last; p++) {
             float *scores = t->block + p * KH_PAGE;
             t->page = opened[p];
             t->page_first = (begin + p) * KH_PAGE;
-            t->page_keys = end - t->page_first < KH_PAGE ? end - t->page_first : KH_PAGE;
+            t->page_keys = last - t->page_first < KH_PAGE ? last - t->page_first : KH_PAGE;
             kh_tile_score_rows(t, scores, KH_BLOCK_LD, r, rows);
             kh_tile_add_all(t, scores, KH_BLOCK_LD, r, rows);
         }
-        list_block(t, r, rows, (uint32_t)(begin * KH_PAGE), end, limit);
+        list_block(t, r, rows, (uint32_t)(begin * KH_PAGE), last, limit);
         for (size_t i = r; i < r + rows && begin * KH_PAGE <= span.begin; i++) finish(t, i);
     }
 }

@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { RARE = 256 }; /* fewer than one listed key in 256 seen: few groups of 64 have any */
+enum { MANY = 6 }; /* of 64 keys, from which on they are listed by compresses */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -258,22 +258,31 @@ void KH_NAME(filter_rows)(float *values, uint32_t *indices, size_t ldc, uint32_t
     }
 }
 
-/* Where few scores pass, one branch for 64 of them; where most groups of 64 have some, none at all: a
- * compress that keeps nothing costs less than a branch that cannot be foreseen. Returns how many passed,
- * which now lie just before `values` and `indices`. */
+/* Puts what passed just before `values` and `indices`; returns how many. Where many of the 64 do, by four
+ * compresses; else bit by bit from the highest, four at a time whether or not there are as many: a branch
+ * for each could not be foreseen, and what is written too much lies where the next will be. */
 INLINE size_t filter_page(float *values, uint32_t *indices, const float *s, v16 threshold,
-                          const v16 *index /* [4] */, int rare)
+                          uint32_t first, const v16 *index /* [4] */, int dense)
 {
     size_t n = 0;
-    if (rare) {
-        v16 top = v16_set1(-INFINITY); /* NaN gives way to it, operand by operand */
-        for (size_t c = 0; c < 4; c++) top = v16_max(v16_load(s + 16 * c), top);
-        if (!v16_bits_ge(top, threshold)) return 0;
+    if (dense) {
+        for (size_t c = 4; c-- > 0;) {
+            v16 x = v16_load(s + 16 * c);
+            n += compress_before(values - n, indices - n, x, index[c], v16_bits_ge(x, threshold));
+        }
+        return n;
     }
-    for (size_t c = 4; c-- > 0;) {
-        v16 x = v16_load(s + 16 * c);
-        n += compress_before(values - n, indices - n, x, index[c], v16_bits_ge(x, threshold));
-    }
+    uint64_t bits = 0;
+    for (size_t c = 0; c < 4; c++)
+        bits |= (uint64_t)v16_bits_ge(v16_load(s + 16 * c), threshold) << 16 * c;
+    n = (size_t)__builtin_popcountll(bits);
+    for (size_t done = 0; done < n; done += 4)
+        for (size_t i = 1; i <= 4; i++) {
+            unsigned at = 63 - (unsigned)__builtin_clzll(bits | 1);
+            values[-(ptrdiff_t)(done + i)] = s[at];
+            indices[-(ptrdiff_t)(done + i)] = first + at;
+            bits &= ~(1ull << at);
+        }
     return n;
 }
 
@@ -312,7 +321,8 @@ void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uin
             size_t end = r * ldc - counts[r];
             counts[r] += (uint32_t)filter_page(
                 values + end, indices + end, scores + r * lds + i - KH_PAGE,
-                v16_set1(thresholds[r]), index, (uint64_t)counts[r] * RARE < seen);
+                v16_set1(thresholds[r]), first_index + (uint32_t)(i - KH_PAGE), index,
+                (uint64_t)counts[r] * KH_PAGE > seen * MANY);
         }
     }
 }
