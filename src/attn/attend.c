@@ -9,8 +9,8 @@
  * depends on positions alone, so threads never change a bit.
  *
  * Items are handed out key head by key head, so that threads share its pages in the cache, and in each
- * late tokens first: under a causal mask they see the most keys. (All key heads' late tokens first: every page comes
- * from far away, a twelfth slower at 4,096 positions of 12 heads.)
+ * late tokens first: under a causal mask they see the most keys. (Late tokens of all key heads first: a
+ * twelfth slower at 4,096 positions of 12 heads, because every page comes from far away.)
  *
  * Rows that see no more than k keys keep all of them; such tokens become tasks of `full`, which is the
  * same result without selection. (Not with min-p, which may still drop some.)
