@@ -168,12 +168,7 @@ static kh_status attend_groups(work *w, size_t b, int first)
 static kh_status forward(work *w, const kh_attention_args *a)
 {
     KH_TRY(kh_attention_call_open(&w->call, a));
-    if (!a->q || !a->k || !a->v || !a->out)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention: %s is NULL",
-                !a->q   ? "q"
-                : !a->k ? "k"
-                : !a->v ? "v"
-                        : "out");
+    KH_TRY(kh_attention_call_check_arrays(&w->call, "attention"));
     if (a->saved) KH_TRY(kh_attention_call_check_saved(&w->call));
     if (a->stats) *a->stats = (kh_attention_stats){0};
     if (a->batch == 0 || a->queries == 0) return KH_OK;

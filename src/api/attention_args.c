@@ -170,6 +170,18 @@ void kh_attention_call_close(kh_attention_call *call)
     kh_attn_plan_free(call->plan);
 }
 
+kh_status kh_attention_call_check_arrays(const kh_attention_call *c, const char *what)
+{
+    const kh_attention_args *a = c->args;
+    if (!a->q || !a->k || !a->v || !a->out)
+        KH_FAIL(KH_ERR_ARGUMENT, "%s: %s is NULL", what,
+                !a->q   ? "q"
+                : !a->k ? "k"
+                : !a->v ? "v"
+                        : "out");
+    return KH_OK;
+}
+
 kh_status kh_attention_call_check_saved(const kh_attention_call *call)
 {
     const kh_attention_saved *s = call->args->saved;

@@ -27,6 +27,8 @@ void kh_attention_call_close(kh_attention_call *call);
 /* Makes args->bias additive; a mask is that of batch entry b after kh_attention_call_enter. */
 kh_status kh_attention_call_expand_bias(kh_attention_call *call);
 void kh_attention_call_enter(kh_attention_call *call, size_t b);
+/* q, k, v and out are there; `what` begins the sentence. */
+kh_status kh_attention_call_check_arrays(const kh_attention_call *call, const char *what);
 /* The arrays of args->saved are there, and of the size that this call needs. */
 kh_status kh_attention_call_check_saved(const kh_attention_call *call);
 

@@ -144,12 +144,7 @@ static kh_status replay(kh_attention_call *c, const kh_attention_args *a)
     KH_TRY(kh_attention_call_open(c, a));
     KH_TRY(kh_attention_call_check_saved(c));
     KH_TRY(check_tail(c));
-    if (!a->q || !a->k || !a->v || !a->out)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention replay: %s is NULL",
-                !a->q   ? "q"
-                : !a->k ? "k"
-                : !a->v ? "v"
-                        : "out");
+    KH_TRY(kh_attention_call_check_arrays(c, "attention replay"));
     if (a->batch == 0 || a->queries == 0) return KH_OK;
     if (!all_keep_indices(c)) {
         kh_attention_args again = *a;

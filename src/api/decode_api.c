@@ -248,12 +248,7 @@ static kh_status decode(job *j, const kh_attention_args *same)
 {
     const kh_attention_decode_args *a = j->a;
     KH_TRY(kh_attention_call_open(&j->call, same));
-    if (!a->q || !a->k || !a->v || !a->out)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention: %s is NULL",
-                !a->q   ? "q"
-                : !a->k ? "k"
-                : !a->v ? "v"
-                        : "out");
+    KH_TRY(kh_attention_call_check_arrays(&j->call, "attention"));
     if (a->shadow) KH_TRY(check_shadow(a->shadow, a->width, 0));
     if (a->batch == 0) return KH_OK;
     if (!chooses(j)) return kh_attention_forward(same);

@@ -35,8 +35,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { FEW_ROWS = 6 /* up to here an f16 page is converted where it is used */ };
-
 /* A page through its shadow. The next one is fetched meanwhile. */
 static void screen_page(const kh_tile *t, const kh_row_scores *scores, size_t p, size_t end)
 {
@@ -52,7 +50,7 @@ static int as_stored(const kh_tile *t)
 {
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
     int plain = !t->layer->bias && !t->want_all && !t->setting->tail_mean;
-    return plain && (type == KH_TYPE_F32 || (type == KH_TYPE_F16 && t->R <= FEW_ROWS));
+    return plain && (type == KH_TYPE_F32 || (type == KH_TYPE_F16 && t->R <= KH_HALF_ROWS));
 }
 
 /* A whole page, while the next one is fetched. */

@@ -38,8 +38,7 @@
 #include <string.h>
 
 enum {
-    GATHER_BYTES = 1 << 18, /* of values that are gathered from before the next are */
-    FEW_ROWS = 6 /* up to here an f16 page is converted where it is used, not unpacked first */
+    GATHER_BYTES = 1 << 18 /* of values that are gathered from before the next are */
 };
 
 size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size_t S)
@@ -47,7 +46,7 @@ size_t kh_tile_place(kh_tile *t, char *base, size_t R, size_t E, size_t ld, size
     size_t at = 0, row = R * sizeof(float);
     at = kh_arena_place(&t->q, base, at, E * row);
     at = kh_arena_place(&t->scores, base, at, KH_PAGE * row);
-    at = kh_arena_place(&t->spare, base, at, KH_PAGE * row);
+    at = kh_arena_place(&t->spare, base, at, KH_PAGE * sizeof(float));
     at = kh_arena_place(&t->capped, base, at, KH_PAGE * row);
     at = kh_arena_place(&t->panels, base, at, KH_BLOCK_PAGES * KH_PAGE * E * sizeof(float));
     at = kh_arena_place(&t->block, base, at, KH_BLOCK_ROWS * KH_BLOCK_LD * sizeof(float));
@@ -140,7 +139,7 @@ size_t kh_tile_open_page(kh_tile *t, size_t slot, size_t p, size_t end)
     t->page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
     t->page_first = p * KH_PAGE;
     t->page_keys = n;
-    t->page_half = type == KH_TYPE_F16 && t->R <= FEW_ROWS;
+    t->page_half = type == KH_TYPE_F16 && t->R <= KH_HALF_ROWS;
     if (type != KH_TYPE_F32 && !t->page_half) {
         float *panels = t->panels + slot * KH_PAGE * E;
         t->kern->kv_key_f32(panels, t->page, (int)type, E, n);
@@ -290,7 +289,7 @@ static void mix_page(const kh_tile *t, size_t p, size_t first, size_t rows, size
     const float *values = page, *s = t->scores + first * KH_PAGE;
     float *out = t->out + first * E, *alpha = t->alpha + first;
     kh_type type = kh_kv_shape_of(t->kv)->v_type;
-    if (type == KH_TYPE_F16 && t->R <= FEW_ROWS) {
+    if (type == KH_TYPE_F16 && t->R <= KH_HALF_ROWS) {
         t->kern->mix_rows_f16(out, E, alpha, s, KH_PAGE, rows, page, n, E);
         return;
     }

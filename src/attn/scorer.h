@@ -12,6 +12,7 @@
 enum {
     KH_TILE_ROWS =
         96, /* at most: scores of a page take 24 KiB; 48 rows unpack every page twice as often */
+    KH_HALF_ROWS = 6, /* up to here an f16 page is converted where it is used, not unpacked first */
     KH_BLOCK_PAGES = 16, /* whose scores a method may keep whole, KH_BLOCK_ROWS rows at a time */
     KH_BLOCK_ROWS = 12,
     KH_BLOCK_LD = KH_BLOCK_PAGES * KH_PAGE + 16, /* not a power of two: rows share no cache set */
@@ -36,7 +37,8 @@ typedef struct kh_tile {
     int want_all;             /* m_all and u_all are wanted */
     float *q;                 /* [R][E] */
     float *scores;            /* [R][64] */
-    float *spare, *capped;    /* [R][64] */
+    float *spare;             /* [64] */
+    float *capped;            /* [R][64] */
     float *panels;            /* [KH_BLOCK_PAGES][4][E][16] */
     float *block;             /* [KH_BLOCK_ROWS][KH_BLOCK_LD] scores */
     const void *page;         /* the open page: f32 panels, or f16 ones */

@@ -17,6 +17,7 @@
 #include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
 #include "cpu/cpu.h"
@@ -98,29 +99,25 @@ static kh_status once(void *context)
     return KH_OK;
 }
 
-static kh_status new_input(float **x, size_t n, uint64_t seed, uint64_t stream, int threads)
+static kh_status new_input(const layer *l, float **x, size_t n, uint64_t stream)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an input of attention"));
-    kh_fill_normal(*x, n, seed, stream, threads);
-    return KH_OK;
+    return kh_new_normal(x, n, 1, l->o->seed, stream, l->o->threads, "an input of attention");
 }
 
 static kh_status new_output(float **x, size_t n)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an output of attention"));
-    memset(*x, 1, n * sizeof **x); /* its pages are the caller's, not the library's */
-    return KH_OK;
+    return kh_new_touched(x, n, "an output of attention");
 }
 
 static kh_status open_arrays(layer *l)
 {
     const kh_bench_attention_options *o = l->o;
-    KH_TRY(new_input(&l->q, l->q_size, o->seed, 1, o->threads));
-    KH_TRY(new_input(&l->k, l->k_size, o->seed, 2, o->threads));
-    KH_TRY(new_input(&l->v, l->k_size, o->seed, 3, o->threads));
+    KH_TRY(new_input(l, &l->q, l->q_size, 1));
+    KH_TRY(new_input(l, &l->k, l->k_size, 2));
+    KH_TRY(new_input(l, &l->v, l->k_size, 3));
     KH_TRY(new_output(&l->out, l->q_size));
     if (o->pass == KH_BENCH_FORWARD) return KH_OK;
-    KH_TRY(new_input(&l->dout, l->q_size, o->seed, 4, o->threads));
+    KH_TRY(new_input(l, &l->dout, l->q_size, 4));
     KH_TRY(new_output(&l->dq, l->q_size));
     KH_TRY(new_output(&l->dk, l->k_size));
     return new_output(&l->dv, l->k_size);
@@ -134,15 +131,7 @@ static kh_status open_saved(layer *l, uint64_t *bytes)
     size_t rows = (size_t)o->batch * (size_t)o->heads * l->chunk, kept;
     if (o->pass == KH_BENCH_FORWARD) return KH_OK;
     KH_TRY(kh_attention_kept(&args, &kept));
-    size_t width = l->L <= 65536 ? sizeof(uint16_t) : sizeof(uint32_t);
-    KH_TRY(kh_new(&l->saved.m, rows, sizeof *l->saved.m, "the largest scores"));
-    KH_TRY(kh_new(&l->saved.u, rows, sizeof *l->saved.u, "the sums of weights"));
-    *bytes = rows * 2 * sizeof(float);
-    if (kept > 0) {
-        KH_TRY(kh_new(&l->saved.indices, rows * kept, width, "the kept keys"));
-        KH_TRY(kh_new(&l->saved.counts, rows, sizeof *l->saved.counts, "their counts"));
-        *bytes += rows * (kept * width + sizeof *l->saved.counts);
-    }
+    KH_TRY(kh_new_saved(&l->saved, rows, kept, l->L, bytes));
     if (l->chunk == l->L) return KH_OK;
     KH_TRY(kh_new(&l->dk_part, l->k_size, sizeof *l->dk_part, "the gradients of a chunk"));
     return kh_new(&l->dv_part, l->k_size, sizeof *l->dv_part, "the gradients of a chunk");
@@ -150,11 +139,9 @@ static kh_status open_saved(layer *l, uint64_t *bytes)
 
 static void close_layer(layer *l)
 {
-    float *all[] = {l->q,  l->k,  l->v,       l->out,     l->dout,    l->dq,
-                    l->dk, l->dv, l->dk_part, l->dv_part, l->saved.m, l->saved.u};
+    float *all[] = {l->q, l->k, l->v, l->out, l->dout, l->dq, l->dk, l->dv, l->dk_part, l->dv_part};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) kh_free(all[i]);
-    kh_free(l->saved.indices);
-    kh_free(l->saved.counts);
+    kh_free_saved(&l->saved);
 }
 
 static void rates(const layer *l, kh_bench_attention_result *out)

@@ -12,6 +12,7 @@
 #include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
 #include "kern/shadow_kern.h"

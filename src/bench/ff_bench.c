@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
 #include "cpu/cpu.h"
@@ -33,17 +34,13 @@ static kh_status once(void *context)
 
 static kh_status new_input(const layer *l, float **x, size_t n, uint64_t stream, double size)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an input of a feed-forward layer"));
-    kh_fill_normal(*x, n, l->o->seed, stream, l->o->threads);
-    for (size_t i = 0; size != 1 && i < n; i++) (*x)[i] *= (float)size;
-    return KH_OK;
+    return kh_new_normal(x, n, size, l->o->seed, stream, l->o->threads,
+                         "an input of a feed-forward layer");
 }
 
 static kh_status new_output(float **x, size_t n)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an output of a feed-forward layer"));
-    memset(*x, 1, n * sizeof **x); /* its pages are the caller's, not the library's */
-    return KH_OK;
+    return kh_new_touched(x, n, "an output of a feed-forward layer");
 }
 
 static kh_status open_arrays(layer *l)

@@ -13,7 +13,4 @@ typedef kh_status kh_repeat_body(void *context);
 enum { KH_REPEAT_MOST = 1000 };
 kh_status kh_repeat(int times, kh_repeat_body *body, void *context, double *least, double *median);
 
-/* Standard normal numbers, a function of (seed, stream) alone; on the pool of `threads`. */
-void kh_fill_normal(float *x /* [n] */, size_t n, uint64_t seed, uint64_t stream, int threads);
-
 #endif

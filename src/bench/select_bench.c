@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
 #include "cpu/cpu.h"

@@ -12,6 +12,7 @@
 #include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "bench/isolate.h"
 #include "bench/repeat.h"
 #include "bench/stack_layer.h"
@@ -37,17 +38,12 @@ typedef struct model {
 
 static kh_status normal(const model *m, float **x, size_t n, uint64_t stream, double size)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an input of the layers"));
-    kh_fill_normal(*x, n, m->o->seed, stream, m->o->threads);
-    for (size_t i = 0; size != 1 && i < n; i++) (*x)[i] *= (float)size;
-    return KH_OK;
+    return kh_new_normal(x, n, size, m->o->seed, stream, m->o->threads, "an input of the layers");
 }
 
 static kh_status output(float **x, size_t n)
 {
-    KH_TRY(kh_new(x, n, sizeof **x, "an output of the layers"));
-    memset(*x, 1, n * sizeof **x); /* its pages are the caller's, not the library's */
-    return KH_OK;
+    return kh_new_touched(x, n, "an output of the layers");
 }
 
 static int is_backward(const model *m)
@@ -112,7 +108,7 @@ static void close_model(model *m)
 {
     for (size_t l = 0; l < m->N; l++) {
         if (m->inputs && l > 0) kh_free(m->inputs[l]);
-        if (m->saved) kh_stack_saved_close(&m->saved[l]);
+        if (m->saved) kh_free_saved(&m->saved[l]);
         kh_stack_weights none = {0}, w = m->weights ? m->weights[l] : none,
                          g = m->gradients ? m->gradients[l] : none;
         float *all[] = {w.qkv, w.o, w.in, w.out, g.qkv, g.o, g.in, g.out};

@@ -19,6 +19,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/arrays.h"
 #include "cpu/cpu.h"
 #include "ops/chunks.h"
 
@@ -124,24 +125,7 @@ void kh_stack_close(kh_stack *s)
 
 kh_status kh_stack_saved_open(const kh_stack *s, kh_attention_saved *saved, uint64_t *bytes)
 {
-    size_t rows = s->H * s->shape.L, wide = s->shape.L > 65536 ? 4 : 2;
-    *saved = (kh_attention_saved){.kept = s->kept};
-    KH_TRY(kh_new(&saved->m, rows, sizeof *saved->m, "the largest scores"));
-    KH_TRY(kh_new(&saved->u, rows, sizeof *saved->u, "the sums of weights"));
-    *bytes += rows * 2 * sizeof(float);
-    if (s->kept == 0) return KH_OK;
-    KH_TRY(kh_new(&saved->indices, rows * s->kept, wide, "the kept keys"));
-    KH_TRY(kh_new(&saved->counts, rows, sizeof *saved->counts, "their counts"));
-    *bytes += rows * (s->kept * wide + sizeof *saved->counts);
-    return KH_OK;
-}
-
-void kh_stack_saved_close(kh_attention_saved *saved)
-{
-    kh_free(saved->m);
-    kh_free(saved->u);
-    kh_free(saved->indices);
-    kh_free(saved->counts);
+    return kh_new_saved(saved, s->H * s->shape.L, s->kept, s->shape.L, bytes);
 }
 
 /* ---- rows ---- */

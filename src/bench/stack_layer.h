@@ -62,9 +62,9 @@ kh_status kh_stack_check(const kh_stack_shape *shape);
 kh_status kh_stack_open(kh_stack *stack, const kh_stack_shape *shape);
 void kh_stack_close(kh_stack *stack);
 
-/* What backward needs beside the layer's input: the keys that its rows kept. Bytes are added to *bytes. */
+/* What backward needs beside the layer's input: the keys that its rows kept. Bytes are added to *bytes; free
+ * it with kh_free_saved. */
 kh_status kh_stack_saved_open(const kh_stack *stack, kh_attention_saved *saved, uint64_t *bytes);
-void kh_stack_saved_close(kh_attention_saved *saved);
 
 /* y [L][D] from x [L][D]; `saved` NULL or of this layer. */
 kh_status kh_stack_layer_forward(kh_stack *stack, const kh_stack_weights *w, float *y,

@@ -112,7 +112,8 @@ enum { CLI_MOST_CONTEXT = 1 << 24 };
 extern const kh_opt cli_options_model[], cli_options_context[], cli_options_compute[],
     cli_options_attn[], cli_options_attns[], cli_options_ff[], cli_options_ffs[],
     cli_options_prompt[], cli_options_template[], cli_options_answer[], cli_options_sampling[],
-    cli_options_output[], cli_options_output_answer[], cli_options_known[];
+    cli_options_output[], cli_options_output_answer[], cli_options_output_rows[],
+    cli_options_known[];
 
 /* Takes the model out of the positional words unless -m named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);

@@ -27,6 +27,12 @@ const kh_opt cli_options_context[] = {
             CLI_MOST_CONTEXT, "LLAMA_ARG_CTX_SIZE"),
     CLI_FLAG(longer, "--longer", "allows a context beyond the model's trained length"), CLI_END};
 
+const kh_opt cli_options_output_rows[] = {
+    CLI_FLAG(json, "--json", "prints {machine: {...}, results: [...]}"),
+    CLI_FLAG(csv, "--csv", "prints comma-separated values behind a line about the machine"),
+    CLI_TEXT(report, "--report", "FILE", "also writes FILE.html, a page of curves", NULL),
+    CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"), CLI_END};
+
 const kh_opt cli_options_compute[] = {
     CLI_INT(threads, "-t --threads", "N", "threads; 0 is all processors", "0", 0, 1024,
             "LLAMA_ARG_THREADS"),

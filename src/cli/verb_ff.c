@@ -168,13 +168,11 @@ static const kh_opt runs[] = {
             1000, NULL),
     CLI_INT(seed, "-s --seed", "N", "seed of the random numbers", "0", 0, 4294967295.0, NULL),
     CLI_END};
-static const kh_opt output[] = {
-    CLI_FLAG(json, "--json", "prints {machine: {...}, results: [...]}"),
-    CLI_FLAG(csv, "--csv", "prints comma-separated values behind a line about the machine"),
-    CLI_TEXT(report, "--report", "FILE", "also writes FILE.html, a page of curves", NULL),
-    CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"), CLI_END};
-static const kh_opt_group groups[] = {
-    {"Shape", shape}, {"Work", work}, {"Runs", runs}, {"Output", output}, CLI_NO_GROUP};
+static const kh_opt_group groups[] = {{"Shape", shape},
+                                      {"Work", work},
+                                      {"Runs", runs},
+                                      {"Output", cli_options_output_rows},
+                                      CLI_NO_GROUP};
 
 const cli_verb cli_verb_ff = {
     .group = "Measure",

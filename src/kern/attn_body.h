@@ -5,6 +5,7 @@
  * right-hand side and one broadcast. */
 #include "kern/attn_kern.h"
 #include "kern/kern.h"
+#include "kern/tile_switch.h"
 #include "tensor/half.h"
 #include "tensor/types.h"
 
@@ -15,12 +16,7 @@ enum { MANY = 6 }; /* of 64 keys, from which on they are listed by compresses */
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The right-hand side of a product, f32 or f16; `half` is a constant wherever this is inlined. */
-INLINE v16 load_element(const void *b, size_t i, int half)
-{
-    return half ? v16_from_f16((const uint16_t *)b + i) : v16_load((const float *)b + i);
-}
-
+/* Elements of a product's right-hand side, f32 or f16; `half` is a constant wherever this is inlined. */
 INLINE const void *from_element(const void *b, size_t i, int half)
 {
     return half ? (const void *)((const uint16_t *)b + i) : (const void *)((const float *)b + i);
@@ -33,28 +29,13 @@ INLINE void tile(v16 acc[TILE_ROWS][TILE_COLS], const float *a, size_t lda, size
 {
     for (size_t j = 0; j < n; j++) {
         v16 right[TILE_COLS];
-        for (size_t c = 0; c < cols; c++) right[c] = load_element(b, j * step + c * skip, half);
+        for (size_t c = 0; c < cols; c++) right[c] = v16_element(b, j * step + c * skip, half);
         for (size_t r = 0; r < rows; r++) {
             v16 left = v16_set1(a[r * lda + j]);
             for (size_t c = 0; c < cols; c++) acc[r][c] = v16_fma(left, right[c], acc[r][c]);
         }
     }
 }
-
-/* The counts become constants, so that the accumulators stay in registers. */
-#define TILE_CASE(r, call)                                                                         \
-    case r:                                                                                        \
-        call(r);                                                                                   \
-        break;
-#define TILE_SWITCH(rows, call)                                                                    \
-    switch (rows) {                                                                                \
-        TILE_CASE(1, call)                                                                         \
-        TILE_CASE(2, call)                                                                         \
-        TILE_CASE(3, call)                                                                         \
-        TILE_CASE(4, call)                                                                         \
-        TILE_CASE(5, call)                                                                         \
-    default: call(6); break;                                                                       \
-    }
 
 INLINE void score_tile(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
                        const void *panels, int half, size_t cols, size_t E)

@@ -10,6 +10,7 @@
  * lane sums one key. The rest of the next shadow is asked for a line at a time, between the products. */
 #include "kern/kern.h"
 #include "kern/shadow_kern.h"
+#include "kern/tile_switch.h"
 
 #include <string.h>
 
@@ -74,18 +75,12 @@ void BODY(float *upper, size_t ldu, const int16_t *q, const float *steps, size_t
 {
     size_t W = kh_shadow_width(E), lines = next ? 2 : 0; /* W / 2 times two: the keys of a shadow */
     for (size_t r = 0; r < R; r += ROWS, lines = 0) {
-        size_t rows = R - r < ROWS ? R - r : ROWS;
         float *to = upper + r * ldu;
         const int16_t *x = q + r * W;
         const float *s = steps + 2 * r;
-        switch (rows) {
-        case 1: screen_rows(to, ldu, x, s, 1, shadow, E, next, lines); break;
-        case 2: screen_rows(to, ldu, x, s, 2, shadow, E, next, lines); break;
-        case 3: screen_rows(to, ldu, x, s, 3, shadow, E, next, lines); break;
-        case 4: screen_rows(to, ldu, x, s, 4, shadow, E, next, lines); break;
-        case 5: screen_rows(to, ldu, x, s, 5, shadow, E, next, lines); break;
-        default: screen_rows(to, ldu, x, s, 6, shadow, E, next, lines); break;
-        }
+#define CALL(n) screen_rows(to, ldu, x, s, n, shadow, E, next, lines)
+        TILE_SWITCH(R - r, CALL)
+#undef CALL
     }
     if (next && R > 0) {
         const char *end = (const char *)next + kh_shadow_scales(E);

@@ -9,13 +9,9 @@
  * side, of which one lane is kept, while the panels of the next ones are on their way. */
 #include "kern/attn_kern.h"
 #include "kern/kern.h"
+#include "kern/tile_switch.h"
 
 #define INLINE static inline __attribute__((always_inline))
-
-INLINE v16 load_element(const void *from, size_t i, int half)
-{
-    return half ? v16_from_f16((const uint16_t *)from + i) : v16_load((const float *)from + i);
-}
 
 INLINE void ahead_tile(float *scores, size_t lds, const float *q, size_t ldq, size_t rows,
                        const void *page, size_t first, int half, size_t E, const char *next)
@@ -27,7 +23,7 @@ INLINE void ahead_tile(float *scores, size_t lds, const float *q, size_t ldq, si
     for (size_t e = 0; e < E; e++) {
         v16 right[TILE_COLS];
         for (size_t c = 0; c < TILE_COLS; c++)
-            right[c] = load_element(page, ((first + c) * E + e) * KH_PANEL, half);
+            right[c] = v16_element(page, ((first + c) * E + e) * KH_PANEL, half);
         for (size_t b = 0; next && b < step; b += 64)
             _mm_prefetch(next + e * step + b, _MM_HINT_T0);
         for (size_t r = 0; r < rows; r++) {
@@ -55,14 +51,9 @@ INLINE void ahead_any(float *scores, size_t lds, const float *q, size_t ldq, siz
     for (size_t r = 0; r < R; r += TILE_ROWS, next = NULL) {
         float *s = scores + r * lds;
         const float *x = q + r * ldq;
-        switch (R - r) {
-        case 1: ahead_rows(s, lds, x, ldq, 1, page, half, E, next); break;
-        case 2: ahead_rows(s, lds, x, ldq, 2, page, half, E, next); break;
-        case 3: ahead_rows(s, lds, x, ldq, 3, page, half, E, next); break;
-        case 4: ahead_rows(s, lds, x, ldq, 4, page, half, E, next); break;
-        case 5: ahead_rows(s, lds, x, ldq, 5, page, half, E, next); break;
-        default: ahead_rows(s, lds, x, ldq, 6, page, half, E, next); break;
-        }
+#define CALL(n) ahead_rows(s, lds, x, ldq, n, page, half, E, next)
+        TILE_SWITCH(R - r, CALL)
+#undef CALL
     }
 }
 
@@ -91,7 +82,7 @@ INLINE void listed_any(float *scores, const float *q, const void *const *panels,
         for (size_t e = 0; e < E; e++) {
             v16 left = v16_set1(q[e]);
             for (size_t l = 0; l < LISTED; l++)
-                acc[l] = v16_fma(left, load_element(now[l], e * KH_PANEL, half), acc[l]);
+                acc[l] = v16_fma(left, v16_element(now[l], e * KH_PANEL, half), acc[l]);
             if (e * row % 64 == 0)
                 for (size_t l = 0; l < LISTED; l++) _mm_prefetch(next[l] + e * row, _MM_HINT_T0);
         }

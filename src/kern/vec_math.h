@@ -53,4 +53,10 @@ static inline v16 v16_tanh(v16 x)
     return v16_copysign(v16_where_less(a, v16_set1(0.625f), near, far), x);
 }
 
+/* Sixteen elements from the i-th on, f32 or f16. */
+static inline v16 v16_element(const void *p, size_t i, int half)
+{
+    return half ? v16_from_f16((const uint16_t *)p + i) : v16_load((const float *)p + i);
+}
+
 #endif

@@ -9,6 +9,7 @@
 // clang-format on
 
 #include "base/alloc.h"
+#include "bench/arrays.h"
 #include "bench/stack_layer.h"
 #include "cpu/cpu.h"
 
@@ -182,7 +183,7 @@ static result run(const problem *p, const kh_stack_shape *shape, int chosen)
                      KH_OK);
     assert_int_equal(
         kh_stack_layer_backward(&stack, &w, &g, r.g[X], p->dy, d, p->a[X], &saved, chosen), KH_OK);
-    kh_stack_saved_close(&saved);
+    kh_free_saved(&saved);
     kh_stack_close(&stack);
     free(d);
     return r;
