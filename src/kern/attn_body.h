@@ -289,7 +289,7 @@ void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uin
 {
     size_t whole = n / KH_PAGE * KH_PAGE;
     for (size_t r = 0; whole < n && r < R; r++) {
-        size_t end = r * ldc - counts[r];
+        ptrdiff_t end = (ptrdiff_t)(r * ldc) - (ptrdiff_t)counts[r];
         counts[r] += (uint32_t)filter_rest(values + end, indices + end, scores + r * lds + whole,
                                            n - whole, v16_set1(thresholds[r]),
                                            first_index + (uint32_t)whole);
@@ -299,7 +299,7 @@ void KH_NAME(filter_back_rows)(float *values, uint32_t *indices, size_t ldc, uin
         for (size_t c = 0; c < 4; c++)
             index[c] = v16_index(first_index + (uint32_t)(i - KH_PAGE + 16 * c));
         for (size_t r = 0; r < R; r++) {
-            size_t end = r * ldc - counts[r];
+            ptrdiff_t end = (ptrdiff_t)(r * ldc) - (ptrdiff_t)counts[r];
             counts[r] += (uint32_t)filter_page(
                 values + end, indices + end, scores + r * lds + i - KH_PAGE,
                 v16_set1(thresholds[r]), first_index + (uint32_t)(i - KH_PAGE), index,
