@@ -9,7 +9,10 @@
  * parts together do not hold the announced tensors, or when two tensors share a name.
  *
  * Opening reads headers and nothing else: a tensor's pages come in when somebody computes with them,
- * and kh_gguf_release gives them back (they are clean pages of a shared mapping). */
+ * and kh_gguf_release gives them back (they are clean pages of a shared mapping).
+ *
+ * A file that was composed in memory (gguf_compose.c) is the same object: its first part holds the
+ * values, further parts are mappings that it keeps. */
 #include "format/gguf_part.h"
 
 #include "base/alloc.h"
@@ -17,14 +20,6 @@
 
 #include <stdio.h>
 #include <string.h>
-
-struct kh_gguf {
-    char *path;          /* as the caller wrote it */
-    kh_gguf_part *parts; /* [n_parts] */
-    size_t n_parts;
-    kh_tensor *tensors; /* [names.count] */
-    kh_names names;
-};
 
 static kh_status merge(kh_gguf *file)
 {
@@ -110,8 +105,7 @@ static kh_status open_parts(kh_gguf *file)
     return merge(file);
 }
 
-/* A model with one part that is not read yet. */
-static kh_status begin(kh_gguf **out, const char *path)
+kh_status kh_gguf_begin(kh_gguf **out, const char *path)
 {
     kh_gguf *file;
     *out = NULL;
@@ -143,7 +137,7 @@ kh_status kh_gguf_open(kh_gguf **out, const char *path)
 {
     kh_gguf *file;
     *out = NULL;
-    KH_TRY(begin(&file, path));
+    KH_TRY(kh_gguf_begin(&file, path));
     return finish(out, file, kh_gguf_part_open(&file->parts[0], path));
 }
 
@@ -153,7 +147,7 @@ kh_status kh_gguf_open_memory(kh_gguf **out, const void *data, size_t size, cons
     *out = NULL;
     if ((uintptr_t)data % 8 != 0)
         KH_FAIL(KH_ERR_ARGUMENT, "%s: the memory must be aligned to 8 bytes", name);
-    KH_TRY(begin(&file, name));
+    KH_TRY(kh_gguf_begin(&file, name));
     kh_gguf_part *part = &file->parts[0];
     part->map = (kh_map){data, size};
     part->path = kh_strdup(name);
@@ -167,6 +161,11 @@ void kh_gguf_close(kh_gguf *file)
 {
     if (!file) return;
     for (size_t p = 0; p < file->n_parts; p++) kh_gguf_part_free(&file->parts[p]);
+    while (file->n_kept > 0) {
+        kh_gguf_kept *last = &file->kept[--file->n_kept];
+        last->close(last->object);
+    }
+    kh_free(file->kept);
     kh_names_free(&file->names);
     kh_free(file->tensors);
     kh_free(file->parts);
@@ -192,6 +191,7 @@ uint32_t kh_gguf_version(const kh_gguf *file)
 uint64_t kh_gguf_size(const kh_gguf *file)
 {
     uint64_t size = 0;
+    if (file->parts[0].composed) return kh_gguf_composed_size(file);
     for (size_t p = 0; p < file->n_parts; p++) size += file->parts[p].map.size;
     return size;
 }
@@ -241,36 +241,44 @@ void kh_gguf_release(const kh_gguf *file, const kh_tensor *tensor)
 /* Eight bytes at a time through a rotation and two odd multipliers; the tail is padded with zeros,
  * which the sizes, hashed as well, keep apart from real ones. Not cryptographic: it tells files apart
  * that nobody forged. */
-static uint64_t mix(uint64_t h, const uint8_t *data, size_t size)
+uint64_t kh_gguf_mix(uint64_t h, const void *data, size_t size)
 {
+    const uint8_t *bytes = data;
     for (size_t i = 0; i < size; i += 8) {
         uint64_t word = 0;
-        memcpy(&word, data + i, size - i < 8 ? size - i : 8);
+        memcpy(&word, bytes + i, size - i < 8 ? size - i : 8);
         h = (h ^ word * 0x9E3779B97F4A7C15ull) * 0xD2B74407B1CE6E93ull;
         h = h << 29 | h >> 35;
     }
     return h;
 }
 
-void kh_gguf_identity(const kh_gguf *file, char out[17])
+static uint64_t identity_of_parts(const kh_gguf *file, uint64_t h)
 {
     enum { SAMPLE = 64 << 10, SAMPLES = 16 };
-    uint64_t h = 0x6b6579686f6c65ull;
     for (size_t p = 0; p < file->n_parts; p++) {
         const kh_gguf_part *part = &file->parts[p];
         size_t size = part->map.size, head = part->data_at < size ? part->data_at : size;
         uint64_t whole = size;
-        h = mix(h, (const uint8_t *)&whole, sizeof whole);
-        h = mix(h, part->map.data, head);
+        h = kh_gguf_mix(h, &whole, sizeof whole);
+        h = kh_gguf_mix(h, part->map.data, head);
         size_t data = size - head;
         if (data <= (size_t)SAMPLE * SAMPLES) {
-            h = mix(h, part->map.data + head, data);
+            h = kh_gguf_mix(h, part->map.data + head, data);
             continue;
         }
         size_t last = data - SAMPLE, gaps = SAMPLES - 1;
         for (size_t i = 0; i < SAMPLES; i++)
-            h = mix(h, part->map.data + head + last / gaps * i + last % gaps * i / gaps, SAMPLE);
+            h = kh_gguf_mix(h, part->map.data + head + last / gaps * i + last % gaps * i / gaps,
+                            SAMPLE);
     }
+    return h;
+}
+
+void kh_gguf_identity(const kh_gguf *file, char out[17])
+{
+    uint64_t h = 0x6b6579686f6c65ull;
+    h = file->parts[0].composed ? kh_gguf_composed_identity(file, h) : identity_of_parts(file, h);
     h = (h ^ h >> 32) * 0xD6E8FEB86659FD93ull;
     h ^= h >> 32;
     snprintf(out, 17, "%016llx", (unsigned long long)h);

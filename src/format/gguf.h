@@ -1,7 +1,9 @@
-/* format/gguf.h: reads GGUF v2/v3 files, whole or split, over a mapping; never trusts a length. */
+/* format/gguf.h: GGUF models: read from v2/v3 files, whole or split, over a mapping, never trusting a
+ * length; or composed in memory; and written. */
 #ifndef KH_FORMAT_GGUF_H
 #define KH_FORMAT_GGUF_H
 
+#include "base/file.h"
 #include "tensor/types.h"
 
 #include <keyhole/status.h>
@@ -24,7 +26,7 @@ typedef enum kh_gguf_kind {
     KH_GGUF_F64
 } kh_gguf_kind;
 
-/* Text inside the mapping: not followed by a zero byte. */
+/* Text inside the file's memory: not followed by a zero byte. */
 typedef struct kh_slice {
     const char *data;
     size_t size;
@@ -35,7 +37,7 @@ typedef struct kh_gguf_value {
     kh_gguf_kind kind;    /* KH_GGUF_ARRAY for arrays */
     kh_gguf_kind element; /* element kind of an array */
     uint64_t count;       /* elements of an array, 1 otherwise */
-    const uint8_t *data;  /* the first element, unaligned, inside the mapping */
+    const uint8_t *data;  /* the first element, unaligned, as in a file */
     kh_slice *strings;    /* [count] for STRING and arrays of strings, parsed once */
 } kh_gguf_value;
 
@@ -76,5 +78,44 @@ void kh_gguf_release(const kh_gguf *file, const kh_tensor *tensor);
 /* A 64-bit identity of the file's content that is cheap to compute: header, sizes and samples of the
  * data; 16 hexadecimal digits and a zero byte. The key of everything that is stored per file. */
 void kh_gguf_identity(const kh_gguf *file, char out[17]);
+
+/* ---- files put together in memory (a Hugging Face folder, a conversion) ----
+ *
+ * All readers above serve such a file too. What is passed in is copied, but for tensor data. Adding a
+ * value or a tensor may move the ones before it: pointers from the readers hold until the next addition.
+ * On failure the file is as it was. A name that is there already, or is no name, is KH_ERR_FORMAT. */
+
+/* An empty file; `path` names it in sentences. */
+kh_status kh_gguf_new(kh_gguf **out, const char *path);
+/* Any integer kind, or BOOL; KH_ERR_ARGUMENT when the value does not fit. */
+kh_status kh_gguf_set_u64(kh_gguf *file, const char *key, kh_gguf_kind kind, uint64_t value);
+kh_status kh_gguf_set_f32(kh_gguf *file, const char *key, float value);
+kh_status kh_gguf_set_string(kh_gguf *file, const char *key, kh_slice value);
+kh_status kh_gguf_set_strings(kh_gguf *file, const char *key, const kh_slice *values, size_t count);
+/* Elements of a kind of fixed size, as the processor lays them out. */
+kh_status kh_gguf_set_array(kh_gguf *file, const char *key, kh_gguf_kind element,
+                            const void *values, size_t count);
+/* A copy of another file's value, whatever it is. */
+kh_status kh_gguf_set_value(kh_gguf *file, const kh_gguf_value *value);
+/* dims fastest first. `data` is borrowed and lives as long as the file (see kh_gguf_keep); aligned to
+ * its numbers (4 bytes for F32, 2 otherwise); NULL for a tensor that is only described. */
+kh_status kh_gguf_add_tensor(kh_gguf *file, const char *name, kh_type type, int n_dims,
+                             const uint64_t *dims, const void *data);
+/* Calls close(object) when the file is closed, the last one first: buffers and files that tensors lie
+ * in. The object is the file's from here on; when this fails it is closed at once. */
+kh_status kh_gguf_keep(kh_gguf *file, void (*close)(void *object), void *object);
+/* The same for a mapping, which kh_gguf_release then knows; *map is empty afterwards. */
+kh_status kh_gguf_keep_map(kh_gguf *file, kh_map *map);
+
+/* ---- files written ---- */
+
+/* Writes any file, parsed or composed, as one GGUF v3 file that appears under `path` when it is whole
+ * (kh_outfile). The parts of a split model become one. */
+kh_status kh_gguf_write(const kh_gguf *file, const char *path);
+/* The same with data from elsewhere: source(context, tensor, out) is called once for every tensor, in
+ * order, and writes exactly tensor->size bytes, or fails. */
+typedef kh_status kh_gguf_source(void *context, const kh_tensor *tensor, kh_outfile *out);
+kh_status kh_gguf_write_from(const kh_gguf *file, const char *path, kh_gguf_source *source,
+                             void *context);
 
 #endif

@@ -7,13 +7,14 @@
 #include "format/gguf_part.h"
 
 #include "base/alloc.h"
+#include "base/fail.h"
 #include "base/rng.h"
 
 #include <string.h>
 
 kh_status kh_names_init(kh_names *names, size_t capacity, const char *what)
 {
-    *names = (kh_names){.mask = 15, .seed = kh_rng_entropy()};
+    *names = (kh_names){.capacity = capacity, .mask = 15, .seed = kh_rng_entropy()};
     while (names->mask + 1 < 2 * capacity) names->mask = 2 * names->mask + 1;
     kh_status status = kh_new(&names->names, capacity, sizeof *names->names, what);
     if (status == KH_OK)
@@ -64,4 +65,15 @@ int kh_names_add(kh_names *names, kh_slice name)
     names->names[names->count++] = name;
     names->slots[at] = (uint32_t)names->count;
     return 1;
+}
+
+kh_status kh_names_grow(kh_names *names, const char *what)
+{
+    kh_names larger;
+    if (names->count < names->capacity) return KH_OK;
+    KH_TRY(kh_names_init(&larger, names->count < 8 ? 16 : 2 * names->count, what));
+    for (size_t i = 0; i < names->count; i++) kh_names_add(&larger, names->names[i]);
+    kh_names_free(names);
+    *names = larger;
+    return KH_OK;
 }

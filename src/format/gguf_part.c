@@ -29,8 +29,6 @@
 enum {
     MAX_KEYS = 1 << 16,
     MAX_TENSORS = 1 << 20,
-    MAX_KEY = 65535, /* bytes, by the specification */
-    MAX_TENSOR_NAME = 255,
     LEAST_KEY = 8 + 1 + 4 + 1,            /* a key of one byte with a value of one */
     LEAST_TENSOR = 8 + 1 + 4 + 8 + 4 + 8, /* a name of one byte, one dimension */
     LEAST_ALIGNMENT = 8,
@@ -115,6 +113,11 @@ static const uint8_t kind_bytes[] = {
     [KH_GGUF_U64] = 8, [KH_GGUF_I64] = 8, [KH_GGUF_F64] = 8,
 };
 
+size_t kh_gguf_kind_bytes(kh_gguf_kind kind)
+{
+    return kind_bytes[kind];
+}
+
 static kh_status take_kind(cursor *c, kh_gguf_kind *out)
 {
     uint32_t kind;
@@ -167,7 +170,7 @@ static kh_status take_value(cursor *c, kh_gguf_part *part, size_t index)
 {
     kh_gguf_value *value = &part->values[index];
     say(c, "metadata key %zu", index);
-    KH_TRY(take_name(c, &value->key, MAX_KEY));
+    KH_TRY(take_name(c, &value->key, KH_GGUF_MAX_KEY));
     say(c, "key '%s'", kh_gguf_show(value->key).text);
     if (!kh_names_add(&part->keys, value->key))
         KH_FAIL(KH_ERR_FORMAT, "%s: %s appears twice", c->path, c->what);
@@ -226,32 +229,30 @@ static kh_status read_values(cursor *c, kh_gguf_part *part, size_t n)
 }
 
 /* Type and shape of a tensor give its size, or a refusal. */
-static kh_status measure(cursor *c, kh_tensor *t, uint32_t type)
+kh_status kh_gguf_measure(kh_tensor *t, uint32_t type, const char *path, const char *what)
 {
     int id = type > INT32_MAX ? -1 : (int)type;
     if (!kh_type_known(id)) {
         const char *name = kh_type_foreign_name(id);
         if (name)
-            KH_FAIL(KH_ERR_UNSUPPORTED, "%s: %s has type %s, which is not supported", c->path,
-                    c->what, name);
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: %s has the unknown type %u", c->path, c->what, type);
+            KH_FAIL(KH_ERR_UNSUPPORTED, "%s: %s has type %s, which is not supported", path, what,
+                    name);
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: %s has the unknown type %u", path, what, type);
     }
     t->type = (kh_type)id;
     uint64_t n = 1, size;
     for (int i = 0; i < 4; i++) {
-        if (t->dims[i] == 0)
-            KH_FAIL(KH_ERR_FORMAT, "%s: %s: dimension %d is zero", c->path, c->what, i);
+        if (t->dims[i] == 0) KH_FAIL(KH_ERR_FORMAT, "%s: %s: dimension %d is zero", path, what, i);
         if (__builtin_mul_overflow(n, t->dims[i], &n))
-            KH_FAIL(KH_ERR_FORMAT, "%s: %s: the product of its dimensions overflows", c->path,
-                    c->what);
+            KH_FAIL(KH_ERR_FORMAT, "%s: %s: the product of its dimensions overflows", path, what);
     }
     if (t->dims[0] % kh_type_block(t->type) != 0)
-        KH_FAIL(KH_ERR_FORMAT, "%s: %s: rows of %llu elements; %s wants a multiple of %zu", c->path,
-                c->what, (unsigned long long)t->dims[0], kh_type_name(t->type),
+        KH_FAIL(KH_ERR_FORMAT, "%s: %s: rows of %llu elements; %s wants a multiple of %zu", path,
+                what, (unsigned long long)t->dims[0], kh_type_name(t->type),
                 kh_type_block(t->type));
     if (__builtin_mul_overflow(n / kh_type_block(t->type), kh_type_bytes(t->type), &size) ||
         size > SIZE_MAX)
-        KH_FAIL(KH_ERR_FORMAT, "%s: %s: its size overflows", c->path, c->what);
+        KH_FAIL(KH_ERR_FORMAT, "%s: %s: its size overflows", path, what);
     t->size = (size_t)size;
     return KH_OK;
 }
@@ -263,7 +264,7 @@ static kh_status take_entry(cursor *c, kh_gguf_part *part, kh_buf *names, size_t
     kh_slice name;
     uint32_t n_dims, type;
     say(c, "tensor %zu", index);
-    KH_TRY(take_name(c, &name, MAX_TENSOR_NAME));
+    KH_TRY(take_name(c, &name, KH_GGUF_MAX_NAME));
     say(c, "tensor '%s'", kh_gguf_show(name).text);
     KH_TRY(take(c, &n_dims, sizeof n_dims));
     if (n_dims < 1 || n_dims > 4)
@@ -274,7 +275,7 @@ static kh_status take_entry(cursor *c, kh_gguf_part *part, kh_buf *names, size_t
     KH_TRY(take(c, t->dims, n_dims * sizeof t->dims[0]));
     KH_TRY(take(c, &type, sizeof type));
     KH_TRY(take(c, &entry->offset, sizeof entry->offset));
-    KH_TRY(measure(c, t, type));
+    KH_TRY(kh_gguf_measure(t, type, c->path, c->what));
     if (entry->offset % part->alignment != 0)
         KH_FAIL(KH_ERR_FORMAT, "%s: %s: its offset %llu is no multiple of the alignment %llu",
                 c->path, c->what, (unsigned long long)entry->offset,
@@ -343,7 +344,8 @@ kh_status kh_gguf_part_open(kh_gguf_part *part, const char *path)
 void kh_gguf_part_free(kh_gguf_part *part)
 {
     for (size_t i = 0; i < part->n_values; i++)
-        if (part->values[i].kind == KH_GGUF_ARRAY) kh_free(part->values[i].strings);
+        if (part->values[i].kind == KH_GGUF_ARRAY && !part->composed)
+            kh_free(part->values[i].strings);
     kh_free(part->values);
     kh_free(part->texts);
     kh_names_free(&part->keys);
