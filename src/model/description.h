@@ -37,18 +37,23 @@ enum {
     KH_PART_POST_NORM = 4 /* norms on the outputs of attention and feed-forward */
 };
 
+struct kh_hf_map;
+
 typedef struct kh_family {
     const char *name;  /* general.architecture */
     unsigned parts;    /* required parts */
     unsigned optional; /* parts that a file may have */
     kh_rope_style rope_style;
     kh_act act;
+    const struct kh_hf_map *hf; /* how its Hugging Face folders are read; NULL: they are not */
     /* What is not common to all families; called after the common numbers are read. NULL: nothing. */
     kh_status (*describe)(kh_description *d, const kh_gguf *file);
 } kh_family;
 
 /* NULL when the architecture is not known. */
 const kh_family *kh_family_find(const char *name, size_t size);
+/* The families in the order of the list; NULL behind the last. */
+const kh_family *kh_family_at(size_t index);
 /* "llama, qwen2, ..." */
 const char *kh_family_names(void);
 

@@ -17,6 +17,11 @@ const kh_family *kh_family_find(const char *name, size_t size)
     return NULL;
 }
 
+const kh_family *kh_family_at(size_t index)
+{
+    return index < sizeof table / sizeof *table ? table[index] : NULL;
+}
+
 const char *kh_family_names(void)
 {
 #define WORD(name) ", " #name

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
+#include "model/hf.h"
 #include "model/network.h"
 
 #include <stdio.h>
@@ -33,7 +34,7 @@ static kh_type main_type(const kh_gguf *file)
 static void fill_info(kh_model *m)
 {
     const kh_description *d = &m->d;
-    const kh_special_ids *special = kh_tokenizer_special(m->tokenizer);
+    const kh_tokenizer *tokens = m->tokenizer; /* NULL: network only */
     kh_slice text = {"", 0};
     kh_gguf_opt_string(m->file, "general.name", &text);
     copy_slice(m->name, sizeof m->name, text);
@@ -42,8 +43,8 @@ static void fill_info(kh_model *m)
                               .architecture = m->architecture,
                               .name = m->name,
                               .quantisation = kh_type_name(main_type(m->file)),
-                              .tokenizer = kh_tokenizer_model(m->tokenizer),
-                              .pre = kh_tokenizer_pre(m->tokenizer),
+                              .tokenizer = tokens ? kh_tokenizer_model(tokens) : "",
+                              .pre = tokens ? kh_tokenizer_pre(tokens) : "",
                               .identity = m->identity,
                               .file_bytes = kh_gguf_size(m->file),
                               .parameters = m->w.parameters,
@@ -53,10 +54,10 @@ static void fill_info(kh_model *m)
                               .key_heads = d->G,
                               .head_width = d->E,
                               .ff_width = d->F,
-                              .vocabulary = m->family ? d->V : kh_tokenizer_size(m->tokenizer),
+                              .vocabulary = m->family ? d->V : kh_tokenizer_size(tokens),
                               .context = d->context,
                               .window = d->window,
-                              .add_bos = special->add_bos,
+                              .add_bos = tokens ? kh_tokenizer_special(tokens)->add_bos : 0,
                               .tied = m->w.tied};
     for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
 }
@@ -86,13 +87,15 @@ static kh_status open_network(kh_model *m)
     return KH_OK;
 }
 
-static kh_status open_parts(kh_model *m, const char *path, int with_network)
+enum { NETWORK = 1, TOKENS = 2 }; /* what is opened of a file */
+
+static kh_status open_parts(kh_model *m, const char *path, unsigned what)
 {
-    KH_TRY(kh_gguf_open(&m->file, path));
+    KH_TRY(kh_hf_is(path) ? kh_hf_open(&m->file, path) : kh_gguf_open(&m->file, path));
     kh_slice arch = {"", 0};
     KH_TRY(kh_gguf_opt_string(m->file, "general.architecture", &arch));
     copy_slice(m->architecture, sizeof m->architecture, arch);
-    if (with_network) {
+    if (what & NETWORK) {
         if (!kh_gguf_find(m->file, "general.architecture"))
             KH_FAIL(KH_ERR_FORMAT, "key 'general.architecture' is missing");
         m->family = kh_family_find(arch.data, arch.size);
@@ -101,20 +104,20 @@ static kh_status open_parts(kh_model *m, const char *path, int with_network)
                     m->architecture, kh_family_names());
         KH_TRY(open_network(m));
     }
-    KH_TRY(kh_tokenizer_open(&m->tokenizer, m->file));
-    if (with_network && kh_tokenizer_size(m->tokenizer) > m->d.V)
+    if (what & TOKENS) KH_TRY(kh_tokenizer_open(&m->tokenizer, m->file));
+    if (what == (NETWORK | TOKENS) && kh_tokenizer_size(m->tokenizer) > m->d.V)
         KH_FAIL(KH_ERR_FORMAT, "the tokenizer has %d tokens, the embedding only %d",
                 kh_tokenizer_size(m->tokenizer), m->d.V);
     fill_info(m);
     return KH_OK;
 }
 
-static kh_status open_model(kh_model **out, const char *path, int with_network)
+static kh_status open_model(kh_model **out, const char *path, unsigned what)
 {
     *out = NULL;
     kh_model *m = NULL;
     KH_TRY(kh_new(&m, 1, sizeof *m, "a model"));
-    kh_status status = open_parts(m, path, with_network);
+    kh_status status = open_parts(m, path, what);
     if (status != KH_OK) {
         if (!strstr(kh_last_error(), path)) status = kh_fail_context(status, "%s", path);
         kh_model_close(m);
@@ -126,12 +129,17 @@ static kh_status open_model(kh_model **out, const char *path, int with_network)
 
 kh_status kh_model_open(kh_model **out, const char *path)
 {
-    return open_model(out, path, 1);
+    return open_model(out, path, NETWORK | TOKENS);
 }
 
 kh_status kh_model_open_vocabulary(kh_model **out, const char *path)
 {
-    return open_model(out, path, 0);
+    return open_model(out, path, TOKENS);
+}
+
+kh_status kh_model_open_network(kh_model **out, const char *path)
+{
+    return open_model(out, path, NETWORK);
 }
 
 void kh_model_close(kh_model *model)

@@ -20,6 +20,9 @@ struct kh_model {
     char identity[17], name[128], architecture[32];
 };
 
+/* As kh_model_open, without a tokenizer: texts can be neither read nor written. */
+kh_status kh_model_open_network(kh_model **out, const char *path);
+
 /* Where logits go, chunk by chunk: rows [first, first + rows) of batch->logit_rows. A status other
  * than KH_OK ends the pass. */
 typedef struct kh_logit_sink {

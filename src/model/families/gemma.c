@@ -6,6 +6,7 @@
  * width per head, all others by the head width. */
 #include "base/fail.h"
 #include "model/families.h"
+#include "model/hf.h"
 
 #include <math.h>
 
@@ -41,8 +42,57 @@ static kh_status describe(kh_description *d, const kh_gguf *file)
     return KH_OK;
 }
 
+/* Hugging Face: all gains are g - 1 there. What config.json leaves out is the 4B model's. */
+static kh_status adjust(kh_hf *hf)
+{
+    double scalar = 0, width = 256;
+    KH_TRY(kh_hf_number(hf, "query_pre_attn_scalar", &scalar));
+    KH_TRY(kh_hf_number(hf, "head_dim", &width));
+    if (scalar > 0 && scalar != width)
+        KH_TRY(kh_hf_set_real(hf, "attention.scale", 1 / sqrt(scalar)));
+    return KH_OK;
+}
+
+static const kh_hf_key hf_keys[] = {
+    {"hidden_activation|hidden_act", "gelu_pytorch_tanh", KH_HF_EXPECT, 0, 0},
+    {"use_bidirectional_attention", "false", KH_HF_EXPECT, 0, 0},
+    {"max_position_embeddings", "context_length", KH_HF_INT, KH_HF_USE, 131072},
+    {"num_attention_heads", "attention.head_count", KH_HF_INT, KH_HF_USE, 8},
+    {"num_key_value_heads", "attention.head_count_kv", KH_HF_INT, KH_HF_USE, 4},
+    {"head_dim", "attention.key_length", KH_HF_INT, KH_HF_USE, 256},
+    {"head_dim", "attention.value_length", KH_HF_INT, KH_HF_USE, 256},
+    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", KH_HF_REAL, KH_HF_USE, 1e-6},
+    {"rope_theta", "rope.freq_base", KH_HF_REAL, KH_HF_USE, 1e6},
+    {"rope_local_base_freq", "rope.freq_base_swa", KH_HF_REAL, KH_HF_USE, 1e4},
+    {0}};
+static const kh_hf_tensor hf_tensors[] = {
+    {"embed_tokens", "token_embd", "VD", 0, 0},
+    {"norm", "output_norm", "D", KH_HF_ADD_ONE, 0},
+    {"lm_head", "output", "VD", 0, KH_HF_HEAD},
+    {"layers.#.input_layernorm", "blk.#.attn_norm", "D", KH_HF_ADD_ONE, 0},
+    {"layers.#.post_attention_layernorm", "blk.#.post_attention_norm", "D", KH_HF_ADD_ONE, 0},
+    {"layers.#.pre_feedforward_layernorm", "blk.#.ffn_norm", "D", KH_HF_ADD_ONE, 0},
+    {"layers.#.post_feedforward_layernorm", "blk.#.post_ffw_norm", "D", KH_HF_ADD_ONE, 0},
+    {"layers.#.self_attn.q_norm", "blk.#.attn_q_norm", "E", KH_HF_ADD_ONE, 0},
+    {"layers.#.self_attn.k_norm", "blk.#.attn_k_norm", "E", KH_HF_ADD_ONE, 0},
+    KH_HF_ATTENTION(KH_HF_PLAIN, 0),
+    KH_HF_GATED,
+    {"*vision_tower.*", 0, 0, 0, 0},
+    {"*multi_modal_projector.*", 0, 0, 0, 0},
+    {0}};
+static const kh_hf_map hf = {
+    .model_types = "gemma3_text|gemma3",
+    .architectures = "Gemma3ForCausalLM|Gemma3ForConditionalGeneration|Gemma3TextModel",
+    .prefixes = "model.|language_model.model.|model.language_model.|",
+    .keys = hf_keys,
+    .tensors = hf_tensors,
+    .flags = KH_HF_ROTARY | KH_HF_TIED,
+    .window_period = 6,
+    .adjust = adjust};
+
 const kh_family kh_family_gemma3 = {.name = "gemma3",
                                     .parts = KH_PART_QK_NORM | KH_PART_POST_NORM,
                                     .rope_style = KH_ROPE_HALF,
                                     .act = KH_ACT_GELU_TANH,
+                                    .hf = &hf,
                                     .describe = describe};

@@ -1,0 +1,138 @@
+/* model/hf.h: a Hugging Face folder as data. A family's kh_hf_map says which fields of config.json
+ * become which GGUF values, and which tensors become which; one reader follows the tables, and a
+ * folder is opened as the kh_gguf that llama.cpp's converter would have written from it. */
+#ifndef KH_MODEL_HF_H
+#define KH_MODEL_HF_H
+
+#include "format/gguf.h"
+
+#include <keyhole/status.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct kh_hf kh_hf; /* a folder that is being read: model/hf_impl.h */
+
+/* ---- fields of config.json ---- */
+
+typedef enum kh_hf_kind {
+    KH_HF_INT,
+    KH_HF_REAL,
+    KH_HF_BOOL,
+    KH_HF_EXPECT /* no value: the field, when there, must be one of the words in `to` */
+} kh_hf_kind;
+
+typedef enum kh_hf_absent { KH_HF_NEED, KH_HF_SKIP, KH_HF_USE } kh_hf_absent;
+
+typedef struct kh_hf_key {
+    const char *from; /* the first field that is there and not null counts: "n_positions|n_ctx" */
+    const char *to;   /* without "ARCHITECTURE."; whole when it begins with "tokenizer." */
+    kh_hf_kind kind;
+    kh_hf_absent absent;
+    double initial; /* of KH_HF_USE */
+} kh_hf_key;
+
+/* ---- tensors ---- */
+
+typedef enum kh_hf_transform {
+    KH_HF_PLAIN,
+    KH_HF_PAIRS,    /* in each head, rows (i, i + E/2) become neighbours (2i, 2i + 1) */
+    KH_HF_ADD_ONE,  /* gains stored as g - 1 */
+    KH_HF_TURN,     /* stored [inputs][outputs] */
+    KH_HF_BY_HEAD,  /* rows [H][q k v][E] become [q k v][H][E] */
+    KH_HF_STACK,    /* one tensor an expert becomes one tensor */
+    KH_HF_POSITIONS /* without the rows before the first position */
+} kh_hf_transform;
+
+enum {
+    KH_HF_BIAS = 1,      /* NAME.bias comes with NAME.weight */
+    KH_HF_MAY_BIAS = 2,  /* or may */
+    KH_HF_ONLY_BIAS = 4, /* NAME.bias alone */
+    KH_HF_OPTIONAL = 8,  /* may be absent */
+    KH_HF_HEAD = 16,     /* absent, or ignored, where embeddings are tied */
+    KH_HF_AGAIN = 32,    /* another name of the row before: one of both is there, or equal ones */
+    KH_HF_DENSE = 64,    /* needed where there are no experts */
+    KH_HF_EXPERTS = 128  /* needed where there are */
+};
+
+typedef struct kh_hf_tensor {
+    const char
+        *from;      /* without prefix and ".weight"; '#' is the layer, '@' the expert. Where `to` is
+                       * NULL: a whole name behind a prefix, '*' is anything */
+    const char *to; /* without ".weight"; NULL: known and not needed */
+    /* Slowest dimension first, one letter each: V vocabulary, D width, F feed-forward, Q = H E, K = G
+     * E, E head width, A = Q + 2 K, U = 2 F, H heads, X experts, M and S feed-forward of an expert and
+     * of the shared one, P positions, T types, B buckets, '1' and '2' themselves. */
+    const char *shape;
+    kh_hf_transform transform;
+    unsigned flags;
+} kh_hf_tensor;
+
+/* ---- families ---- */
+
+enum {
+    KH_HF_ROTARY = 1, /* has rotary positions: theta, scaling, partial rotation are read */
+    KH_HF_TIED = 2,   /* tie_word_embeddings is true where config.json does not say */
+    KH_HF_EXACT = 4   /* only for the architectures named, not for all of its model types */
+};
+
+typedef struct kh_hf_map {
+    const char *model_types;     /* "llama|mistral" */
+    const char *architectures;   /* classes, "LlamaForCausalLM|LlamaModel"; the first is written */
+    const char *prefixes;        /* of tensor names, tried in order; the first is written */
+    const kh_hf_key *keys;       /* ends with an empty one; before those that all families share */
+    const kh_hf_tensor *tensors; /* ends with an empty one */
+    unsigned flags;
+    int window_period; /* 0: no windows; 1: all layers; n: all but every n-th */
+    /* What tables cannot say; called between the family's keys and the shared ones. NULL: nothing. */
+    kh_status (*adjust)(kh_hf *hf);
+    const struct kh_hf_map *next; /* another form of the same architecture, or NULL */
+} kh_hf_map;
+
+/* The rows that most decoders share. */
+#define KH_HF_ENDS                                                                                 \
+    {"embed_tokens", "token_embd", "VD", 0, 0}, {"norm", "output_norm", "D", 0, 0},                \
+        {"lm_head", "output", "VD", 0, KH_HF_HEAD},                                                \
+    {                                                                                              \
+        "layers.#.self_attn.rotary_emb.inv_freq", 0, 0, 0, 0                                       \
+    }
+#define KH_HF_ATTENTION(turn, bias)                                                                \
+    {"layers.#.self_attn.q_proj", "blk.#.attn_q", "QD", turn, bias},                               \
+        {"layers.#.self_attn.k_proj", "blk.#.attn_k", "KD", turn, bias},                           \
+        {"layers.#.self_attn.v_proj", "blk.#.attn_v", "KD", 0, bias},                              \
+    {                                                                                              \
+        "layers.#.self_attn.o_proj", "blk.#.attn_output", "DQ", 0, KH_HF_MAY_BIAS                  \
+    }
+#define KH_HF_GATED                                                                                \
+    {"layers.#.mlp.gate_proj", "blk.#.ffn_gate", "FD", 0, KH_HF_DENSE | KH_HF_MAY_BIAS},           \
+        {"layers.#.mlp.up_proj", "blk.#.ffn_up", "FD", 0, KH_HF_DENSE | KH_HF_MAY_BIAS},           \
+    {                                                                                              \
+        "layers.#.mlp.down_proj", "blk.#.ffn_down", "DF", 0, KH_HF_DENSE | KH_HF_MAY_BIAS          \
+    }
+#define KH_HF_TWO_NORMS                                                                            \
+    {"layers.#.input_layernorm", "blk.#.attn_norm", "D", 0, 0},                                    \
+    {                                                                                              \
+        "layers.#.post_attention_layernorm", "blk.#.ffn_norm", "D", 0, 0                           \
+    }
+
+/* For adjust(): a number of config.json (left alone when absent), and values to set. A key that is
+ * set already stays as it is. */
+kh_status kh_hf_number(const kh_hf *hf, const char *fields, double *out);
+kh_status kh_hf_set_int(kh_hf *hf, const char *key, uint64_t value);
+kh_status kh_hf_set_real(kh_hf *hf, const char *key, double value);
+kh_status kh_hf_set_bool(kh_hf *hf, const char *key, int value);
+/* How many rows of the table of positions lie before the first position. */
+void kh_hf_skip_positions(kh_hf *hf, uint64_t rows);
+
+/* ---- folders ---- */
+
+/* 1 for a folder and for NAME.safetensors. */
+int kh_hf_is(const char *path);
+/* Opens a folder, or the one that a .safetensors file lies in (that file then holds the weights). The
+ * values have GGUF's keys, the tensors GGUF's names and conventions; plain ones lie in the mapped
+ * files, the others are copies that belong to *out. */
+kh_status kh_hf_open(kh_gguf **out, const char *path);
+/* Writes config.json and model.safetensors of a model into a folder, which is made. Quantised
+ * matrices become F16. */
+kh_status kh_hf_write(const kh_gguf *file, const char *folder);
+
+#endif

@@ -1,0 +1,67 @@
+/* model/hf_impl.h: a folder that is being read; private to hf_*.c. */
+#ifndef KH_MODEL_HF_IMPL_H
+#define KH_MODEL_HF_IMPL_H
+
+#include "format/json.h"
+#include "format/safetensors.h"
+#include "model/description.h"
+#include "model/hf.h"
+
+struct kh_hf {
+    char *folder; /* ends with '/' */
+    char *config; /* path of config.json, for sentences */
+    json_t *root; /* config.json */
+    json_t *text; /* its part about text, or root */
+    const kh_family *family;
+    const kh_hf_map *map;
+    kh_safetensors *weights;
+    uint8_t *used; /* [kh_safetensors_count(weights)] */
+    kh_gguf *file;
+    int tied;
+    uint64_t skipped_positions;
+    uint64_t sizes[128]; /* of the letters in kh_hf_tensor.shape; 0: not known */
+};
+
+/* Walks "a|b|c": sets *word to the next one, of *size bytes, and moves *list behind it; 0 at the end. An
+ * empty last word counts ("model.|" has two). */
+int kh_hf_next_word(const char **list, const char **word, size_t *size);
+/* Is `word` one of the list's? */
+int kh_hf_has_word(const char *list, const char *word);
+
+/* The first of the fields "a|b" that is there and not null, in the part about text or around it. */
+json_t *kh_hf_field(const kh_hf *hf, const char *fields);
+/* A number that is set in hf->file under "ARCHITECTURE.key"; left alone when absent. */
+kh_status kh_hf_value(const kh_hf *hf, const char *key, uint64_t *out);
+/* "ARCHITECTURE.key", or the key itself when it is a whole one. */
+typedef struct kh_hf_name {
+    char text[128];
+} kh_hf_name;
+kh_hf_name kh_hf_key_name(const kh_family *family, const char *key);
+/* The keys that all families share. */
+extern const kh_hf_key kh_hf_shared_keys[];
+
+/* config.json -> values of hf->file; needs hf->map. */
+kh_status kh_hf_read_config(kh_hf *hf);
+/* Rotary positions: theta before the families' tables give their default, the rest behind them. */
+kh_status kh_hf_read_theta(kh_hf *hf);
+kh_status kh_hf_read_rope(kh_hf *hf);
+/* Tensors of hf->weights -> tensors of hf->file; needs the values. */
+kh_status kh_hf_read_tensors(kh_hf *hf);
+/* Fills hf->sizes from the values of hf->file. */
+kh_status kh_hf_read_sizes(kh_hf *hf);
+/* Adds an f32 vector of which `data` (from kh_alloc) becomes the file's. */
+kh_status kh_hf_add_vector(kh_hf *hf, const char *name, float *data, size_t n);
+
+/* ---- conversions of bytes; `each` is the size of an element, 2 or 4 ---- */
+
+/* Rows [heads][2][half] to [heads][half][2], and back. */
+void kh_hf_pair_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
+void kh_hf_halve_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
+/* Blocks [a][b] of `bytes` each to [b][a]. */
+void kh_hf_swap_blocks(void *out, const void *in, size_t a, size_t b, size_t bytes);
+/* [rows][cols] to [cols][rows]. */
+void kh_hf_transpose(void *out, const void *in, size_t rows, size_t cols, size_t each);
+/* F32, F16 and BF16, unaligned, plus `added`. */
+void kh_hf_to_f32(float *out, const void *in, kh_type type, size_t n, float added);
+
+#endif
