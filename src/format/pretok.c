@@ -1,34 +1,28 @@
-/* Pre-tokenizers: regular expressions, run by PCRE2.
+/* The pre-tokenizers that GGUF files name: regular expressions.
  *
- * A family is a short list of stages. A stage cuts every piece that the stage before it left into
- * its matches and the gaps between them; what comes out of the last stage are words. This is the
- * sequence of "isolated" splits of Hugging Face's tokenizers, from whose tokenizer.json files the
- * patterns are known, and the list of expressions of llama.cpp, from which the names are known. Where the
- * two differ (llama.cpp simplifies the letter cases of gpt-4o and tekken), the pattern that the model
- * was trained with is used; "default" exists in llama.cpp alone.
+ * A family is a short list of patterns, and each is a step of a splitter (tok_split.c) that cuts
+ * every piece into its matches and the gaps between them. This is the sequence of "isolated"
+ * splits of Hugging Face's tokenizers, from whose tokenizer.json files the patterns are known, and
+ * the list of expressions of llama.cpp, from which the names are known. Where the two differ
+ * (llama.cpp simplifies the letter cases of gpt-4o and tekken), the pattern that the model was
+ * trained with is used; "default" exists in llama.cpp alone.
  *
- * Two traps, both avoided by spelling white space out:
- *   - PCRE2's \s, even with UCP, contains U+180E, which left the White_Space property in Unicode 6.3;
- *     the engines that define these tokenizers do not match it. SPACE below is that property.
- *   - a piece must be matched as a subject of its own: \s+(?!\S) looks one character ahead, and at
- *     the end of a piece there is nothing to see, even if the text goes on.
+ * White space is spelt out: PCRE2's \s, even with UCP, contains U+180E, which left the White_Space
+ * property in Unicode 6.3; the engines that define these tokenizers do not match it. SPACE below
+ * is that property.
  *
  * All patterns are single-character classes under quantifiers, so PCRE2's JIT runs them without a
  * stack that grows with the text, and a match that fails costs no more than the run it looked at.
- * The subject has been validated, so matching skips its own check (which would make a long text cost
- * the square of its length). A failed JIT (no executable memory) falls back to the interpreter.
  *
- * Letters, digits and marks are those of the installed PCRE2's Unicode version (10.42: Unicode 14).
+ * Letters, digits and marks are those of the installed PCRE2's Unicode version (10.42: Unicode
+ * 14).
  *
  * Rejected: hand-written scanners (faster, but one for each family, and wrong in the corners). */
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "format/pretok.h"
 
-#include "base/alloc.h"
-#include "base/buf.h"
 #include "base/fail.h"
 
-#include <pcre2.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Inside a class. */
@@ -133,26 +127,6 @@ static const struct known {
 };
 enum { KNOWN = sizeof known / sizeof known[0] };
 
-struct kh_pretok {
-    const struct known *entry;
-    pcre2_general_context *general;
-    pcre2_match_context *limits;
-    pcre2_code *stage[STAGES];
-    int stages;
-};
-
-static void *take(PCRE2_SIZE size, void *unused)
-{
-    (void)unused;
-    return kh_alloc(size);
-}
-
-static void give(void *memory, void *unused)
-{
-    (void)unused;
-    kh_free(memory);
-}
-
 static kh_status unknown(kh_slice name)
 {
     char list[KNOWN * 18];
@@ -169,138 +143,36 @@ static kh_status unknown(kh_slice name)
             list);
 }
 
-static kh_status compile(kh_pretok *p)
+int kh_pretok_at(size_t index, kh_pretok *out)
 {
-    p->general = pcre2_general_context_create(take, give, NULL);
-    p->limits = p->general ? pcre2_match_context_create(p->general) : NULL;
-    pcre2_compile_context *options = p->general ? pcre2_compile_context_create(p->general) : NULL;
-    kh_status status = KH_OK;
-    if (!p->limits || !options) status = kh_fail(KH_ERR_MEMORY, "no memory for a pre-tokenizer");
-    const char *const *list = patterns[p->entry->family];
-    for (; status == KH_OK && p->stages < STAGES && list[p->stages]; ++p->stages) {
-        int error;
-        PCRE2_SIZE at;
-        pcre2_code *code = pcre2_compile((PCRE2_SPTR)list[p->stages], PCRE2_ZERO_TERMINATED,
-                                         PCRE2_UTF | PCRE2_UCP, &error, &at, options);
-        p->stage[p->stages] = code;
-        if (!code && error == PCRE2_ERROR_HEAP_FAILED)
-            status = kh_fail(KH_ERR_MEMORY, "no memory for pre-tokenizer \"%s\"", p->entry->name);
-        else if (!code)
-            status = kh_fail(KH_ERR_UNSUPPORTED,
-                             "PCRE2 refuses pattern %d of pre-tokenizer \"%s\" (error %d at %zu)",
-                             p->stages, p->entry->name, error, (size_t)at);
-        else
-            pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); /* without it the interpreter matches */
-    }
-    pcre2_compile_context_free(options);
-    return status;
+    if (index >= KNOWN) return 0;
+    const struct known *k = &known[index];
+    *out = (kh_pretok){k->name, (k->flags & WHOLE_WORDS) != 0, (k->flags & ADDS_BOS) != 0,
+                       k->family};
+    return 1;
 }
 
-kh_status kh_pretok_open(kh_pretok **out, kh_slice name)
+kh_status kh_pretok_add(kh_split *split, const kh_pretok *pretok)
 {
-    *out = NULL;
+    const char *const *list = patterns[pretok->family];
+    char what[64];
+    snprintf(what, sizeof what, "pre-tokenizer \"%s\"", pretok->name);
+    for (int i = 0; i < STAGES && list[i]; ++i) {
+        kh_split_step *step;
+        KH_TRY(kh_split_add(split, KH_SPLIT_PATTERN, KH_SPLIT_ISOLATED, &step));
+        KH_TRY(
+            kh_regex_open(&step->regex, (kh_slice){list[i], strlen(list[i])}, KH_REGEX_PCRE, what));
+    }
+    return KH_OK;
+}
+
+kh_status kh_pretok_find(kh_pretok *out, kh_slice name)
+{
+    *out = (kh_pretok){.name = ""};
     if (!name.size) name = (kh_slice){"default", 7};
-    const struct known *entry = NULL;
-    for (size_t i = 0; i < KNOWN && !entry; ++i)
-        if (strlen(known[i].name) == name.size && !memcmp(known[i].name, name.data, name.size))
-            entry = &known[i];
-    if (!entry) return unknown(name);
-    kh_pretok *p;
-    KH_TRY(kh_new(&p, 1, sizeof *p, "a pre-tokenizer"));
-    p->entry = entry;
-    kh_status status = compile(p);
-    if (status != KH_OK) {
-        kh_pretok_close(p);
-        return status;
-    }
-    pcre2_set_match_limit(p->limits, 1u << 30);
-    pcre2_set_heap_limit(p->limits, 1u << 20); /* KiB; reached by no pattern above */
-    *out = p;
-    return KH_OK;
-}
-
-void kh_pretok_close(kh_pretok *pretok)
-{
-    if (!pretok) return;
-    for (int i = 0; i < STAGES; ++i) pcre2_code_free(pretok->stage[i]);
-    pcre2_match_context_free(pretok->limits);
-    pcre2_general_context_free(pretok->general);
-    kh_free(pretok);
-}
-
-const char *kh_pretok_name(const kh_pretok *pretok)
-{
-    return pretok->entry->name;
-}
-
-int kh_pretok_whole_words(const kh_pretok *pretok)
-{
-    return (pretok->entry->flags & WHOLE_WORDS) != 0;
-}
-
-int kh_pretok_adds_bos(const kh_pretok *pretok)
-{
-    return (pretok->entry->flags & ADDS_BOS) != 0;
-}
-
-void kh_pretok_scratch_free(kh_pretok_scratch *scratch)
-{
-    pcre2_match_data_free(scratch->match);
-    scratch->match = NULL;
-}
-
-typedef struct cutter {
-    const kh_pretok *pretok;
-    pcre2_match_data *match;
-    kh_pretok_word *word;
-    void *context;
-} cutter;
-
-/* Finds the first match at or behind `from`. Its ends are left in *start and *end; both are `size`
- * when there is none. */
-static kh_status find(const cutter *c, int stage, const char *text, size_t size, size_t from,
-                      size_t *start, size_t *end)
-{
-    const pcre2_code *code = c->pretok->stage[stage];
-    unsigned options = PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY;
-    int n = pcre2_match(code, (PCRE2_SPTR)text, size, from, options, c->match, c->pretok->limits);
-    if (n == PCRE2_ERROR_JIT_STACKLIMIT)
-        n = pcre2_match(code, (PCRE2_SPTR)text, size, from, options | PCRE2_NO_JIT, c->match,
-                        c->pretok->limits);
-    *start = *end = size;
-    if (n == PCRE2_ERROR_NOMATCH) return KH_OK;
-    if (n < 0)
-        KH_FAIL(n == PCRE2_ERROR_NOMEMORY || n == PCRE2_ERROR_HEAPLIMIT ? KH_ERR_MEMORY
-                                                                        : KH_ERR_UNSUPPORTED,
-                "pre-tokenizer \"%s\" gave up on %zu bytes of text (PCRE2 error %d)",
-                c->pretok->entry->name, size, n);
-    const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(c->match);
-    *start = ends[0];
-    *end = ends[1];
-    return KH_OK;
-}
-
-/* Recursion is as deep as there are stages. The ends of a match are read before the next stage
- * overwrites them. */
-static kh_status cut(const cutter *c, int stage, const char *text, size_t size)
-{
-    if (stage >= c->pretok->stages || stage >= STAGES) return c->word(c->context, text, size);
-    size_t at = 0;
-    while (at < size) {
-        size_t start, end;
-        KH_TRY(find(c, stage, text, size, at, &start, &end));
-        if (start > at) KH_TRY(cut(c, stage + 1, text + at, start - at));
-        if (end > start) KH_TRY(cut(c, stage + 1, text + start, end - start));
-        at = end;
-    }
-    return KH_OK;
-}
-
-kh_status kh_pretok_split(const kh_pretok *pretok, kh_pretok_scratch *scratch, const char *text,
-                          size_t size, kh_pretok_word *word, void *context)
-{
-    if (!scratch->match) scratch->match = pcre2_match_data_create(1, pretok->general);
-    if (!scratch->match) KH_FAIL(KH_ERR_MEMORY, "no memory for matching a text of %zu bytes", size);
-    cutter c = {pretok, scratch->match, word, context};
-    return cut(&c, 0, text, size);
+    for (size_t i = 0; kh_pretok_at(i, out); ++i)
+        if (strlen(out->name) == name.size && !memcmp(out->name, name.data, name.size))
+            return KH_OK;
+    *out = (kh_pretok){.name = ""};
+    return unknown(name);
 }

@@ -1,17 +1,17 @@
 /* Byte-pair merging in O(n log n).
  *
- * The symbols of a word form a doubly linked list inside an array; every pair of neighbours that may
- * merge waits in a binary heap, ordered by (key, position). Taking the top merges the right symbol
- * into the left one and offers the two new pairs. A candidate whose symbols have changed since is
- * recognised by the length of the pair: symbols only grow, to the right, so a pair that begins at
- * the same symbol and has the same length is the same pair.
+ * The symbols of a word form a doubly linked list inside an array; every pair of neighbours that
+ * may merge waits in a binary heap, ordered by (key, position). Taking the top merges the right
+ * symbol into the left one and offers the two new pairs. A candidate whose symbols have changed
+ * since is recognised by the length of the pair: symbols only grow, to the right, so a pair that
+ * begins at the same symbol and has the same length is the same pair.
  *
  *     symbols   | h | e | l | l | o |      ->   | he |   | ll |   | o |
  *                 0 <> 1 <> 2 <> 3 <> 4           0  <----> 2 <----> 4
  *
- * A word of n symbols offers n - 1 pairs at first and at most two more for each of its n - 1 merges,
- * one of which replaces the candidate that was taken: the heap never holds more than 2 n. So all
- * memory is there before the loop starts, and the loop cannot fail.
+ * A word of n symbols offers n - 1 pairs at first and at most two more for each of its n - 1
+ * merges, one of which replaces the candidate that was taken: the heap never holds more than 2 n.
+ * So all memory is there before the loop starts, and the loop cannot fail.
  *
  * The key is a rank for byte-level BPE; for SentencePiece it is the score, turned into an unsigned
  * number whose order is the reverse (the bits of a float order like an integer once the sign is
@@ -34,14 +34,36 @@ static uint32_t slot_of(const kh_merges *merges, uint64_t pair)
     return (uint32_t)(h >> 32) & merges->mask;
 }
 
-static void insert(kh_merges *merges, uint64_t pair, uint32_t rank, int32_t merged)
+static kh_merge_slot *find_slot(const kh_merges *merges, uint64_t pair)
 {
     uint32_t at = slot_of(merges, pair);
-    while (merges->slots[at].pair != EMPTY) {
-        if (merges->slots[at].pair == pair) return;
+    while (merges->slots[at].pair != EMPTY && merges->slots[at].pair != pair)
         at = (at + 1) & merges->mask;
-    }
-    merges->slots[at] = (kh_merge_slot){pair, rank, merged};
+    return &merges->slots[at];
+}
+
+static uint64_t pair_of(int32_t left, int32_t right)
+{
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+void kh_merges_put(kh_merges *merges, int32_t left, int32_t right, uint32_t rank, int32_t merged)
+{
+    uint64_t pair = pair_of(left, right);
+    *find_slot(merges, pair) = (kh_merge_slot){pair, rank, merged};
+}
+
+kh_status kh_merges_start(kh_merges *merges, size_t count, uint64_t seed)
+{
+    *merges = (kh_merges){.seed = seed};
+    if (count > 1u << 26)
+        KH_FAIL(KH_ERR_FORMAT, "there are %zu merges (allowed: %u)", count, 1u << 26);
+    size_t capacity = 16;
+    while (capacity * 2 < count * 3) capacity *= 2;
+    merges->mask = (uint32_t)(capacity - 1);
+    KH_TRY(kh_new(&merges->slots, capacity, sizeof *merges->slots, "a table of merges"));
+    memset(merges->slots, 0xFF, capacity * sizeof *merges->slots);
+    return KH_OK;
 }
 
 /* "left right": a blank separates them. A piece holds no blank, but the first byte is never the
@@ -58,8 +80,9 @@ static void add_merge(kh_merges *merges, const kh_vocab *vocab, kh_slice text, u
     int32_t left = kh_vocab_find(vocab, whole, n);
     int32_t right = kh_vocab_find(vocab, whole + n, m);
     int32_t merged = kh_vocab_find(vocab, whole, n + m);
-    if (left >= 0 && right >= 0 && merged >= 0)
-        insert(merges, (uint64_t)left << 32 | (uint32_t)right, rank, merged);
+    if (left < 0 || right < 0 || merged < 0) return;
+    kh_merge_slot *slot = find_slot(merges, pair_of(left, right));
+    if (slot->pair == EMPTY) *slot = (kh_merge_slot){pair_of(left, right), rank, merged};
 }
 
 kh_status kh_merges_init(kh_merges *merges, const kh_gguf *file, const kh_vocab *vocab)
@@ -73,11 +96,7 @@ kh_status kh_merges_init(kh_merges *merges, const kh_gguf *file, const kh_vocab 
     if (list->count > 1u << 26)
         KH_FAIL(KH_ERR_FORMAT, "tokenizer.ggml.merges has %llu elements (allowed: %u)",
                 (unsigned long long)list->count, 1u << 26);
-    size_t capacity = 16;
-    while (capacity * 2 < list->count * 3) capacity *= 2;
-    merges->mask = (uint32_t)(capacity - 1);
-    KH_TRY(kh_new(&merges->slots, capacity, sizeof *merges->slots, "a table of merges"));
-    memset(merges->slots, 0xFF, capacity * sizeof *merges->slots);
+    KH_TRY(kh_merges_start(merges, list->count, vocab->seed));
     char *whole;
     KH_TRY(kh_new(&whole, vocab->longest + 1, 1, "a piece"));
     for (uint64_t i = 0; i < list->count; ++i)

@@ -20,6 +20,10 @@ typedef struct kh_merges {
 /* Reads tokenizer.ggml.merges. A merge whose parts or result are no pieces can never apply and is
  * passed over; of equal pairs the first counts. On failure the caller still frees. */
 kh_status kh_merges_init(kh_merges *merges, const kh_gguf *file, const kh_vocab *vocab);
+/* The same table, filled merge by merge: room for `count`, then one call for each, in the order of
+ * their ranks. Of equal pairs the last counts, as in tokenizer.json. */
+kh_status kh_merges_start(kh_merges *merges, size_t count, uint64_t seed);
+void kh_merges_put(kh_merges *merges, int32_t left, int32_t right, uint32_t rank, int32_t merged);
 void kh_merges_free(kh_merges *merges);
 
 /* A stretch of the text that is one token so far. */

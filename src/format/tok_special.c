@@ -1,10 +1,10 @@
 /* Which ids are special, and which of them end a turn.
  *
- * Files name bos, eos, eot and others by id; an id outside the vocabulary is an error, because every
- * later stage indexes with it. The markers that end a turn are often named by their text alone: a chat
- * model answers with <|im_end|> while eos_token_id still says <|endoftext|>. Texts that nothing else
- * could mean count whenever the token is a marker; texts that are also plain text somewhere ("</s>" is
- * an HTML tag in Gemma's vocabulary) count only as control tokens. */
+ * Files name bos, eos, eot and others by id; an id outside the vocabulary is an error, because
+ * every later stage indexes with it. The markers that end a turn are often named by their text
+ * alone: a chat model answers with <|im_end|> while eos_token_id still says <|endoftext|>. Texts
+ * that nothing else could mean count whenever the token is a marker; texts that are also plain
+ * text somewhere ("</s>" is an HTML tag in Gemma's vocabulary) count only as control tokens. */
 #include "base/fail.h"
 #include "format/tok_impl.h"
 
@@ -23,13 +23,13 @@ static kh_status read_id(const kh_tokenizer *t, const kh_gguf *file, const char 
     return KH_OK;
 }
 
-static void add_end(kh_tokenizer *t, int32_t id)
+void kh_tokenizer_add_end(kh_tokenizer *t, int32_t id)
 {
     if (id < 0 || t->n_ends == KH_MOST_ENDS || kh_token_ends(t, id)) return;
     t->ends[t->n_ends++] = id;
 }
 
-static void find_ends(kh_tokenizer *t)
+void kh_tokenizer_find_ends(kh_tokenizer *t)
 {
     static const struct {
         const char *text;
@@ -60,7 +60,7 @@ static void find_ends(kh_tokenizer *t)
         if (id < 0) continue;
         unsigned kind = t->vocab.kinds[id];
         if (kind == KH_TOKEN_CONTROL || (kind == KH_TOKEN_USER && !known[i].control_only))
-            add_end(t, id);
+            kh_tokenizer_add_end(t, id);
     }
 }
 
@@ -76,16 +76,17 @@ kh_status kh_tokenizer_find_special(kh_tokenizer *t, const kh_gguf *file)
     KH_TRY(read_id(t, file, "tokenizer.ggml.padding_token_id", &s->pad));
     KH_TRY(read_id(t, file, "tokenizer.ggml.seperator_token_id", &s->sep)); /* so spelt in GGUF */
     KH_TRY(read_id(t, file, "tokenizer.ggml.mask_token_id", &s->mask));
-    s->add_bos = t->model == KH_TOKENIZER_SCORES || kh_pretok_adds_bos(t->pretok);
+    KH_TRY(read_id(t, file, "tokenizer.ggml.cls_token_id", &s->cls));
+    s->add_bos = t->model == KH_TOKENIZER_SCORES || t->pre.adds_bos;
     s->add_eos = 0;
     KH_TRY(kh_gguf_opt_bool(file, "tokenizer.ggml.add_bos_token", &s->add_bos));
     KH_TRY(kh_gguf_opt_bool(file, "tokenizer.ggml.add_eos_token", &s->add_eos));
     if (s->bos < 0) s->add_bos = 0;
     if (s->eos < 0) s->add_eos = 0;
-    add_end(t, s->eos);
-    add_end(t, s->eot);
-    add_end(t, eom);
-    find_ends(t);
+    kh_tokenizer_add_end(t, s->eos);
+    kh_tokenizer_add_end(t, s->eot);
+    kh_tokenizer_add_end(t, eom);
+    kh_tokenizer_find_ends(t);
     return KH_OK;
 }
 

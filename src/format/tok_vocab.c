@@ -1,11 +1,11 @@
 /* The vocabulary: V pieces of the file, found by an open-addressing hash table.
  *
- *     pieces [V]   (pointer, size) into the mapping, parsed by the GGUF reader
+ *     pieces [V]   (pointer, size) into the mapping, parsed by the GGUF reader (or into the store)
  *     slots  [2^n] (hash, id), at most two thirds full; the stored hash makes nearly every mismatch
  *                  cheap, so a lookup touches the text of at most one wrong piece in 2^32
  *
- * 262,144 pieces need 4 MiB of slots. The file may be hostile: the hash is seeded from the system, so
- * that no file can be built whose pieces collide.
+ * 262,144 pieces need 4 MiB of slots. The file may be hostile: the hash is seeded from the system,
+ * so that no file can be built whose pieces collide.
  *
  * Markers (control, unknown and user-defined tokens) are searched for at every position of every
  * text, so a hash table per length would cost a marker vocabulary of 6,400 pieces forty probes a
@@ -118,6 +118,17 @@ static kh_status read_scores(kh_vocab *vocab, const kh_gguf *file)
     return KH_OK;
 }
 
+static kh_status fill(kh_vocab *vocab)
+{
+    size_t capacity = 16, count = (size_t)vocab->size;
+    while (capacity * 2 < count * 3) capacity *= 2;
+    vocab->mask = (uint32_t)(capacity - 1);
+    KH_TRY(kh_new(&vocab->slots, capacity, sizeof *vocab->slots, "a vocabulary"));
+    memset(vocab->slots, 0xFF, capacity * sizeof *vocab->slots);
+    for (int32_t id = 0; id < vocab->size; ++id) insert(vocab, id);
+    return KH_OK;
+}
+
 kh_status kh_vocab_init(kh_vocab *vocab, const kh_gguf *file, int scored)
 {
     *vocab = (kh_vocab){.seed = kh_rng_entropy()};
@@ -130,16 +141,24 @@ kh_status kh_vocab_init(kh_vocab *vocab, const kh_gguf *file, int scored)
                 (unsigned long long)tokens->count, MOST_TOKENS);
     vocab->pieces = tokens->strings;
     vocab->size = (int32_t)tokens->count;
-    size_t capacity = 16;
-    while (capacity * 2 < tokens->count * 3) capacity *= 2;
-    vocab->mask = (uint32_t)(capacity - 1);
     KH_TRY(kh_new(&vocab->kinds, tokens->count, 1, "token types"));
     KH_TRY(read_kinds(vocab, file));
     if (scored) KH_TRY(read_scores(vocab, file));
-    KH_TRY(kh_new(&vocab->slots, capacity, sizeof *vocab->slots, "a vocabulary"));
-    memset(vocab->slots, 0xFF, capacity * sizeof *vocab->slots);
-    for (int32_t id = 0; id < vocab->size; ++id) insert(vocab, id);
-    return KH_OK;
+    return fill(vocab);
+}
+
+kh_status kh_vocab_build(kh_vocab *vocab, const kh_slice *pieces, size_t count)
+{
+    *vocab = (kh_vocab){.seed = kh_rng_entropy()};
+    if (count == 0 || count > MOST_TOKENS)
+        KH_FAIL(KH_ERR_FORMAT, "the vocabulary has %zu tokens (allowed: 1 to %d)", count,
+                MOST_TOKENS);
+    vocab->pieces = pieces;
+    vocab->size = (int32_t)count;
+    KH_TRY(kh_new(&vocab->kinds, count, 1, "token types"));
+    for (size_t id = 0; id < count; ++id)
+        vocab->kinds[id] = pieces[id].size ? KH_TOKEN_NORMAL : KH_TOKEN_UNUSED;
+    return fill(vocab);
 }
 
 void kh_vocab_free(kh_vocab *vocab)
@@ -150,6 +169,46 @@ void kh_vocab_free(kh_vocab *vocab)
     *vocab = (kh_vocab){0};
 }
 
+static int compare(const kh_marker *a, const kh_marker *b)
+{
+    size_t least = a->text.size < b->text.size ? a->text.size : b->text.size;
+    int order = memcmp(a->text.data, b->text.data, least);
+    if (order) return order;
+    if (a->text.size != b->text.size) return a->text.size < b->text.size ? -1 : 1;
+    return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static void sift(kh_marker *list, uint32_t at, uint32_t count)
+{
+    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && compare(&list[child], &list[child + 1]) < 0) ++child;
+        if (compare(&list[at], &list[child]) >= 0) return;
+        kh_marker one = list[at];
+        list[at] = list[child];
+        list[child] = one;
+    }
+}
+
+/* Heap sort: in place and never quadratic; qsort may allocate behind the counters. */
+static void sort(kh_marker *list, uint32_t count)
+{
+    for (uint32_t i = count / 2; i-- > 0;) sift(list, i, count);
+    for (uint32_t i = count; i-- > 1;) {
+        kh_marker one = list[0];
+        list[0] = list[i];
+        list[i] = one;
+        sift(list, 0, i);
+    }
+}
+
+static void arrange(kh_markers *markers)
+{
+    sort(markers->list, markers->count);
+    for (uint32_t i = 0; i < markers->count; ++i)
+        ++markers->first[(unsigned char)markers->list[i].text.data[0] + 1];
+    for (int b = 0; b < 256; ++b) markers->first[b + 1] += markers->first[b];
+}
+
 static int is_marker(const kh_vocab *vocab, int32_t id)
 {
     unsigned kind = vocab->kinds[id];
@@ -157,66 +216,42 @@ static int is_marker(const kh_vocab *vocab, int32_t id)
            (kind == KH_TOKEN_CONTROL || kind == KH_TOKEN_USER || kind == KH_TOKEN_UNKNOWN);
 }
 
-static int compare(const kh_vocab *vocab, int32_t a, int32_t b)
-{
-    kh_slice x = vocab->pieces[a], y = vocab->pieces[b];
-    int order = memcmp(x.data, y.data, x.size < y.size ? x.size : y.size);
-    if (order) return order;
-    if (x.size != y.size) return x.size < y.size ? -1 : 1;
-    return a < b ? -1 : a > b;
-}
-
-static void sift(const kh_vocab *vocab, int32_t *ids, uint32_t at, uint32_t count)
-{
-    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
-        if (child + 1 < count && compare(vocab, ids[child], ids[child + 1]) < 0) ++child;
-        if (compare(vocab, ids[at], ids[child]) >= 0) return;
-        int32_t id = ids[at];
-        ids[at] = ids[child];
-        ids[child] = id;
-    }
-}
-
-/* Heap sort: in place and never quadratic; qsort may allocate behind the counters. */
-static void sort(const kh_vocab *vocab, int32_t *ids, uint32_t count)
-{
-    for (uint32_t i = count / 2; i-- > 0;) sift(vocab, ids, i, count);
-    for (uint32_t i = count; i-- > 1;) {
-        int32_t id = ids[0];
-        ids[0] = ids[i];
-        ids[i] = id;
-        sift(vocab, ids, 0, i);
-    }
-}
-
 kh_status kh_markers_init(kh_markers *markers, const kh_vocab *vocab)
 {
     *markers = (kh_markers){0};
-    for (int32_t id = 0; id < vocab->size; ++id) markers->count += (uint32_t)is_marker(vocab, id);
-    KH_TRY(kh_new(&markers->ids, markers->count, sizeof *markers->ids, "special tokens"));
-    uint32_t n = 0;
+    size_t count = 0;
+    for (int32_t id = 0; id < vocab->size; ++id) count += (size_t)is_marker(vocab, id);
+    KH_TRY(kh_new(&markers->list, count, sizeof *markers->list, "special tokens"));
     for (int32_t id = 0; id < vocab->size; ++id)
-        if (is_marker(vocab, id)) markers->ids[n++] = id;
-    sort(vocab, markers->ids, n);
-    for (uint32_t i = 0; i < n; ++i)
-        ++markers->first[(unsigned char)vocab->pieces[markers->ids[i]].data[0] + 1];
-    for (int b = 0; b < 256; ++b) markers->first[b + 1] += markers->first[b];
+        if (is_marker(vocab, id))
+            markers->list[markers->count++] = (kh_marker){
+                vocab->pieces[id], id, vocab->kinds[id] == KH_TOKEN_USER ? 0 : KH_MARKER_SPECIAL};
+    arrange(markers);
+    return KH_OK;
+}
+
+kh_status kh_markers_build(kh_markers *markers, const kh_marker *list, size_t count)
+{
+    *markers = (kh_markers){0};
+    KH_TRY(kh_new(&markers->list, count, sizeof *markers->list, "added tokens"));
+    for (size_t i = 0; i < count; ++i)
+        if (list[i].text.size) markers->list[markers->count++] = list[i];
+    arrange(markers);
     return KH_OK;
 }
 
 void kh_markers_free(kh_markers *markers)
 {
-    kh_free(markers->ids);
+    kh_free(markers->list);
     *markers = (kh_markers){0};
 }
 
 /* First of [low, high) whose byte at `depth` is at least `byte`. All are longer than depth. */
-static uint32_t bound(const kh_markers *m, const kh_vocab *vocab, uint32_t low, uint32_t high,
-                      size_t depth, unsigned byte)
+static uint32_t bound(const kh_markers *m, uint32_t low, uint32_t high, size_t depth, unsigned byte)
 {
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if ((unsigned char)vocab->pieces[m->ids[middle]].data[depth] < byte)
+        if ((unsigned char)m->list[middle].text.data[depth] < byte)
             low = middle + 1;
         else
             high = middle;
@@ -224,21 +259,20 @@ static uint32_t bound(const kh_markers *m, const kh_vocab *vocab, uint32_t low, 
     return low;
 }
 
-int32_t kh_markers_match(const kh_markers *markers, const kh_vocab *vocab, const char *text,
-                         size_t size, size_t open)
+const kh_marker *kh_markers_match(const kh_markers *markers, const char *text, size_t size,
+                                  size_t open)
 {
-    int32_t best = -1;
+    const kh_marker *best = NULL;
     unsigned byte = (unsigned char)text[0];
     uint32_t low = markers->first[byte], high = markers->first[byte + 1];
     for (size_t depth = 1; low < high; ++depth) {
-        for (; low < high && vocab->pieces[markers->ids[low]].size == depth; ++low) {
-            int32_t id = markers->ids[low];
-            if (vocab->kinds[id] == KH_TOKEN_USER || depth <= open) best = id;
-        }
+        for (; low < high && markers->list[low].text.size == depth; ++low)
+            if (!(markers->list[low].flags & KH_MARKER_SPECIAL) || depth <= open)
+                best = &markers->list[low];
         if (low == high || depth == size) break;
         byte = (unsigned char)text[depth];
-        low = bound(markers, vocab, low, high, depth, byte);
-        high = bound(markers, vocab, low, high, depth, byte + 1);
+        low = bound(markers, low, high, depth, byte);
+        high = bound(markers, low, high, depth, byte + 1);
     }
     return best;
 }

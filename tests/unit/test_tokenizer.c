@@ -5,6 +5,7 @@
 #include "format/tokenizer.h"
 #include "format/utf8.h"
 #include "support/models.h"
+#include "support/token_corpus.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -19,63 +20,20 @@
 
 #define FOLDER "tests/golden/tokens/"
 
-enum { MOST_LINES = 4096 };
-
-typedef struct line {
-    char *data;
-    size_t size;
-} line;
-
-static line corpus[MOST_LINES];
+static const kh_corpus_line *corpus;
 static size_t lines;
-
-static json_t *read_line(FILE *file)
-{
-    static char *text;
-    static size_t room;
-    ssize_t n = getline(&text, &room, file);
-    if (n < 0) {
-        free(text);
-        text = NULL;
-        room = 0;
-        return NULL;
-    }
-    json_t *value = json_loadb(text, (size_t)n, JSON_ALLOW_NUL, NULL);
-    assert_non_null(value);
-    return value;
-}
-
-static int nibble(char c)
-{
-    return c <= '9' ? c - '0' : c - 'a' + 10;
-}
 
 static int load_corpus(void **state)
 {
     (void)state;
-    FILE *file = fopen(FOLDER "corpus.jsonl", "r");
-    assert_non_null(file);
-    for (json_t *value; (value = read_line(file)) != NULL; json_decref(value)) {
-        assert_true(lines < MOST_LINES);
-        line *l = &corpus[lines++];
-        const json_t *text = json_object_get(value, "text"), *hex = json_object_get(value, "hex");
-        size_t n = json_string_length(text ? text : hex);
-        const char *from = json_string_value(text ? text : hex);
-        l->size = text ? n : n / 2;
-        l->data = malloc(n + 1);
-        assert_non_null(l->data);
-        if (text) memcpy(l->data, from, n);
-        for (size_t i = 0; hex && i < l->size; ++i)
-            l->data[i] = (char)(nibble(from[2 * i]) << 4 | nibble(from[2 * i + 1]));
-    }
-    fclose(file);
+    corpus = kh_corpus(&lines);
     return 0;
 }
 
 static int free_corpus(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < lines; ++i) free(corpus[i].data);
+    kh_corpus_free();
     return 0;
 }
 
@@ -118,7 +76,7 @@ static void check_golden(const vocabulary *v, const char *name)
     FILE *file = fopen(path, "r");
     assert_non_null(file);
     size_t i = 0;
-    for (json_t *value; (value = read_line(file)) != NULL; json_decref(value), ++i) {
+    for (json_t *value; (value = kh_corpus_json_line(file)) != NULL; json_decref(value), ++i) {
         const json_t *ids = json_object_get(value, "ids");
         const json_t *special = json_object_get(value, "special");
         assert_true(i < lines);
