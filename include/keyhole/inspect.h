@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Canonical names of the points, in the order of the walk. Widths: D model, q H*E, k and value G*E, z
- * H*E, mlp_pre, mlp_pre_linear and mlp_act F, logits V, others D. */
+ * and cross_z H*E, mlp_pre, mlp_pre_linear and mlp_act F, logits V, others D. */
 #define KH_POINT_LIST(X)                                                                           \
     X(EMBEDDINGS, "embeddings")                                                                    \
     X(RESID_PRE, "resid_pre")                                                                      \
@@ -26,6 +26,9 @@ extern "C" {
     X(ATTN_OUT, "attn_out")                                                                        \
     X(ATTN_OUT_POST, "attn_out_post")                                                              \
     X(RESID_MID, "resid_mid")                                                                      \
+    X(CROSS_Z, "cross_z") /* attention of a decoder to its encoder's rows */                       \
+    X(CROSS_OUT, "cross_out")                                                                      \
+    X(RESID_CROSS, "resid_cross")                                                                  \
     X(MLP_IN, "mlp_in")                                                                            \
     X(MLP_PRE, "mlp_pre")                                                                          \
     X(MLP_PRE_LINEAR, "mlp_pre_linear")                                                            \
@@ -50,7 +53,7 @@ KH_API const char *kh_point_name(kh_point point);
 /* The keys that one query row of one head attended to. The arrays are the library's, valid during the
  * call. */
 typedef struct kh_attn_row {
-    int layer, head;
+    int layer, head;      /* a decoder's attention to its source counts behind all its layers */
     size_t row;           /* row of the batch */
     int32_t position;     /* of the query */
     size_t count;         /* keys */

@@ -68,6 +68,19 @@ KH_API kh_status kh_model_detokenize(const kh_model *model, const int32_t *ids, 
                                      unsigned flags, char **text, size_t *size);
 /* The bytes of one token, cut to `size`; returns how many there are. */
 KH_API size_t kh_model_piece(const kh_model *model, int32_t id, char *bytes, size_t size);
+/* What a model can do. */
+typedef enum kh_model_kind {
+    KH_MODEL_DECODER,        /* predicts the next token: kh_session_open */
+    KH_MODEL_ENCODER,        /* reads whole texts: kh_encoder_open */
+    KH_MODEL_ENCODER_DECODER /* answers to a source: kh_session_source; its encoder: kh_encoder_open */
+} kh_model_kind;
+KH_API kh_model_kind kh_model_get_kind(const kh_model *model);
+/* The token that a decoder behind an encoder starts with; -1 for other models. */
+KH_API int32_t kh_model_start(const kh_model *model);
+/* The token that stands for a hidden one; -1 where the tokenizer has none. */
+KH_API int32_t kh_model_mask(const kh_model *model);
+/* The bytes by which a text names a token, such as [MASK], cut to `size`; returns how many there are. */
+KH_API size_t kh_model_marker(const kh_model *model, int32_t id, char *bytes, size_t size);
 /* Id of bos, or -1. True for tokens that end an answer. */
 KH_API int32_t kh_model_bos(const kh_model *model);
 KH_API int kh_model_ends(const kh_model *model, int32_t id);

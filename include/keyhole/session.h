@@ -60,6 +60,10 @@ typedef struct kh_read_options {
  * KH_ERR_CONTEXT, nothing read. Stopped: KH_ERR_STOPPED, the batches that were done stay read. */
 KH_API kh_status kh_session_read(kh_session *session, const int32_t *ids, size_t count,
                                  const kh_read_options *options /* NULL: none */);
+/* For a model with an encoder and a decoder: what the decoder attends to. Encodes ids, forgets what was read
+ * before, and the first token to read is kh_model_start. Forks made afterwards share the source; giving a new
+ * one while a fork that shares the old one lives can run out of room (KH_ERR_CONTEXT). */
+KH_API kh_status kh_session_source(kh_session *session, const int32_t *ids, size_t count);
 /* Logits after the last token read; NULL before the first. Valid until the next call. */
 KH_API const float *kh_session_logits(const kh_session *session /* [V] */);
 
@@ -159,6 +163,17 @@ typedef struct kh_generate_result {
  * first token. */
 KH_API kh_status kh_generate(kh_session *session, const kh_generate_options *options,
                              kh_generate_result *out);
+
+/* The most probable answer that beam search finds from where the session stands. The session stays there; it
+ * was opened with room for `forks` of twice as many beams. */
+typedef struct kh_beam_options {
+    size_t beams;         /* from 1 to 64 */
+    size_t max_tokens;    /* 0: until the context is full */
+    float length_penalty; /* answers are compared by log-probability / length ^ penalty */
+} kh_beam_options;
+/* *ids [*count] the answer, its end token included: free with kh_free_ids. `score` may be NULL. */
+KH_API kh_status kh_generate_beam(kh_session *session, const kh_beam_options *options,
+                                  int32_t **ids, size_t *count, double *score);
 
 #ifdef __cplusplus
 }

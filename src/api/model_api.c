@@ -132,6 +132,19 @@ kh_status kh_model_detokenize(const kh_model *model, const int32_t *ids, size_t 
     return KH_OK;
 }
 
+int32_t kh_model_mask(const kh_model *model)
+{
+    return kh_tokenizer_special(model->tokenizer)->mask;
+}
+
+size_t kh_model_marker(const kh_model *model, int32_t id, char *bytes, size_t size)
+{
+    if (id < 0 || id >= kh_tokenizer_size(model->tokenizer)) return 0;
+    kh_slice raw = kh_token_raw(model->tokenizer, id);
+    memcpy(bytes, raw.data, raw.size < size ? raw.size : size);
+    return raw.size;
+}
+
 size_t kh_model_piece(const kh_model *model, int32_t id, char *bytes, size_t size)
 {
     if (id < 0 || id >= kh_tokenizer_size(model->tokenizer)) return 0;

@@ -85,6 +85,18 @@ void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh
 
 /* ---- cutting the work */
 
+static const kh_kv *cache_of(const kh_run *run, const kh_attn_layer *layer, const kh_span *span)
+{
+    return (layer->source ? run->kv_cross : run->kv_self)[span->seq];
+}
+
+/* How many keys rows see that see all of them. */
+static size_t keys_of(const kh_run *run, const kh_attn_layer *layer, const kh_span *span)
+{
+    if (layer->encoder) return (size_t)span->position + span->rows;
+    return kh_kv_length(cache_of(run, layer, span));
+}
+
 /* Heads of group g from `head` on that share the setting of the first. */
 static int run_of_heads(const kh_attn_work *work, int head, int end)
 {
@@ -152,14 +164,14 @@ static void add_stream(kh_attn_work *work, const kh_span *span, int g, int head,
     const kh_run *run = work->run;
     const kh_attn_layer *layer = work->layer;
     const kh_attn_setting *s = kh_attn_plan_at(run->attn, run->phase, layer->layer, head);
-    kh_attn_task whole = {.kv = run->kv_self[span->seq],
+    kh_attn_task whole = {.kv = cache_of(run, layer, span),
                           .setting = s,
                           .g = g,
                           .head = head,
                           .heads = n,
                           .tokens = span->rows,
                           .position = (size_t)span->position};
-    whole.length = kh_kv_length(whole.kv);
+    whole.length = keys_of(run, layer, span);
     size_t full = tokens_of_full(layer, s, &whole), first, count;
     size_t size = kh_attn_tile_tokens(n, list_room(s, whole.position + whole.tokens));
     for (size_t back = 0; tile_from_end(span->rows, full, size, back, &first, &count); back++) {
@@ -444,9 +456,9 @@ static void merge_row(void *context, size_t index, int worker)
 static kh_status check(const kh_run *run, const kh_attn_layer *layer, size_t scratch)
 {
     for (size_t i = 0; i < run->batch->span_count; i++) {
-        const kh_kv_shape *s = kh_kv_shape_of(run->kv_self[run->batch->spans[i].seq]);
+        const kh_kv_shape *s = kh_kv_shape_of(cache_of(run, layer, &run->batch->spans[i]));
         if (s->k_width != layer->E || s->v_width != layer->E || s->groups != layer->G ||
-            layer->layer >= s->layers || layer->H % layer->G != 0)
+            kh_attn_place(layer) >= s->layers || layer->H % layer->G != 0)
             KH_FAIL(KH_ERR_STATE,
                     "attention of layer %d with %d heads, %d key heads of width %d does not fit a "
                     "cache of %d layers, %d key heads of widths %d and %d",
@@ -476,7 +488,7 @@ static kh_status attend(kh_attn_work *work)
     for (size_t i = 0; i < batch->span_count; i++) {
         const kh_span *span = &batch->spans[i];
         size_t end = (size_t)span->position + span->rows;
-        if (work->layer->order == KH_ATTN_ALL_KEYS) end = kh_kv_length(run->kv_self[span->seq]);
+        if (work->layer->order == KH_ATTN_ALL_KEYS) end = keys_of(run, work->layer, span);
         if (end > S) S = end;
         if (span->rows <= KH_CHUNK_TOKENS) few += span->rows;
     }
@@ -541,8 +553,8 @@ static void write_group(void *context, size_t g, int worker)
     for (size_t i = 0; i < w->run->batch->span_count; i++) {
         const kh_span *span = &w->run->batch->spans[i];
         size_t at = span->row * ld + g * E;
-        kh_kv_write(w->run->kv_self[span->seq], w->run->kern, w->layer->layer, (int)g, span->rows,
-                    w->k + at, ld, w->v + at, ld);
+        kh_kv_write(w->run->kv_self[span->seq], w->run->kern, kh_attn_place(w->layer), (int)g,
+                    span->rows, w->k + at, ld, w->v + at, ld);
     }
 }
 

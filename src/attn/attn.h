@@ -33,7 +33,8 @@ typedef struct kh_attn_setting {
 /* Which setting applies where: parsed once, never changed. */
 typedef struct kh_attn_plan kh_attn_plan;
 
-/* Grammar:  PLAN    := PHASED | RULES
+/* Grammar:  PLAN    := PHASED | RULES | STACK PLAN { ";" STACK PLAN }
+ *           STACK   := "encoder=" | "decoder=" | "cross="  (of a model with an encoder; one that is absent is `full`)
  *           PHASED  := "prefill=" RULES ";" "decode=" RULES   (a phase that is absent is `full`)
  *           RULES   := SETTING | (RANGE "=" SETTING) { ";" RANGE "=" SETTING }
  *           RANGE   := LAYERS [ "." HEADS ],  each "3", "0-1", "2-" or "*"
@@ -43,6 +44,11 @@ typedef struct kh_attn_plan kh_attn_plan;
  * with a sentence that names the part of the text and what is allowed. "auto" is resolved by the
  * caller before parsing. */
 kh_status kh_attn_plan_parse(kh_attn_plan **out, const char *text, int layers, int heads);
+/* The same for a decoder behind an encoder: layers of the plan are the encoder's, the decoder's, and the
+ * decoder's attention to its source, behind one another; without a STACK all three are meant, and layers
+ * count from 0 in each. encoder 0: as kh_attn_plan_parse. */
+kh_status kh_attn_plan_parse_stacks(kh_attn_plan **out, const char *text, int encoder, int decoder,
+                                    int heads);
 void kh_attn_plan_free(kh_attn_plan *plan);
 const char *kh_attn_plan_text(const kh_attn_plan *plan); /* verbatim */
 const kh_attn_setting *kh_attn_plan_at(const kh_attn_plan *plan, enum kh_phase phase, int layer,
@@ -64,7 +70,10 @@ enum kh_attn_order {
 };
 
 typedef struct kh_attn_layer {
-    int layer;
+    int layer;  /* in plans, probes and dropout */
+    int before; /* how many of those have no place in the cache: it calls this one layer - before */
+    int source; /* 1: keys and values are those of run->kv_cross */
+    int encoder; /* 1: rows that see all keys see those of their span, which the length does not tell */
     int H, G, E;   /* heads, key heads (H % G == 0), head width (keys and values) */
     float scale;   /* on q.k before the softmax */
     float softcap; /* 0: none */
@@ -73,13 +82,19 @@ typedef struct kh_attn_layer {
     const struct kh_attn_bias *bias; /* NULL, or what is added to raw scores: attn/bias.h */
 } kh_attn_layer;
 
+/* The layer's place in its cache. */
+static inline int kh_attn_place(const kh_attn_layer *layer)
+{
+    return layer->layer - layer->before;
+}
+
 /* Bytes that one layer needs in run->step and in each worker's scratch for batches of at most T rows
  * over sequences of at most S positions, for any setting of the plan. */
 void kh_attn_need(const kh_attn_plan *plan, const kh_attn_layer *layer, const kh_kv_shape *shape,
                   size_t T, size_t S, size_t *step, size_t *scratch);
 
 /* Writes the batch's keys and values into the sequences (prepared by the caller, who also advances them
- * after the last layer) and attends causally. q, k are rotated already. */
+ * after the last layer) and attends. q, k are rotated already. */
 kh_status kh_attn_forward(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
                           const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
                           const float *v /* [T][G][E] */);

@@ -56,7 +56,7 @@ static int as_stored(const kh_tile *t)
 /* A whole page, while the next one is fetched. */
 static void stream_page(const kh_tile *t, float *to, size_t ld, size_t p, size_t end)
 {
-    int layer = t->layer->layer, half = kh_kv_shape_of(t->kv)->k_type == KH_TYPE_F16;
+    int layer = kh_attn_place(t->layer), half = kh_kv_shape_of(t->kv)->k_type == KH_TYPE_F16;
     size_t E = (size_t)t->layer->E;
     const void *next = p + 1 < end ? kh_kv_keys(t->kv, layer, t->g, p + 1) : NULL;
     t->kern->score_ahead(to, ld, t->q, E, t->R, kh_kv_keys(t->kv, layer, t->g, p), half, E, next);
@@ -171,7 +171,7 @@ static float certain(const list *l, size_t k)
 static const void *page_shadow(const kh_tile *t, const void *context, size_t p)
 {
     (void)context;
-    return kh_kv_shadow(t->kv, t->layer->layer, t->g, p);
+    return kh_kv_shadow(t->kv, kh_attn_place(t->layer), t->g, p);
 }
 
 /* Keys of a q8_0 page: a panel is unpacked and scored once for all of its keys that are listed. */
@@ -196,7 +196,7 @@ static void score_listed(const kh_tile *t, const void *context, size_t r, const 
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
     (void)context;
     for (size_t i = 0; i < n; i++) {
-        const char *page = kh_kv_keys(t->kv, t->layer->layer, t->g, positions[i] / KH_PAGE);
+        const char *page = kh_kv_keys(t->kv, kh_attn_place(t->layer), t->g, positions[i] / KH_PAGE);
         size_t panel = positions[i] % KH_PAGE / KH_PANEL;
         t->rows[i] = page + panel * KH_PANEL * kh_type_row_bytes(type, E);
     }

@@ -8,6 +8,10 @@
  * with a digit or '*' is RANGE=SETTING, anything else a bare SETTING for all layers, which must be the
  * only one of its phase, because a bare one among others is usually a forgotten range.
  *
+ * A model with an encoder has three stacks of layers: the encoder's, the decoder's, and the decoder's attention to
+ * its source. Their rows lie behind one another; "encoder=", "decoder=" and "cross=" before a piece say of which
+ * stack the following speak, else all are meant, and layers count from 0 in each.
+ *
  * A mistake is reported with the piece it stands in and what would be allowed there; the caller adds
  * the option's name. Numbers are read by strtol and strtof and must be consumed whole. */
 #include "attn/attn.h"
@@ -21,12 +25,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PHASES = 2, MAX_TEXT = 4096, MAX_NUMBER = 1 << 24 };
+enum { PHASES = 2, STACKS = 3, MAX_TEXT = 4096, MAX_NUMBER = 1 << 24 };
 
 struct kh_attn_plan {
     char *text; /* verbatim */
     char *work; /* the copy that parsing cuts up */
     int layers, heads;
+    int first[STACKS],
+        count_of[STACKS]; /* layers of each stack; only the first one without an encoder */
+    int stacks;
     kh_attn_setting *settings; /* [capacity] */
     size_t count, capacity;
     uint16_t *at; /* [PHASES][layers][heads] */
@@ -187,12 +194,38 @@ static kh_status add_setting(kh_attn_plan *plan, const kh_attn_setting *s, uint1
     return KH_OK;
 }
 
-/* One piece without its phase; phases [from, to] are meant. */
-static kh_status parse_rule(kh_attn_plan *plan, char *text, int from, int to, size_t *bare)
+/* What the pieces speak of that follow. */
+typedef struct scope {
+    int phase[2], stack[2]; /* first and last */
+    size_t bare, rules, pieces;
+    unsigned seen;   /* phases */
+    unsigned stacks; /* seen */
+} scope;
+
+static int most_layers(const kh_attn_plan *plan, const scope *in)
+{
+    int most = 0;
+    for (int s = in->stack[0]; s <= in->stack[1]; s++)
+        if (plan->count_of[s] > most) most = plan->count_of[s];
+    return most;
+}
+
+static void set_layer(kh_attn_plan *plan, const scope *in, int layer, const int head[2],
+                      uint16_t index)
+{
+    for (int phase = in->phase[0]; phase <= in->phase[1]; phase++)
+        for (int h = head[0]; h <= head[1]; h++)
+            plan->at[((size_t)phase * (size_t)plan->layers + (size_t)layer) * (size_t)plan->heads +
+                     (size_t)h] = index;
+}
+
+/* One piece without its phase. */
+static kh_status parse_rule(kh_attn_plan *plan, char *text, scope *in)
 {
     char piece[MAX_TEXT + 1];
     memcpy(piece, text, strlen(text) + 1);
-    int layer[2] = {0, plan->layers - 1}, head[2] = {0, plan->heads - 1};
+    int layers = most_layers(plan, in);
+    int layer[2] = {0, layers - 1}, head[2] = {0, plan->heads - 1};
     if (isdigit((unsigned char)text[0]) || text[0] == '*') {
         char *setting = strchr(text, '=');
         if (!setting)
@@ -200,50 +233,76 @@ static kh_status parse_rule(kh_attn_plan *plan, char *text, int from, int to, si
         *setting++ = 0;
         char *heads = strchr(text, '.');
         if (heads) *heads++ = 0;
-        KH_TRY(parse_range(&layer[0], &layer[1], text, plan->layers, "layer", piece));
+        KH_TRY(parse_range(&layer[0], &layer[1], text, layers, "layer", piece));
         if (heads) KH_TRY(parse_range(&head[0], &head[1], heads, plan->heads, "head", piece));
         text = setting;
     } else {
-        ++*bare;
+        ++in->bare;
     }
     kh_attn_setting s = {0};
     uint16_t index = 0;
     KH_TRY(parse_setting(&s, text, piece));
     KH_TRY(add_setting(plan, &s, &index));
-    for (int phase = from; phase <= to; phase++)
-        for (int l = layer[0]; l <= layer[1]; l++)
-            for (int h = head[0]; h <= head[1]; h++)
-                plan->at[((size_t)phase * (size_t)plan->layers + (size_t)l) * (size_t)plan->heads +
-                         (size_t)h] = index;
+    for (int stack = in->stack[0]; stack <= in->stack[1]; stack++)
+        for (int l = layer[0]; l <= layer[1] && l < plan->count_of[stack]; l++)
+            set_layer(plan, in, plan->first[stack] + l, head, index);
+    return KH_OK;
+}
+
+/* Which stack a piece turns to, if it does; *piece moves behind the word. */
+static kh_status parse_stack(kh_attn_plan *plan, char **piece, scope *in)
+{
+    static const char *const names[STACKS] = {"encoder=", "decoder=", "cross="};
+    for (int s = 0; s < STACKS; s++) {
+        size_t n = strlen(names[s]);
+        if (strncmp(*piece, names[s], n) != 0) continue;
+        if (plan->stacks == 1)
+            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': the model has one stack of layers, not %.*s",
+                    plan->text, (int)n - 1, names[s]);
+        if ((in->pieces > 0 && !in->stacks) || in->stacks >> s & 1)
+            KH_FAIL(KH_ERR_ARGUMENT,
+                    "attention '%s': 'encoder=', 'decoder=' and 'cross=' start the text and stand "
+                    "once each",
+                    plan->text);
+        *in = (scope){.phase = {0, PHASES - 1}, .stack = {s, s}, .stacks = in->stacks | 1u << s};
+        *piece += n;
+        return KH_OK;
+    }
+    return KH_OK;
+}
+
+/* The same for phases. */
+static kh_status parse_phase(kh_attn_plan *plan, char **piece, scope *in)
+{
+    static const char *const names[PHASES] = {"prefill=", "decode="};
+    for (int phase = 0; phase < PHASES; phase++) {
+        size_t n = strlen(names[phase]);
+        if (strncmp(*piece, names[phase], n) != 0) continue;
+        if ((in->pieces > 0 && !in->seen) || in->seen >> phase & 1)
+            KH_FAIL(KH_ERR_ARGUMENT,
+                    "attention '%s': 'prefill=' and 'decode=' start the text and stand once each",
+                    plan->text);
+        in->seen |= 1u << phase;
+        in->phase[0] = in->phase[1] = phase;
+        in->bare = in->rules = 0;
+        *piece += n;
+        return KH_OK;
+    }
     return KH_OK;
 }
 
 static kh_status parse(kh_attn_plan *plan)
 {
-    static const char *const names[PHASES] = {"prefill=", "decode="};
-    int from = 0, to = PHASES - 1;
-    size_t bare = 0, rules = 0, pieces = 0;
-    unsigned seen = 0;
+    scope in = {.phase = {0, PHASES - 1}, .stack = {0, plan->stacks - 1}};
     for (char *rest = plan->work, *piece = strsep(&rest, ";"); piece; piece = strsep(&rest, ";")) {
-        for (int phase = 0; phase < PHASES; phase++) {
-            size_t n = strlen(names[phase]);
-            if (strncmp(piece, names[phase], n) != 0) continue;
-            if ((pieces > 0 && !seen) || seen >> phase & 1)
-                KH_FAIL(
-                    KH_ERR_ARGUMENT,
-                    "attention '%s': 'prefill=' and 'decode=' start the text and stand once each",
-                    plan->text);
-            seen |= 1u << phase;
-            from = to = phase;
-            bare = rules = 0;
-            piece += n;
-        }
+        KH_TRY(parse_stack(plan, &piece, &in));
+        KH_TRY(parse_phase(plan, &piece, &in));
         if (!*piece)
             KH_FAIL(KH_ERR_ARGUMENT,
                     "attention '%s': an empty setting (full, window, topk:k=64 ...)", plan->text);
-        KH_TRY(parse_rule(plan, piece, from, to, &bare));
-        pieces++;
-        if (++rules > 1 && bare > 0)
+        KH_TRY(parse_rule(plan, piece, &in));
+        in.pieces++;
+        if (++in.rules > 1 && in.bare > 0)
             KH_FAIL(
                 KH_ERR_ARGUMENT,
                 "attention '%s': of several settings each needs its layers (0-1=full;2-=topk:k=64)",
@@ -268,6 +327,13 @@ static kh_status allocate(kh_attn_plan *plan, const char *text)
 
 kh_status kh_attn_plan_parse(kh_attn_plan **out, const char *text, int layers, int heads)
 {
+    return kh_attn_plan_parse_stacks(out, text, 0, layers, heads);
+}
+
+kh_status kh_attn_plan_parse_stacks(kh_attn_plan **out, const char *text, int encoder, int decoder,
+                                    int heads)
+{
+    int layers = encoder > 0 ? encoder + 2 * decoder : decoder;
     *out = NULL;
     if (strlen(text) > MAX_TEXT)
         KH_FAIL(KH_ERR_ARGUMENT, "the attention setting has %zu characters, at most %d are allowed",
@@ -278,6 +344,10 @@ kh_status kh_attn_plan_parse(kh_attn_plan **out, const char *text, int layers, i
     KH_TRY(kh_new(&plan, 1, sizeof *plan, "the attention plan"));
     plan->layers = layers;
     plan->heads = heads;
+    plan->stacks = encoder > 0 ? STACKS : 1;
+    plan->count_of[0] = encoder > 0 ? encoder : decoder;
+    plan->count_of[1] = plan->count_of[2] = encoder > 0 ? decoder : 0;
+    for (int s = 1; s < STACKS; s++) plan->first[s] = plan->first[s - 1] + plan->count_of[s - 1];
     kh_status status = allocate(plan, text);
     if (!status) status = parse(plan);
     if (status) {

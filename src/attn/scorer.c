@@ -84,7 +84,7 @@ void kh_tile_load(kh_tile *t, const float *q, kh_attn_strides by)
                E * sizeof *q);
     t->pages = (kh_tile_visible(t, t->R - 1).end + KH_PAGE - 1) / KH_PAGE;
     for (size_t p = 0; p < t->pages && t->setting->method->kind == KH_KEYS_INDICES; p++)
-        t->value_pages[p] = kh_kv_values(t->kv, t->layer->layer, t->g, p);
+        t->value_pages[p] = kh_kv_values(t->kv, kh_attn_place(t->layer), t->g, p);
 }
 
 kh_range kh_tile_visible(const kh_tile *t, size_t r)
@@ -136,7 +136,7 @@ size_t kh_tile_open_page(kh_tile *t, size_t slot, size_t p, size_t end)
 {
     size_t E = (size_t)t->layer->E, n = end - p * KH_PAGE < KH_PAGE ? end - p * KH_PAGE : KH_PAGE;
     kh_type type = kh_kv_shape_of(t->kv)->k_type;
-    t->page = kh_kv_keys(t->kv, t->layer->layer, t->g, p);
+    t->page = kh_kv_keys(t->kv, kh_attn_place(t->layer), t->g, p);
     t->page_first = p * KH_PAGE;
     t->page_keys = n;
     t->page_half = type == KH_TYPE_F16 && t->R <= KH_HALF_ROWS;
@@ -285,7 +285,7 @@ static cover cover_of(const kh_tile *t, kh_range page)
 static void mix_page(const kh_tile *t, size_t p, size_t first, size_t rows, size_t n)
 {
     size_t E = (size_t)t->layer->E;
-    const void *page = kh_kv_values(t->kv, t->layer->layer, t->g, p);
+    const void *page = kh_kv_values(t->kv, kh_attn_place(t->layer), t->g, p);
     const float *values = page, *s = t->scores + first * KH_PAGE;
     float *out = t->out + first * E, *alpha = t->alpha + first;
     kh_type type = kh_kv_shape_of(t->kv)->v_type;
@@ -469,11 +469,11 @@ static void move_sum(const kh_tile *t, float *sum, size_t *end, size_t to)
     kh_type type = kh_kv_shape_of(t->kv)->v_type;
     if (to == 0) memset(sum, 0, E * sizeof *sum);
     if (*end <= page * KH_PAGE && to > 0) {
-        memcpy(sum, kh_kv_value_sum(t->kv, t->layer->layer, t->g, page), E * sizeof *sum);
+        memcpy(sum, kh_kv_value_sum(t->kv, kh_attn_place(t->layer), t->g, page), E * sizeof *sum);
         *end = page * KH_PAGE;
     }
     for (; *end < to; ++*end) {
-        const void *row = kh_kv_value_row(t->kv, t->layer->layer, t->g, *end);
+        const void *row = kh_kv_value_row(t->kv, kh_attn_place(t->layer), t->g, *end);
         const float *values = row;
         if (type != KH_TYPE_F32) {
             t->kern->kv_value_f32(t->values, row, (int)type, E, 1);

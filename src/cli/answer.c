@@ -79,6 +79,17 @@ kh_status cli_answer_read(cli_answer *answer, const int32_t *ids, size_t count)
     return status;
 }
 
+kh_status cli_answer_source(cli_answer *answer, const int32_t *ids, size_t count)
+{
+    int32_t first = kh_model_start(answer->model);
+    double start = cli_seconds();
+    KH_TRY(kh_session_source(answer->session, ids, count));
+    KH_TRY(kh_session_read(answer->session, &first, 1, NULL));
+    answer->read_seconds += cli_seconds() - start;
+    answer->prompt_tokens = count;
+    return KH_OK;
+}
+
 static kh_status on_token(void *context, const char *text, size_t size, const kh_choice *chosen,
                           const kh_choice *alternatives, size_t count)
 {
@@ -104,11 +115,44 @@ static kh_status on_token(void *context, const char *text, size_t size, const kh
     return KH_OK;
 }
 
+static kh_status end_line(cli_answer *answer, kh_status status)
+{
+    if (!answer->silent && answer->text.size && answer->text.data[answer->text.size - 1] != '\n')
+        cli_out_bytes("\n", 1);
+    kh_status written = cli_out_flush();
+    return status == KH_OK ? written : status;
+}
+
+/* The whole answer at once: no beam is the answer before all are done. */
+static kh_status generate_beams(cli_answer *answer)
+{
+    const cli_args *args = answer->args;
+    kh_beam_options options = {.beams = (size_t)args->beams,
+                               .max_tokens = args->predict > 0 ? (size_t)args->predict : 0,
+                               .length_penalty = (float)args->length_penalty};
+    double start = cli_seconds();
+    char *text = NULL;
+    int32_t *ids = NULL;
+    size_t size = 0, count = 0;
+    KH_TRY(kh_generate_beam(answer->session, &options, &ids, &count, NULL));
+    kh_free(answer->ids);
+    answer->ids = ids;
+    answer->id_count = answer->id_room = count;
+    answer->result = (kh_generate_result){count, cli_seconds() - start, KH_FINISH_LENGTH};
+    if (kh_model_ends(answer->model, ids[count - 1])) answer->result.finish = KH_FINISH_END;
+    KH_TRY(kh_model_detokenize(answer->model, ids, count, 0, &text, &size));
+    kh_status status = kh_buf_add(&answer->text, text, size);
+    if (status == KH_OK && !answer->silent) cli_out_bytes(text, size);
+    kh_free_text(text);
+    return end_line(answer, status);
+}
+
 kh_status cli_answer_generate(cli_answer *answer)
 {
     const cli_args *args = answer->args;
     answer->result = (kh_generate_result){.finish = KH_FINISH_LENGTH};
     if (args->predict == 0) return KH_OK;
+    if (args->beams > 0) return generate_beams(answer);
     kh_generate_options options = {.sampler = answer->sampler,
                                    .max_tokens = args->predict > 0 ? (size_t)args->predict : 0,
                                    .stop = (const char *const *)args->stop.items,
@@ -127,10 +171,7 @@ kh_status cli_answer_generate(cli_answer *answer)
     }
     if (status == KH_OK && answer->result.finish == KH_FINISH_STOPPED)
         status = kh_fail(KH_ERR_STOPPED, "stopped");
-    if (!answer->silent && answer->text.size && answer->text.data[answer->text.size - 1] != '\n')
-        cli_out_bytes("\n", 1);
-    kh_status written = cli_out_flush();
-    return status == KH_OK ? written : status;
+    return end_line(answer, status);
 }
 
 void cli_answer_explain(const cli_answer *answer)

@@ -27,8 +27,8 @@ typedef struct cli_args {
     const char *prompt, *file, *chat_template, *system, *prompt_cache;
     int raw, no_prompt_cache;
     /* answer */
-    int64_t predict, keep, seed, top_k, repeat_last;
-    double temp, top_p, min_p, repeat_penalty;
+    int64_t predict, keep, seed, top_k, repeat_last, beams;
+    double length_penalty, temp, top_p, min_p, repeat_penalty;
     kh_opt_texts bias, stop;
     int ignore_eos, ctx_shift, sources;
     /* output */
@@ -37,6 +37,8 @@ typedef struct cli_args {
     int64_t stride, chunks;
     int like, token_nll;
     const char *ids_file, *logits_file;
+    /* embed, fill */
+    int pooling, no_normalise, truncate;
     /* tokenize, show */
     int ids_only, decode, no_special, no_edges, metadata, tensors;
     /* bench, calibrate */
@@ -59,7 +61,7 @@ typedef struct cli_verb {
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
-    cli_verb_tokenize, cli_verb_verify;
+    cli_verb_tokenize, cli_verb_verify, cli_verb_embed, cli_verb_fill;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -110,10 +112,10 @@ enum { CLI_MOST_CONTEXT = 1 << 24 };
 
 /* Tables that several verbs share (options.c). */
 extern const kh_opt cli_options_model[], cli_options_context[], cli_options_compute[],
-    cli_options_attn[], cli_options_attns[], cli_options_ff[], cli_options_ffs[],
-    cli_options_prompt[], cli_options_template[], cli_options_answer[], cli_options_sampling[],
-    cli_options_output[], cli_options_output_answer[], cli_options_output_rows[],
-    cli_options_known[];
+    cli_options_attn[], cli_options_encoder[], cli_options_attns[], cli_options_ff[],
+    cli_options_ffs[], cli_options_prompt[], cli_options_template[], cli_options_answer[],
+    cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
+    cli_options_output_rows[], cli_options_known[];
 
 /* Takes the model out of the positional words unless -m named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);
@@ -188,7 +190,9 @@ kh_status cli_answer_open(cli_answer *answer, const cli_args *args, const kh_mod
 void cli_answer_close(cli_answer *answer);
 /* Reads what of ids the session does not hold already; at least the last one. */
 kh_status cli_answer_read(cli_answer *answer, const int32_t *ids, size_t count);
-/* Generates and streams. An interrupted answer is KH_ERR_STOPPED. */
+/* For a model with an encoder: gives it ids as its source and reads the decoder's start. */
+kh_status cli_answer_source(cli_answer *answer, const int32_t *ids, size_t count);
+/* Generates and streams, or searches with --beams. An interrupted answer is KH_ERR_STOPPED. */
 kh_status cli_answer_generate(cli_answer *answer);
 /* One line on stderr, unless --quiet. */
 void cli_answer_summary(const cli_answer *answer);

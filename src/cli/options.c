@@ -61,6 +61,20 @@ const kh_opt cli_options_attn[] = {
     CLI_FLAG(stats, "--stats", "measures the kept share of the softmax, which costs time"),
     CLI_END};
 
+const kh_opt cli_options_encoder[] = {
+    CLI_TEXT(attn, "--attn", "SPEC",
+             "attention: full (the default), topk:k=64, with min-p=T behind a comma; per layer: "
+             "0-1=full;2-=topk:k=64",
+             NULL),
+    CLI_INT(context, "-c --ctx-size", "N", "most tokens of a text; 0 is the trained length", "0", 0,
+            CLI_MOST_CONTEXT, NULL),
+    CLI_FLAG(longer, "--longer", "allows texts beyond the model's trained length"),
+    CLI_INT(threads, "-t --threads", "N", "threads; 0 is all processors", "0", 0, 1024,
+            "LLAMA_ARG_THREADS"),
+    CLI_CHOICE(precision, "--compute", "HOW", "products: default, f32, q8 (8-bit activations)",
+               "default", precisions, NULL),
+    CLI_END};
+
 const kh_opt cli_options_attns[] = {
     CLI_TEXTS(attns, "--attn", "SPEC",
               "attention setting, as keyhole run takes it (default: full)"),
@@ -105,6 +119,11 @@ const kh_opt cli_options_answer[] = {
             CLI_MOST_CONTEXT, "LLAMA_ARG_N_PREDICT"),
     CLI_TEXTS(stop, "-r --reverse-prompt --stop", "TEXT",
               "a text that ends the answer and is not part of it"),
+    CLI_INT(beams, "--beams", "N",
+            "searches for the most probable answer with N beams, instead of sampling; 0 is off",
+            "0", 0, 64, NULL),
+    CLI_REAL(length_penalty, "--length-penalty", "X",
+             "answers of a beam search are compared by log-probability / length ^ X", "1", -10, 10),
     CLI_FLAG(ignore_eos, "--ignore-eos", "goes on after the model has ended its answer"),
     CLI_FLAG(ctx_shift, "--ctx-shift --context-shift",
              "forgets the oldest half when the context is full, and goes on"),
@@ -170,6 +189,7 @@ kh_session_options cli_session_options(const cli_args *args)
                                 .v_type = (kh_cache_type)args->v_type,
                                 .precision = (kh_precision)args->precision,
                                 .key_shadow = args->key_shadow,
+                                .forks = (size_t)args->beams * 2,
                                 .stats = args->stats};
 }
 

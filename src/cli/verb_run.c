@@ -4,7 +4,10 @@
  * bare text with the marks at its edges that the file asks for. --prompt-cache holds the session
  * after the prompt: the next run keeps the longest common prefix, so the same file serves prompts
  * that share a long beginning. A file that is not a cache of this model and setting is never
- * overwritten: it may be the user's. */
+ * overwritten: it may be the user's.
+ *
+ * For a model with an encoder (T5) the prompt is the source text: it is encoded once, and the answer is the
+ * decoder's, greedy with --temp 0, or the best of a beam search (--beams). */
 #include "cli/cli.h"
 
 #include "base/fail.h"
@@ -15,7 +18,8 @@ static kh_status prompt_ids(const kh_model *model, const cli_args *args, const k
                             int32_t **ids, size_t *count)
 {
     const char *format = kh_model_chat_format(model);
-    if (args->raw || (!*format && !args->chat_template)) {
+    int source = kh_model_get_kind(model) == KH_MODEL_ENCODER_DECODER;
+    if (source || args->raw || (!*format && !args->chat_template)) {
         if (args->system)
             cli_note("-sys has no effect without a chat format (--chat-template NAME)");
         return kh_model_tokenize(model, text->data, text->size, KH_TEXT_EDGES, ids, count);
@@ -47,6 +51,17 @@ static kh_status read_prompt(cli_answer *answer, const int32_t *ids, size_t coun
     return kh_session_save(answer->session, path);
 }
 
+/* A prompt is what the model continues; behind an encoder it is the source, and the decoder begins anew. */
+static kh_status read_all(cli_answer *answer, const int32_t *ids, size_t count)
+{
+    if (kh_model_get_kind(answer->model) != KH_MODEL_ENCODER_DECODER)
+        return read_prompt(answer, ids, count);
+    if (answer->args->prompt_cache)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "--prompt-cache: a %s model's source cannot be kept in a file",
+                kh_model_get_info(answer->model)->architecture);
+    return cli_answer_source(answer, ids, count);
+}
+
 static kh_status run_session(const kh_model *model, cli_args *args, const int32_t *ids,
                              size_t count)
 {
@@ -54,7 +69,7 @@ static kh_status run_session(const kh_model *model, cli_args *args, const int32_
     cli_answer answer = {0};
     kh_status status = cli_session_open(&session, model, args, args->attn);
     if (status == KH_OK) status = cli_answer_open(&answer, args, model, session);
-    if (status == KH_OK) status = read_prompt(&answer, ids, count);
+    if (status == KH_OK) status = read_all(&answer, ids, count);
     if (status == KH_OK) {
         status = cli_answer_generate(&answer);
         if (status == KH_OK || status == KH_ERR_STOPPED) {

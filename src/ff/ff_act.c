@@ -5,40 +5,24 @@
  *           t = tanh(c (x + a x^3))               c = sqrt(2 / pi), a = 0.044715
  *     silu  x s, s = 1 / (1 + exp(-x))            s (1 + x (1 - s))
  *
- * Values come from the kernels of the model's forward pass (a product with ones where there is no
- * second factor); derivatives are needed for kept neurons only and take the C library. */
+ * Values come from the kernels of the model's forward pass (ops/rowwise.h); derivatives are needed for kept neurons only and take the C library. */
 #include "ff/ff.h"
+
+#include "ops/rowwise.h"
 
 #include <math.h>
 
-enum { PIECE = 64 };
-
-static void product_row(const kh_kern *kern, kh_ff_act act, float *y, const float *up, size_t n)
+static kh_act act_of(kh_ff_act act)
 {
-    if (act == KH_FF_GELU)
-        kern->gelu_mul(y, up, n);
-    else
-        kern->silu_mul(y, up, n);
+    return act == KH_FF_RELU ? KH_ACT_RELU : act == KH_FF_GELU ? KH_ACT_GELU_TANH : KH_ACT_SILU;
 }
 
 void kh_ff_act_row(const kh_kern *kern, kh_ff_act act, float *y, const float *x, const float *up,
                    size_t n)
 {
-    if (act == KH_FF_RELU) {
-        for (size_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : x[i] <= 0 ? 0.0f : x[i];
-        for (size_t i = 0; up && i < n; i++) y[i] *= up[i];
-        return;
-    }
     if (y != x)
         for (size_t i = 0; i < n; i++) y[i] = x[i];
-    if (up) {
-        product_row(kern, act, y, up, n);
-        return;
-    }
-    float ones[PIECE];
-    for (size_t i = 0; i < PIECE; i++) ones[i] = 1.0f;
-    for (size_t i = 0; i < n; i += PIECE)
-        product_row(kern, act, y + i, ones, n - i < PIECE ? n - i : PIECE);
+    kh_act_row(kern, act_of(act), y, up, n);
 }
 
 float kh_ff_slope(kh_ff_act act, float x)

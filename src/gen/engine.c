@@ -34,6 +34,15 @@ static kh_type cache_type(kh_cache_type type)
 static kh_status check_options(const kh_model *m, const kh_session_options *o)
 {
     if (!m->family) KH_FAIL(KH_ERR_STATE, "the file was opened for its vocabulary only");
+    if (m->d.structure == KH_ENCODER)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "a %s model is an encoder: it predicts no next token (it can embed or fill)",
+                m->architecture);
+    if (o->context > (size_t)m->d.context && m->d.positions == KH_POSITIONS_LEARNED)
+        KH_FAIL(KH_ERR_CONTEXT,
+                "a context of %zu exceeds the trained length of %d, and this model's positions are "
+                "learned",
+                o->context, m->d.context);
     if (o->context > (size_t)m->d.context && !o->longer)
         KH_FAIL(KH_ERR_CONTEXT,
                 "a context of %zu exceeds the trained length of %d: a longer one must be asked for",
@@ -55,28 +64,56 @@ static kh_status check_options(const kh_model *m, const kh_session_options *o)
     return KH_OK;
 }
 
-static kh_status open_plan(kh_engine *e, const char *attn)
+/* Layers of an encoder come before those of its decoder. */
+kh_status kh_engine_plan(kh_attn_plan **out, const kh_model *model, const char *attn)
 {
     char automatic[256];
-    const kh_description *d = &e->model->d;
+    const kh_description *d = &model->d;
     if (!attn) attn = "full";
     if (strcmp(attn, "auto") == 0) {
-        KH_TRY(kh_auto_find(e->model->identity, automatic, sizeof automatic, NULL));
+        KH_TRY(kh_auto_find(model->identity, automatic, sizeof automatic, NULL));
         attn = automatic;
     }
-    return kh_attn_plan_parse(&e->plan, attn, d->N, d->H);
+    return kh_attn_plan_parse_stacks(out, attn, d->encoder_layers, d->N, d->H);
 }
 
-static kh_status open_ff(kh_engine *e, const char *ff)
+kh_status kh_engine_ff(kh_ff_plan *out, const kh_model *model, const kh_kern *kern, const char *ff)
 {
-    size_t layers = (size_t)e->model->d.N;
-    KH_TRY(kh_ff_plan_parse(&e->ff, ff));
+    const kh_stack *stacks[] = {&model->w.encoder, &model->w.stack};
+    size_t layers = (size_t)(model->d.encoder_layers + model->d.N), n = 0;
+    KH_TRY(kh_ff_plan_parse(out, ff));
+    if (out->k > 0 && out->rule == KH_FF_NORM && model->d.experts.count > 0)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "feed-forward '%s': rule n is not supported for a mixture of experts", out->text);
     const kh_weight **down = NULL;
     KH_TRY(kh_new(&down, layers, sizeof *down, "the feed-forward layers"));
-    for (size_t i = 0; i < layers; i++) down[i] = &e->model->w.blocks[i].down;
-    kh_status status = kh_ff_plan_bind(&e->ff, e->kern, down, layers);
+    for (size_t s = 0; s < 2; s++)
+        for (int l = 0; l < stacks[s]->N; l++) down[n++] = &stacks[s]->blocks[l].down;
+    kh_status status = kh_ff_plan_bind(out, kern, down, layers);
     kh_free(down);
     return status;
+}
+
+enum kh_compute kh_engine_compute(kh_precision precision)
+{
+    return precision == KH_PRECISION_F32  ? KH_COMPUTE_F32
+           : precision == KH_PRECISION_Q8 ? KH_COMPUTE_Q8
+                                          : KH_COMPUTE_DEFAULT;
+}
+
+/* The encoder in front of a decoder, and the room for what it makes of sources. */
+static kh_status open_encoder(kh_engine *e, const kh_session_options *o, const kh_kv_shape *shape)
+{
+    if (e->model->d.structure != KH_ENCODER_DECODER) return KH_OK;
+    kh_encoder_options options = {.longest = e->context,
+                                  .longer = o->longer,
+                                  .threads = e->pool.threads,
+                                  .attn = kh_attn_plan_text(e->plan),
+                                  .ff = e->ff.text,
+                                  .precision = o->precision};
+    size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE + 1;
+    KH_TRY(kh_encoder_open(&e->encoder, e->model, &options));
+    return kh_kv_pool_open(&e->sources, shape, pages);
 }
 
 static kh_status open_memory(kh_engine *e, const kh_session_options *o)
@@ -103,6 +140,7 @@ static kh_status open_memory(kh_engine *e, const kh_session_options *o)
     KH_TRY(kh_new(&e->positions, e->batch, sizeof *e->positions, "a batch"));
     KH_TRY(kh_new(&e->logit_rows, e->batch, sizeof *e->logit_rows, "a batch"));
     size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE + 1;
+    KH_TRY(open_encoder(e, o, &shape));
     return kh_kv_pool_open(&e->pages, &shape, pages * (1 + o->forks));
 }
 
@@ -117,14 +155,12 @@ kh_status kh_engine_open(kh_engine **out, const kh_model *model, const kh_sessio
     e->context = options->context ? options->context : (size_t)model->d.context;
     e->batch = options->batch ? options->batch : DEFAULT_BATCH;
     if (e->batch > e->context) e->batch = e->context;
-    e->compute = options->precision == KH_PRECISION_F32  ? KH_COMPUTE_F32
-                 : options->precision == KH_PRECISION_Q8 ? KH_COMPUTE_Q8
-                                                         : KH_COMPUTE_DEFAULT;
+    e->compute = kh_engine_compute(options->precision);
     e->pool.threads = options->threads ? options->threads : kh_cpu_count();
     e->kern = kh_kern_get(kh_cpu_isa());
     e->stats.want_mass = options->stats;
-    kh_status status = open_plan(e, options->attn);
-    if (status == KH_OK) status = open_ff(e, options->ff);
+    kh_status status = kh_engine_plan(&e->plan, model, options->attn);
+    if (status == KH_OK) status = kh_engine_ff(&e->ff, model, e->kern, options->ff);
     if (status == KH_OK) status = open_memory(e, options);
     if (status != KH_OK) {
         kh_engine_close(e);
@@ -138,6 +174,8 @@ void kh_engine_close(kh_engine *e)
 {
     if (!e || --e->refs > 0) return;
     kh_kv_pool_close(e->pages);
+    kh_kv_pool_close(e->sources);
+    kh_encoder_close(e->encoder);
     kh_attn_plan_free(e->plan);
     kh_ff_plan_close(&e->ff);
     kh_free(e->logit_rows);

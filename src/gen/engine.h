@@ -4,6 +4,7 @@
 
 #include "attn/attn.h"
 #include "ff/keep.h"
+#include "gen/encoder.h"
 #include "kv/kv.h"
 #include "model/network.h"
 #include "run/run.h"
@@ -21,6 +22,8 @@ typedef struct kh_engine {
     kh_attn_plan *plan;
     kh_ff_plan ff;
     kh_kv_pool *pages;
+    kh_encoder *encoder; /* before a decoder; else NULL */
+    kh_kv_pool *sources; /* what decoders attend to */
     kh_attn_stats stats;
     double attention_seconds; /* of all passes so far */
     /* of the batch in flight */
@@ -33,6 +36,8 @@ typedef struct kh_engine {
 struct kh_session {
     kh_engine *engine;
     kh_kv *kv;
+    kh_kv
+        *cross; /* keys and values of the source; NULL without an encoder, or before one is given */
     int32_t *tokens; /* [context], the first kh_kv_length(kv) are read */
     float *logits;   /* [V] after the last token, if has_logits */
     int has_logits;

@@ -60,6 +60,7 @@ kh_status kh_session_fork(kh_session **out, kh_session *session)
     *out = NULL;
     KH_TRY(new_session(&s, session->engine));
     kh_status status = kh_kv_fork(&s->kv, session->kv);
+    if (status == KH_OK && session->cross) status = kh_kv_fork(&s->cross, session->cross);
     if (status != KH_OK) {
         kh_session_close(s);
         return status;
@@ -75,6 +76,7 @@ void kh_session_close(kh_session *s)
 {
     if (!s) return;
     kh_kv_close(s->kv);
+    kh_kv_close(s->cross);
     kh_free(s->logits);
     kh_reserve_free(s->tokens, s->engine->context * sizeof *s->tokens);
     kh_engine_close(s->engine);
@@ -95,6 +97,9 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
 {
     kh_engine *e = s->engine;
     size_t length = kh_session_length(s);
+    if (e->encoder && !s->cross)
+        KH_FAIL(KH_ERR_STATE, "a %s model answers to a source text, and none was given",
+                e->model->architecture);
     KH_TRY(kh_kv_prepare(s->kv, n));
     for (size_t i = 0; i < n; i++) {
         e->tokens[i] = ids[i];
@@ -118,6 +123,8 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                   .batch = &batch,
                   .phase = phase,
                   .kv_self = &s->kv,
+                  .kv_cross = s->cross ? &s->cross : NULL,
+                  .beyond = (double)e->context > e->model->d.rope[0].original,
                   .attn = e->plan,
                   .ff = &e->ff,
                   .probe = s->probe,
@@ -191,6 +198,27 @@ kh_status kh_session_read(kh_session *s, const int32_t *ids, size_t count,
         if (options->progress) options->progress(options->progress_context, done, count);
     }
     return KH_OK;
+}
+
+kh_status kh_session_source(kh_session *s, const int32_t *ids, size_t count)
+{
+    kh_engine *e = s->engine;
+    kh_kv *cross = NULL;
+    if (!e->encoder)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "a %s model has no encoder that could read a source",
+                e->model->architecture);
+    if (count == 0 || count > e->context)
+        KH_FAIL(KH_ERR_CONTEXT, "a source of %zu tokens: 1 to %zu are expected", count, e->context);
+    KH_TRY(kh_session_rewind(s, 0));
+    kh_kv_close(s->cross);
+    s->cross = NULL;
+    KH_TRY(kh_kv_open(&cross, e->sources, e->context));
+    kh_status status = kh_encoder_source(e->encoder, cross, ids, count, s->probe);
+    if (status != KH_OK)
+        kh_kv_close(cross);
+    else
+        s->cross = cross;
+    return status;
 }
 
 const float *kh_session_logits(const kh_session *s)

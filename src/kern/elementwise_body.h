@@ -53,6 +53,17 @@ void KH_NAME(gelu_mul)(float *row, const float *other, size_t n)
     ROW(1, v16_mul(gelu(y), x))
 }
 
+void KH_NAME(gelu_erf_mul)(float *row, const float *other, size_t n)
+{
+    v16 half = v16_set1(0.5f), one = v16_set1(1.0f), root = v16_set1(0.707106781f);
+    ROW(1, v16_mul(v16_mul(v16_mul(half, y), v16_add(one, v16_erf(v16_mul(y, root)))), x))
+}
+
+void KH_NAME(relu_mul)(float *row, const float *other, size_t n)
+{
+    ROW(1, v16_mul(v16_max(v16_zero(), y), x))
+}
+
 void KH_NAME(rmsnorm)(float *y, const float *x, const float *gain, float eps, size_t n)
 {
     v16 sum = v16_zero();
@@ -67,6 +78,38 @@ void KH_NAME(rmsnorm)(float *y, const float *x, const float *gain, float eps, si
     if (i < n) {
         v16 g = gain ? v16_load_n(gain + i, n - i) : one;
         v16_store_n(y + i, v16_mul(v16_mul(v16_load_n(x + i, n - i), factor), g), n - i);
+    }
+}
+
+/* Lanes behind the end of a row must not enter its sums: they are loaded as zeros, which a mean would
+ * move, so the last vector's differences are multiplied with ones that end where the row does. */
+void KH_NAME(layernorm)(float *y, const float *x, const float *gain, const float *bias, float eps,
+                        size_t n)
+{
+    static const float ones[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    v16 sum = v16_zero(), squares = v16_zero();
+    size_t whole = n / 16 * 16, rest = n - whole;
+    for (size_t i = 0; i < whole; i += 16) sum = v16_add(sum, v16_load(x + i));
+    if (rest) sum = v16_add(sum, v16_load_n(x + whole, rest));
+    v16 mean = v16_set1(v16_sum(sum) / (float)n), one = v16_set1(1.0f);
+    for (size_t i = 0; i < whole; i += 16) {
+        v16 d = v16_sub(v16_load(x + i), mean);
+        squares = v16_fma(d, d, squares);
+    }
+    if (rest) {
+        v16 d = v16_mul(v16_sub(v16_load_n(x + whole, rest), mean), v16_load_n(ones, rest));
+        squares = v16_fma(d, d, squares);
+    }
+    v16 factor = v16_set1(1.0f / sqrtf(v16_sum(squares) / (float)n + eps));
+    for (size_t i = 0; i < whole; i += 16) {
+        v16 g = gain ? v16_load(gain + i) : one, b = bias ? v16_load(bias + i) : v16_zero();
+        v16_store(y + i, v16_fma(v16_mul(v16_sub(v16_load(x + i), mean), factor), g, b));
+    }
+    if (rest) {
+        v16 g = gain ? v16_load_n(gain + whole, rest) : one;
+        v16 b = bias ? v16_load_n(bias + whole, rest) : v16_zero();
+        v16 d = v16_mul(v16_sub(v16_load_n(x + whole, rest), mean), factor);
+        v16_store_n(y + whole, v16_fma(d, g, b), rest);
     }
 }
 

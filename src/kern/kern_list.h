@@ -143,7 +143,13 @@ struct kh_back; /* kern/grad_kern.h */
     X(B, void, softcap, (float *y, float cap, size_t n))        /* y = cap tanh(y / cap) */          \
     X(B, void, silu_mul, (float *y, const float *up, size_t n)) /* y = silu(y) * up */               \
     X(B, void, gelu_mul, (float *y, const float *up, size_t n)) /* tanh form of gelu */              \
+    X(B, void, gelu_erf_mul,                                                                         \
+      (float *y, const float *up, size_t n)) /* y (1 + erf(y / sqrt 2)) / 2 */                       \
+    X(B, void, relu_mul, (float *y, const float *up, size_t n))                                      \
     X(B, void, rmsnorm, (float *y, const float *x, const float *gain, float eps, size_t n))          \
+    /* gain and bias may be NULL: 1 and 0; y may be x */                                             \
+    X(B, void, layernorm,                                                                            \
+      (float *y, const float *x, const float *gain, const float *bias, float eps, size_t n))         \
     /* rotates pairs (i, i + n/2) (`rope_half`) or (2i, 2i + 1) (`rope_pairs`) of the first n      \
      * elements in place by the angles whose cosines and sines are given, [n/2] each */ \
     X(B, void, rope_half, (float *x, const float *cosine, const float *sine, size_t n))              \

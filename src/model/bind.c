@@ -1,9 +1,15 @@
 /* Tensors find their slots.
  *
- * The names of GGUF are the same for all decoder families, so there is one table of slots; a family
- * says which parts its files must and may have. Every tensor of the file has to be claimed by a slot:
- * an unclaimed one belongs to a variant that this forward pass would run wrongly, so it is refused by
- * name rather than ignored.
+ * GGUF gives the same names to all families, so there are two tables of slots, of the model and of a
+ * block; a slot belongs to parts, and a family says which parts its files must and may have. Every tensor
+ * of the file has to be claimed by a slot: an unclaimed one belongs to a variant that this forward pass
+ * would run wrongly, so it is refused by name rather than ignored.
+ *
+ *     blk.N.SLOT        the only stack, or a decoder's
+ *     enc.blk.N.SLOT    dec.blk.N.SLOT        where there are both; some slots have another name there
+ *
+ * Projections that a file keeps in one tensor (q, k, v; gate and up) are rows of it, so they become
+ * several weights without a copy, whatever the type.
  *
  * Matrices stay in the mapping. Vectors (gains, biases) are few and small: they are converted to f32
  * into the model's arena. */
@@ -13,68 +19,127 @@
 
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-enum width { W_D, W_F, W_HE, W_GE, W_E };
+enum width { W_1, W_D, W_F, W_HE, W_GE, W_E, W_V, W_CONTEXT, W_TYPES, W_X, W_XF, W_SF, W_ROT, W_2 };
+enum kind { VECTOR, MATRIX, EXPERTS };
 
 typedef struct slot {
-    const char *name; /* after "blk.N." */
-    size_t offset;    /* in kh_block */
-    unsigned part;    /* 0: every family has it */
-    uint8_t is_vector;
-    uint8_t rows, cols; /* enum width; vectors use rows */
+    const char *name, *other; /* other: what it is called in an encoder-decoder, if not the same */
+    size_t offset;            /* in kh_block or kh_weights */
+    unsigned parts;           /* all of them */
+    uint8_t kind, rows, cols; /* enum kind, enum width */
 } slot;
 
-#define VECTOR(field, text, part, width)                                                           \
+#define BLOCK(field) offsetof(kh_block, field)
+#define MODEL(field) offsetof(kh_weights, field)
+#define NORM(text, other, at, part)                                                                \
+    {text ".weight", other, at + offsetof(kh_norm, gain), part, VECTOR, W_D, 0},                   \
     {                                                                                              \
-        text, offsetof(kh_block, field), part, 1, width, 0                                         \
-    }
-#define MATRIX(field, text, rows, cols)                                                            \
-    {                                                                                              \
-        text, offsetof(kh_block, field), 0, 0, rows, cols                                          \
+        text ".bias", NULL, at + offsetof(kh_norm, bias), (part) | KH_PART_NORM_BIAS, VECTOR, W_D, \
+            0                                                                                      \
     }
 
-static const slot slots[] = {
-    VECTOR(attn_norm, "attn_norm.weight", 0, W_D),
-    VECTOR(q_norm, "attn_q_norm.weight", KH_PART_QK_NORM, W_E),
-    VECTOR(k_norm, "attn_k_norm.weight", KH_PART_QK_NORM, W_E),
-    VECTOR(post_attn_norm, "post_attention_norm.weight", KH_PART_POST_NORM, W_D),
-    VECTOR(ffn_norm, "ffn_norm.weight", 0, W_D),
-    VECTOR(post_ffn_norm, "post_ffw_norm.weight", KH_PART_POST_NORM, W_D),
-    VECTOR(q_bias, "attn_q.bias", KH_PART_QKV_BIAS, W_HE),
-    VECTOR(k_bias, "attn_k.bias", KH_PART_QKV_BIAS, W_GE),
-    VECTOR(v_bias, "attn_v.bias", KH_PART_QKV_BIAS, W_GE),
-    MATRIX(q, "attn_q.weight", W_HE, W_D),
-    MATRIX(k, "attn_k.weight", W_GE, W_D),
-    MATRIX(v, "attn_v.weight", W_GE, W_D),
-    MATRIX(o, "attn_output.weight", W_D, W_HE),
-    MATRIX(gate, "ffn_gate.weight", W_F, W_D),
-    MATRIX(up, "ffn_up.weight", W_F, W_D),
-    MATRIX(down, "ffn_down.weight", W_D, W_F),
+static const slot block_slots[] = {
+    NORM("attn_norm", NULL, BLOCK(attn_norm), KH_PART_PRE_NORM),
+    {"attn_q_norm.weight", 0, BLOCK(self.q_norm), KH_PART_QK_NORM, VECTOR, W_E, 0},
+    {"attn_k_norm.weight", 0, BLOCK(self.k_norm), KH_PART_QK_NORM, VECTOR, W_E, 0},
+    {"attn_q.weight", 0, BLOCK(self.q), 0, MATRIX, W_HE, W_D},
+    {"attn_k.weight", 0, BLOCK(self.k), 0, MATRIX, W_GE, W_D},
+    {"attn_v.weight", 0, BLOCK(self.v), 0, MATRIX, W_GE, W_D},
+    {"attn_output.weight", "attn_o.weight", BLOCK(self.o), 0, MATRIX, W_D, W_HE},
+    {"attn_q.bias", 0, BLOCK(self.q_bias), KH_PART_QKV_BIAS, VECTOR, W_HE, 0},
+    {"attn_k.bias", 0, BLOCK(self.k_bias), KH_PART_QKV_BIAS, VECTOR, W_GE, 0},
+    {"attn_v.bias", 0, BLOCK(self.v_bias), KH_PART_QKV_BIAS, VECTOR, W_GE, 0},
+    {"attn_output.bias", 0, BLOCK(self.o_bias), KH_PART_OUT_BIAS, VECTOR, W_D, 0},
+    NORM("post_attention_norm", NULL, BLOCK(attn_out_norm), KH_PART_OUT_NORM),
+    NORM("attn_output_norm", NULL, BLOCK(attn_post_norm), KH_PART_POST_NORM),
+    NORM("cross_attn_norm", NULL, BLOCK(cross_norm), KH_PART_CROSS),
+    {"cross_attn_q.weight", 0, BLOCK(cross.q), KH_PART_CROSS, MATRIX, W_HE, W_D},
+    {"cross_attn_k.weight", 0, BLOCK(cross.k), KH_PART_CROSS, MATRIX, W_GE, W_D},
+    {"cross_attn_v.weight", 0, BLOCK(cross.v), KH_PART_CROSS, MATRIX, W_GE, W_D},
+    {"cross_attn_o.weight", 0, BLOCK(cross.o), KH_PART_CROSS, MATRIX, W_D, W_HE},
+    NORM("ffn_norm", NULL, BLOCK(ffn_norm), KH_PART_PRE_NORM),
+    {"ffn_gate.weight", 0, BLOCK(gate), KH_PART_FF | KH_PART_GATE, MATRIX, W_F, W_D},
+    {"ffn_up.weight", 0, BLOCK(up), KH_PART_FF, MATRIX, W_F, W_D},
+    {"ffn_down.weight", 0, BLOCK(down), KH_PART_FF, MATRIX, W_D, W_F},
+    {"ffn_up.bias", 0, BLOCK(up_bias), KH_PART_FF | KH_PART_FF_BIAS, VECTOR, W_F, 0},
+    {"ffn_down.bias", 0, BLOCK(down_bias), KH_PART_FF | KH_PART_FF_BIAS, VECTOR, W_D, 0},
+    {"ffn_gate_inp.weight", 0, BLOCK(experts.router), KH_PART_EXPERTS, MATRIX, W_X, W_D},
+    {"ffn_gate_exps.weight", 0, BLOCK(experts.gate), KH_PART_EXPERTS, EXPERTS, W_XF, W_D},
+    {"ffn_up_exps.weight", 0, BLOCK(experts.up), KH_PART_EXPERTS, EXPERTS, W_XF, W_D},
+    {"ffn_down_exps.weight", 0, BLOCK(experts.down), KH_PART_EXPERTS, EXPERTS, W_D, W_XF},
+    {"ffn_gate_inp_shexp.weight", 0, BLOCK(experts.shared_router), KH_PART_SHARED, VECTOR, W_D, 0},
+    {"ffn_gate_shexp.weight", 0, BLOCK(experts.shared_gate), KH_PART_SHARED, MATRIX, W_SF, W_D},
+    {"ffn_up_shexp.weight", 0, BLOCK(experts.shared_up), KH_PART_SHARED, MATRIX, W_SF, W_D},
+    {"ffn_down_shexp.weight", 0, BLOCK(experts.shared_down), KH_PART_SHARED, MATRIX, W_D, W_SF},
+    NORM("post_ffw_norm", NULL, BLOCK(ffn_out_norm), KH_PART_OUT_NORM),
+    NORM("layer_output_norm", NULL, BLOCK(ffn_post_norm), KH_PART_POST_NORM),
 };
-enum { SLOTS = sizeof slots / sizeof *slots };
 
-static size_t width(const kh_description *d, uint8_t w)
-{
-    switch ((enum width)w) {
-    case W_D: return (size_t)d->D;
-    case W_F: return (size_t)d->F;
-    case W_HE: return (size_t)d->H * (size_t)d->E;
-    case W_GE: return (size_t)d->G * (size_t)d->E;
-    case W_E: return (size_t)d->E;
-    }
-    return 0;
-}
+static const slot model_slots[] = {
+    {"token_embd.weight", 0, MODEL(embedding), 0, MATRIX, W_V, W_D},
+    {"position_embd.weight", 0, MODEL(positions), KH_PART_POSITIONS, MATRIX, W_CONTEXT, W_D},
+    {"token_types.weight", 0, MODEL(types), KH_PART_TYPES, MATRIX, W_TYPES, W_D},
+    NORM("token_embd_norm", NULL, MODEL(embed_norm), KH_PART_EMBED_NORM),
+    NORM("output_norm", "dec.output_norm.weight", MODEL(stack.final_norm), KH_PART_FINAL_NORM),
+    {"enc.output_norm.weight", 0, MODEL(encoder.final_norm.gain), KH_PART_CROSS, VECTOR, W_D, 0},
+    {"enc.output_norm.weight", 0, MODEL(stack.final_norm.gain), KH_PART_ALONE, VECTOR, W_D, 0},
+    {"output.weight", 0, MODEL(head), KH_PART_HEAD, MATRIX, W_V, W_D},
+    {"rope_freqs.weight", 0, MODEL(rope_factors), KH_PART_ROPE, VECTOR, W_ROT, 0},
+    {"rope_factors_long.weight", 0, MODEL(rope_long), KH_PART_ROPE, VECTOR, W_ROT, 0},
+    {"rope_factors_short.weight", 0, MODEL(rope_short), KH_PART_ROPE, VECTOR, W_ROT, 0},
+    {"mask_dense.weight", 0, MODEL(mask_dense), KH_PART_MASK_HEAD, MATRIX, W_D, W_D},
+    {"mask_dense.bias", 0, MODEL(mask_dense_bias), KH_PART_MASK_HEAD, VECTOR, W_D, 0},
+    NORM("mask_norm", NULL, MODEL(mask_norm), KH_PART_MASK_HEAD),
+    {"output.bias", 0, MODEL(mask_bias), KH_PART_MASK_HEAD, VECTOR, W_V, 0},
+    {"span_output.weight", 0, MODEL(span), KH_PART_SPAN_HEAD, MATRIX, W_2, W_D},
+    {"span_output.bias", 0, MODEL(span_bias), KH_PART_SPAN_HEAD, VECTOR, W_2, 0},
+};
+
+enum {
+    BLOCK_SLOTS = sizeof block_slots / sizeof *block_slots,
+    MODEL_SLOTS = sizeof model_slots / sizeof *model_slots
+};
 
 typedef struct binding {
     kh_arena *arena;
     const kh_family *family;
     const kh_description *d;
     const kh_gguf *file;
-    size_t claimed;
+    unsigned parts, optional;
+    const kh_tensor **claimed; /* [tensors of the file] */
+    size_t count;
     uint64_t parameters;
 } binding;
+
+static size_t rows_of(const binding *b, const char *name)
+{
+    const kh_tensor *tensor = kh_gguf_tensor(b->file, name);
+    return tensor ? tensor->dims[1] : 0;
+}
+
+static size_t width(const binding *b, uint8_t w)
+{
+    const kh_description *d = b->d;
+    switch ((enum width)w) {
+    case W_1: return 1;
+    case W_2: return 2;
+    case W_D: return (size_t)d->D;
+    case W_F: return (size_t)d->F;
+    case W_HE: return (size_t)d->H * (size_t)d->E;
+    case W_GE: return (size_t)d->G * (size_t)d->E;
+    case W_E: return (size_t)d->E;
+    case W_V: return (size_t)d->V;
+    case W_X: return (size_t)d->experts.count;
+    case W_XF: return (size_t)d->experts.F;
+    case W_SF: return (size_t)d->experts.shared_F;
+    case W_ROT: return d->rope[0].n_rot / 2;
+    case W_CONTEXT: return rows_of(b, "position_embd.weight");
+    case W_TYPES: return rows_of(b, "token_types.weight");
+    }
+    return 0;
+}
 
 /* *out NULL when the tensor is absent and may be. */
 static kh_status claim(binding *b, const kh_tensor **out, const char *name, int required)
@@ -84,76 +149,179 @@ static kh_status claim(binding *b, const kh_tensor **out, const char *name, int 
         KH_FAIL(KH_ERR_FORMAT, "the file has no tensor %s, which a %s model needs", name,
                 b->family->name);
     if (!*out) return KH_OK;
-    b->claimed++;
+    b->claimed[b->count++] = *out;
     uint64_t n = 1;
     for (int i = 0; i < (*out)->n_dims; i++) n *= (*out)->dims[i];
     b->parameters += n;
     return KH_OK;
 }
 
-static kh_status bind_slot(binding *b, kh_block *block, int layer, const slot *s)
+static kh_status bind_slot(binding *b, void *base, const char *name, const slot *s)
 {
-    char name[64];
-    snprintf(name, sizeof name, "blk.%d.%s", layer, s->name);
-    int required = s->part == 0 || (b->family->parts & s->part);
-    if (!required && !(b->family->optional & s->part)) return KH_OK;
+    char *place = (char *)base + s->offset;
+    int required = (b->parts & s->parts) == s->parts;
+    if (!required && ((b->parts | b->optional) & s->parts) != s->parts) return KH_OK;
+    if (s->kind == VECTOR ? ((kh_vector *)(void *)place)->data != NULL
+                          : ((kh_weight *)(void *)place)->name != NULL)
+        return KH_OK; /* part of a tensor that was bound before */
     const kh_tensor *tensor;
     KH_TRY(claim(b, &tensor, name, required));
     if (!tensor) return KH_OK;
-    char *place = (char *)block + s->offset;
-    if (s->is_vector)
-        return kh_vector_bind((kh_vector *)(void *)place, b->arena, tensor, width(b->d, s->rows));
-    return kh_weight_bind((kh_weight *)(void *)place, tensor, width(b->d, s->rows),
-                          width(b->d, s->cols));
+    size_t rows = width(b, s->rows);
+    if (s->kind == VECTOR)
+        return kh_vector_bind((kh_vector *)(void *)place, b->arena, tensor, rows);
+    return kh_weight_bind_stack((kh_weight *)(void *)place, tensor,
+                                s->kind == EXPERTS ? (size_t)b->d->experts.count : 1, rows,
+                                width(b, s->cols));
 }
 
-static kh_status bind_globals(binding *b, kh_weights *w)
+/* ---- tensors that hold several weights */
+
+static kh_vector part_of(const kh_vector *whole, size_t first, size_t n)
 {
+    return (kh_vector){.data = whole->data + first, .n = n};
+}
+
+static kh_status bind_qkv(binding *b, kh_attn_weights *w, const char *prefix)
+{
+    char name[80];
+    size_t HE = width(b, W_HE), GE = width(b, W_GE);
     const kh_tensor *tensor;
-    size_t D = (size_t)b->d->D, V = (size_t)b->d->V;
-    KH_TRY(claim(b, &tensor, "token_embd.weight", 1));
-    KH_TRY(kh_weight_bind(&w->embedding, tensor, V, D));
-    KH_TRY(claim(b, &tensor, "output.weight", 0));
-    w->tied = !tensor;
-    w->head = w->embedding;
-    if (tensor) KH_TRY(kh_weight_bind(&w->head, tensor, V, D));
-    KH_TRY(claim(b, &tensor, "output_norm.weight", 1));
-    KH_TRY(kh_vector_bind(&w->final_norm, b->arena, tensor, D));
-    KH_TRY(claim(b, &tensor, "rope_freqs.weight", 0));
-    if (tensor) KH_TRY(kh_vector_bind(&w->rope_factors, b->arena, tensor, b->d->rope[0].n_rot / 2));
+    snprintf(name, sizeof name, "%sattn_qkv.weight", prefix);
+    KH_TRY(claim(b, &tensor, name, 0));
+    if (!tensor) return KH_OK;
+    kh_weight whole;
+    KH_TRY(kh_weight_bind(&whole, tensor, HE + 2 * GE, width(b, W_D)));
+    w->q = kh_weight_rows(&whole, 0, HE);
+    w->k = kh_weight_rows(&whole, HE, GE);
+    w->v = kh_weight_rows(&whole, HE + GE, GE);
+    if (!((b->parts | b->optional) & KH_PART_QKV_BIAS)) return KH_OK;
+    snprintf(name, sizeof name, "%sattn_qkv.bias", prefix);
+    KH_TRY(claim(b, &tensor, name, (b->parts & KH_PART_QKV_BIAS) != 0));
+    if (!tensor) return KH_OK;
+    kh_vector bias;
+    KH_TRY(kh_vector_bind(&bias, b->arena, tensor, HE + 2 * GE));
+    w->q_bias = part_of(&bias, 0, HE);
+    w->k_bias = part_of(&bias, HE, GE);
+    w->v_bias = part_of(&bias, HE + GE, GE);
     return KH_OK;
 }
 
-/* Is this the name, as it would be written here, of a slot that the family reads? */
-static int is_slot(const binding *b, const char *name)
+static kh_status bind_gate_up(binding *b, kh_block *block, const char *prefix)
 {
-    unsigned parts = b->family->parts | b->family->optional;
-    char *rest = NULL, again[64];
-    if (strncmp(name, "blk.", 4) != 0) return 0;
-    long layer = strtol(name + 4, &rest, 10);
-    if (layer < 0 || layer >= b->d->N || *rest != '.') return 0;
-    for (int s = 0; s < SLOTS; s++) {
-        snprintf(again, sizeof again, "blk.%ld.%s", layer, slots[s].name);
-        if (strcmp(name, again) == 0) return slots[s].part == 0 || (parts & slots[s].part) != 0;
+    char gate[80], up[80];
+    snprintf(gate, sizeof gate, "%sffn_gate.weight", prefix);
+    snprintf(up, sizeof up, "%sffn_up.weight", prefix);
+    size_t F = width(b, W_F);
+    const kh_tensor *tensor = kh_gguf_tensor(b->file, up);
+    if (!(b->parts & KH_PART_GATE) || kh_gguf_tensor(b->file, gate) || !tensor ||
+        tensor->dims[1] != 2 * F)
+        return KH_OK;
+    KH_TRY(claim(b, &tensor, up, 1));
+    kh_weight whole;
+    KH_TRY(kh_weight_bind(&whole, tensor, 2 * F, width(b, W_D)));
+    block->gate = kh_weight_rows(&whole, 0, F);
+    block->up = kh_weight_rows(&whole, F, F);
+    return KH_OK;
+}
+
+/* The table of T5 is stored bucket by bucket; attention wants it head by head. */
+static kh_status bind_relative(binding *b, kh_block *block, const char *prefix, int first)
+{
+    char name[80];
+    size_t H = (size_t)b->d->H, buckets = (size_t)b->d->buckets;
+    const kh_tensor *tensor;
+    snprintf(name, sizeof name, "%sattn_rel_b.weight", prefix);
+    if (!(b->parts & KH_PART_RELATIVE)) return KH_OK;
+    KH_TRY(claim(b, &tensor, name, first));
+    if (!tensor) return KH_OK;
+    kh_tensor flat = *tensor;
+    if (flat.dims[0] != H || flat.dims[1] != buckets)
+        KH_FAIL(KH_ERR_FORMAT, "tensor %s: expected %zu x %zu, found %llu x %llu", name, H, buckets,
+                (unsigned long long)flat.dims[0], (unsigned long long)flat.dims[1]);
+    flat.dims[0] *= flat.dims[1];
+    flat.dims[1] = 1;
+    kh_vector stored;
+    float *turned = NULL;
+    KH_TRY(kh_vector_bind(&stored, b->arena, &flat, H * buckets));
+    KH_TRY(kh_arena_new(b->arena, &turned, H * buckets, sizeof *turned));
+    for (size_t h = 0; h < H; h++)
+        for (size_t i = 0; i < buckets; i++) turned[h * buckets + i] = stored.data[i * H + h];
+    block->relative = (kh_vector){.data = turned, .n = H * buckets};
+    return KH_OK;
+}
+
+/* ---- blocks and the model */
+
+static kh_status check_ff(const binding *b, const kh_block *block, const char *prefix)
+{
+    int dense = block->up.name && block->down.name;
+    if (!dense && !block->experts.router.name)
+        KH_FAIL(KH_ERR_FORMAT,
+                "the file has neither %sffn_up.weight nor %sffn_gate_inp.weight, one of which a "
+                "%s model needs",
+                prefix, prefix, b->family->name);
+    const kh_expert_weights *x = &block->experts;
+    if (x->router.name && !(x->gate.name && x->up.name && x->down.name))
+        KH_FAIL(KH_ERR_FORMAT, "the file has a router %sffn_gate_inp.weight without experts",
+                prefix);
+    if (x->shared_up.name && !(x->shared_gate.name && x->shared_down.name))
+        KH_FAIL(KH_ERR_FORMAT, "the file has %sffn_up_shexp.weight without gate or down", prefix);
+    return KH_OK;
+}
+
+static kh_status bind_stack(binding *b, kh_stack *stack, const char *prefix, int layers)
+{
+    char at[32], name[80];
+    unsigned parts = b->parts;
+    int other = prefix[0] != 0;
+    KH_TRY(kh_arena_new(b->arena, &stack->blocks, (size_t)layers, sizeof *stack->blocks));
+    memset(stack->blocks, 0, (size_t)layers * sizeof *stack->blocks);
+    stack->N = layers;
+    if (prefix[0] == 'e') b->parts &= ~(unsigned)KH_PART_CROSS;
+    for (int layer = 0; layer < layers; layer++) {
+        kh_block *block = &stack->blocks[layer];
+        snprintf(at, sizeof at, "%sblk.%d.", prefix, layer);
+        KH_TRY(bind_qkv(b, &block->self, at));
+        KH_TRY(bind_gate_up(b, block, at));
+        KH_TRY(bind_relative(b, block, at, layer == 0));
+        for (int s = 0; s < BLOCK_SLOTS; s++) {
+            const slot *it = &block_slots[s];
+            snprintf(name, sizeof name, "%s%s", at, other && it->other ? it->other : it->name);
+            KH_TRY(bind_slot(b, block, name, it));
+        }
+        KH_TRY(check_ff(b, block, at));
     }
-    return 0;
+    b->parts = parts;
+    return KH_OK;
+}
+
+static kh_status bind_model(binding *b, kh_weights *w)
+{
+    const kh_description *d = b->d;
+    int other = d->structure == KH_ENCODER_DECODER;
+    for (int s = 0; s < MODEL_SLOTS; s++) {
+        const slot *it = &model_slots[s];
+        KH_TRY(bind_slot(b, w, other && it->other ? it->other : it->name, it));
+    }
+    w->tied = !w->head.name;
+    if (w->tied) w->head = w->embedding;
+    if (other) KH_TRY(bind_stack(b, &w->encoder, "enc.", d->encoder_layers));
+    return bind_stack(b, &w->stack, other ? "dec." : b->parts & KH_PART_ALONE ? "enc." : "", d->N);
 }
 
 /* Names the first tensor that no slot claims. */
 static kh_status refuse_unclaimed(const binding *b)
 {
-    static const char *const globals[] = {"token_embd.weight", "output.weight",
-                                          "output_norm.weight", "rope_freqs.weight"};
     for (size_t i = 0; i < kh_gguf_tensor_count(b->file); i++) {
-        const char *name = kh_gguf_tensor_at(b->file, i)->name;
-        int known = is_slot(b, name);
-        for (size_t g = 0; g < sizeof globals / sizeof *globals; g++)
-            known |= strcmp(name, globals[g]) == 0;
+        const kh_tensor *tensor = kh_gguf_tensor_at(b->file, i);
+        int known = 0;
+        for (size_t c = 0; c < b->count && !known; c++) known = b->claimed[c] == tensor;
         if (!known)
             KH_FAIL(KH_ERR_UNSUPPORTED,
                     "the tensor %s is not part of a %s model as it is known here: this variant is "
                     "not supported",
-                    name, b->family->name);
+                    tensor->name, b->family->name);
     }
     return KH_OK;
 }
@@ -162,14 +330,39 @@ kh_status kh_bind(kh_weights *out, kh_arena *arena, const kh_family *family,
                   const kh_description *d, const kh_gguf *file)
 {
     *out = (kh_weights){0};
-    binding b = {arena, family, d, file, 0, 0};
-    KH_TRY(bind_globals(&b, out));
-    KH_TRY(kh_arena_new(arena, &out->blocks, (size_t)d->N, sizeof *out->blocks));
-    memset(out->blocks, 0, (size_t)d->N * sizeof *out->blocks);
-    for (int layer = 0; layer < d->N; layer++)
-        for (int s = 0; s < SLOTS; s++)
-            KH_TRY(bind_slot(&b, &out->blocks[layer], layer, &slots[s]));
-    if (b.claimed != kh_gguf_tensor_count(file)) KH_TRY(refuse_unclaimed(&b));
+    binding b = {.arena = arena,
+                 .family = family,
+                 .d = d,
+                 .file = file,
+                 .parts = family->parts,
+                 .optional = family->optional};
+    unsigned dense = KH_PART_FF | KH_PART_GATE;
+    if (d->experts.count > 0) {
+        b.parts &= ~dense;
+        b.optional |= dense | KH_PART_EXPERTS;
+    } else {
+        b.optional &= ~(unsigned)(KH_PART_EXPERTS | KH_PART_SHARED);
+    }
+    size_t tensors = kh_gguf_tensor_count(file);
+    KH_TRY(kh_new(&b.claimed, tensors + 1, sizeof *b.claimed, "the tensors' slots"));
+    kh_status status = bind_model(&b, out);
+    if (status == KH_OK && b.count != tensors) status = refuse_unclaimed(&b);
+    kh_free(b.claimed);
     out->parameters = b.parameters;
-    return KH_OK;
+    return status;
+}
+
+size_t kh_bind_need(const kh_description *d, const kh_gguf *file)
+{
+    size_t size = kh_arena_need((size_t)d->N * sizeof(kh_block)) +
+                  kh_arena_need((size_t)d->encoder_layers * sizeof(kh_block));
+    for (size_t i = 0; i < kh_gguf_tensor_count(file); i++) {
+        const kh_tensor *t = kh_gguf_tensor_at(file, i);
+        /* some writers give a vector a second dimension of 1 */
+        if (t->dims[1] * t->dims[2] * t->dims[3] == 1)
+            size += kh_arena_need(t->dims[0] * sizeof(float));
+        if (strstr(t->name, "attn_rel_b"))
+            size += 2 * kh_arena_need((size_t)d->H * (size_t)d->buckets * sizeof(float));
+    }
+    return size;
 }

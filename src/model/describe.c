@@ -5,7 +5,8 @@
  * one place; a family's own describe() then adds its exceptions (scales, windows, a second rope base).
  *
  * Rope scaling follows the metadata: "linear" and "yarn" by {arch}.rope.scaling.*; the frequency
- * factors of Llama 3 come as a tensor (rope_freqs.weight), which kh_model_open puts into the spec. */
+ * factors of Llama 3 come as a tensor (rope_freqs.weight), those of Phi 3 as two (rope_factors_short and
+ * _long), which kh_model_open puts into the specs. */
 #include "base/fail.h"
 #include "model/description.h"
 
@@ -80,11 +81,12 @@ static kh_status read_head_width(reader *r, kh_description *d)
     if (value_width != d->E)
         KH_FAIL(KH_ERR_UNSUPPORTED, "%s: values as wide as the keys are expected (%d), found %d",
                 r->key, d->E, value_width);
-    if (d->E < 2 || d->E > KH_ROPE_MAX || d->E % 2 != 0)
+    int rotary = d->positions == KH_POSITIONS_ROTARY;
+    if (d->E < 1 || d->E > KH_ROPE_MAX || (rotary && d->E % 2 != 0))
         KH_FAIL(KH_ERR_UNSUPPORTED,
-                "%s.attention.key_length (or embedding_length / attention.head_count): an even "
-                "number from 2 to %d is expected, found %d",
-                r->arch, KH_ROPE_MAX, d->E);
+                "%s.attention.key_length (or embedding_length / attention.head_count): %s number "
+                "from %d to %d is expected, found %d",
+                r->arch, rotary ? "an even" : "a", 1 + rotary, KH_ROPE_MAX, d->E);
     return KH_OK;
 }
 
@@ -93,6 +95,7 @@ static kh_status read_shape(reader *r, kh_description *d)
     KH_TRY(need_int(r, "block_count", &d->N, KH_MAX_LAYERS));
     KH_TRY(need_int(r, "embedding_length", &d->D, KH_MAX_WIDTH));
     KH_TRY(need_int(r, "context_length", &d->context, 1 << 30));
+    KH_TRY(opt_int(r, "expert_feed_forward_length", &d->F, 8 * KH_MAX_WIDTH));
     KH_TRY(uniform_int(r, "feed_forward_length", &d->F, 8 * KH_MAX_WIDTH));
     KH_TRY(uniform_int(r, "attention.head_count", &d->H, 4096));
     d->G = d->H;
@@ -101,6 +104,11 @@ static kh_status read_shape(reader *r, kh_description *d)
         KH_FAIL(KH_ERR_FORMAT, "%s: a divisor of the %d heads is expected, found %d", r->key, d->H,
                 d->G);
     KH_TRY(read_head_width(r, d));
+    if (d->structure == KH_ENCODER_DECODER) {
+        d->encoder_layers = d->N;
+        KH_TRY(opt_int(r, "decoder_block_count", &d->N, KH_MAX_LAYERS));
+        if (d->N < 1) KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found 0", r->key);
+    }
     const kh_tensor *embedding = kh_gguf_tensor(r->file, "token_embd.weight");
     if (!embedding) KH_FAIL(KH_ERR_FORMAT, "the file has no tensor token_embd.weight");
     if (embedding->dims[1] > KH_MAX_VOCABULARY)
@@ -121,14 +129,16 @@ static kh_status read_scaling(reader *r, kh_description *d, kh_rope_spec *rope)
         KH_TRY(opt_real(r, "rope.scale_linear", &rope->factor));
         type = (kh_slice){"linear", 6};
     }
-    if (type.size == 4 && memcmp(type.data, "none", 4) == 0)
+    /* longrope: by the divisors of rope_factors_*.weight alone */
+    if ((type.size == 4 && memcmp(type.data, "none", 4) == 0) ||
+        (type.size == 8 && memcmp(type.data, "longrope", 8) == 0))
         rope->scaling = KH_ROPE_NONE;
     else if (type.size == 6 && memcmp(type.data, "linear", 6) == 0)
         rope->scaling = KH_ROPE_LINEAR;
     else if (type.size == 4 && memcmp(type.data, "yarn", 4) == 0)
         rope->scaling = KH_ROPE_YARN;
     else
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (none, linear, yarn)",
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (none, linear, yarn, longrope)",
                 name(r, "rope.scaling.type"), (int)(type.size < 64 ? type.size : 64), type.data);
     rope->original = d->context;
     rope->ext_factor = -1;
@@ -151,6 +161,7 @@ static kh_status read_rope(reader *r, kh_description *d, const kh_family *family
 {
     kh_rope_spec *rope = &d->rope[0];
     int n_rot = d->E;
+    if (d->positions != KH_POSITIONS_ROTARY) return KH_OK;
     KH_TRY(opt_int(r, "rope.dimension_count", &n_rot, KH_MAX_WIDTH));
     if (n_rot < 2 || n_rot > d->E || n_rot % 2 != 0)
         KH_FAIL(KH_ERR_FORMAT,
@@ -167,26 +178,85 @@ static kh_status read_rope(reader *r, kh_description *d, const kh_family *family
     return KH_OK;
 }
 
+/* A mixture's numbers; the families that know none refuse one. */
+static kh_status read_experts(reader *r, kh_description *d, const kh_family *family)
+{
+    kh_expert_spec *x = &d->experts;
+    KH_TRY(opt_int(r, "expert_count", &x->count, 1 << 20));
+    if (x->count == 0) return KH_OK;
+    if (!(family->optional & KH_PART_EXPERTS))
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a %s model with experts is not supported, found %d",
+                r->key, family->name, x->count);
+    if (x->count > KH_MAX_EXPERTS)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: at most %d experts are supported, found %d", r->key,
+                KH_MAX_EXPERTS, x->count);
+    KH_TRY(need_int(r, "expert_used_count", &x->used, KH_MAX_EXPERTS_USED));
+    if (x->used > x->count)
+        KH_FAIL(KH_ERR_FORMAT, "%s: at most the %d experts are expected, found %d", r->key,
+                x->count, x->used);
+    x->F = d->F;
+    x->act = d->act;
+    x->renormalise = 1;
+    KH_TRY(opt_int(r, "expert_feed_forward_length", &x->F, 8 * KH_MAX_WIDTH));
+    x->shared_F = x->F;
+    KH_TRY(opt_int(r, "expert_shared_feed_forward_length", &x->shared_F, 8 * KH_MAX_WIDTH));
+    if (x->F < 1 || x->shared_F < 1)
+        KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found 0", r->key);
+    return kh_gguf_opt_bool(r->file, name(r, "expert_weights_norm"), &x->renormalise);
+}
+
+static kh_status read_numbers(reader *r, kh_description *d)
+{
+    double eps = 0, softcap = 0, logit_softcap = 0, scale = 0;
+    KH_TRY(kh_gguf_opt_f64(r->file,
+                           name(r, d->norm == KH_NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                          : "attention.layer_norm_epsilon"),
+                           &eps));
+    if (!(eps > 0 && eps < 1))
+        KH_FAIL(KH_ERR_FORMAT, "%s: a small positive number is expected, found %g", r->key, eps);
+    KH_TRY(opt_real(r, "attn_logit_softcapping", &softcap));
+    KH_TRY(opt_real(r, "final_logit_softcapping", &logit_softcap));
+    KH_TRY(opt_real(r, "attention.scale", &scale));
+    d->norm_eps = (float)eps;
+    d->attn_softcap = (float)softcap;
+    d->logit_softcap = (float)logit_softcap;
+    d->attn_scale = scale > 0 ? (float)scale : 1.0f / sqrtf((float)d->E);
+    return KH_OK;
+}
+
 kh_status kh_describe(kh_description *out, const kh_family *family, const kh_gguf *file)
 {
-    *out = (kh_description){.act = family->act, .embed_scale = 1};
+    *out = (kh_description){.structure = family->structure,
+                            .norm = family->norm,
+                            .form = family->form,
+                            .positions = family->positions,
+                            .act = family->act,
+                            .embed_scale = 1,
+                            .logit_scale = 1};
     reader r = {.file = file, .arch = family->name};
     KH_TRY(read_shape(&r, out));
     KH_TRY(read_rope(&r, out, family));
-    double eps = 0, softcap = 0, logit_softcap = 0;
-    KH_TRY(kh_gguf_opt_f64(file, name(&r, "attention.layer_norm_rms_epsilon"), &eps));
-    if (!(eps > 0 && eps < 1))
-        KH_FAIL(KH_ERR_FORMAT, "%s: a small positive number is expected, found %g", r.key, eps);
-    KH_TRY(opt_real(&r, "attn_logit_softcapping", &softcap));
-    KH_TRY(opt_real(&r, "final_logit_softcapping", &logit_softcap));
-    int experts = 0;
-    KH_TRY(opt_int(&r, "expert_count", &experts, 1 << 20));
-    if (experts > 0)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: mixtures of experts are not supported, found %d", r.key,
-                experts);
-    out->norm_eps = (float)eps;
-    out->attn_softcap = (float)softcap;
-    out->logit_softcap = (float)logit_softcap;
-    out->attn_scale = 1.0f / sqrtf((float)out->E);
+    KH_TRY(read_numbers(&r, out));
+    KH_TRY(read_experts(&r, out, family));
     return family->describe ? family->describe(out, file) : KH_OK;
+}
+
+kh_status kh_describe_window(kh_description *d, const kh_family *family, const kh_gguf *file,
+                             int period)
+{
+    reader r = {.file = file, .arch = family->name};
+    KH_TRY(opt_int(&r, "attention.sliding_window", &d->window, 1 << 30));
+    const kh_gguf_value *pattern = kh_gguf_find(file, name(&r, "attention.sliding_window_pattern"));
+    if (pattern && pattern->kind != KH_GGUF_ARRAY) {
+        uint64_t given = 0;
+        KH_TRY(kh_gguf_element_u64(pattern, 0, &given));
+        period = given > KH_MAX_LAYERS ? 0 : (int)given;
+        pattern = NULL;
+    }
+    for (int l = 0; l < d->N && d->window > 0; l++) {
+        uint64_t local = period <= 0 || l % period != period - 1;
+        if (pattern) KH_TRY(kh_gguf_element_u64(pattern, (uint64_t)l, &local));
+        d->local[l] = local != 0;
+    }
+    return KH_OK;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const kh_family *const table[] = {
-#define ENTRY(name) &kh_family_##name,
+#define ENTRY(name, text) &kh_family_##name,
     KH_FAMILY_LIST(ENTRY)
 #undef ENTRY
 };
@@ -24,7 +24,7 @@ const kh_family *kh_family_at(size_t index)
 
 const char *kh_family_names(void)
 {
-#define WORD(name) ", " #name
+#define WORD(name, text) ", " text
     static const char names[] = KH_FAMILY_LIST(WORD);
 #undef WORD
     return names + 2;

@@ -62,16 +62,15 @@ static void fill_info(kh_model *m)
     for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
 }
 
-static size_t vectors_size(const kh_gguf *file, int layers)
+/* Divisors of frequencies are of the global layers; a second set of them is of long contexts. */
+static kh_status open_rope(kh_model *m)
 {
-    size_t size = kh_arena_need((size_t)layers * sizeof(kh_block));
-    for (size_t i = 0; i < kh_gguf_tensor_count(file); i++) {
-        const kh_tensor *t = kh_gguf_tensor_at(file, i);
-        /* some writers give a vector a second dimension of 1 */
-        if (t->dims[1] * t->dims[2] * t->dims[3] == 1)
-            size += kh_arena_need(t->dims[0] * sizeof(float));
-    }
-    return size;
+    const kh_weights *w = &m->w;
+    kh_rope_spec far = m->d.rope[0];
+    m->d.rope[0].freq_factors = w->rope_short.data ? w->rope_short.data : w->rope_factors.data;
+    for (int i = 0; i < 2; i++) KH_TRY(kh_rope_init(&m->rope[i], &m->d.rope[i]));
+    far.freq_factors = w->rope_long.data;
+    return w->rope_long.data ? kh_rope_init(&m->far, &far) : KH_OK;
 }
 
 static kh_status open_network(kh_model *m)
@@ -80,11 +79,13 @@ static kh_status open_network(kh_model *m)
     if (kh_gguf_size(m->file) > kh_cpu_memory())
         KH_FAIL(KH_ERR_MEMORY, "the model has %.1f GB, this machine has %.1f GB of memory",
                 (double)kh_gguf_size(m->file) * 1e-9, (double)kh_cpu_memory() * 1e-9);
-    KH_TRY(kh_arena_init(&m->arena, "model", vectors_size(m->file, m->d.N)));
+    KH_TRY(kh_arena_init(&m->arena, "model", kh_bind_need(&m->d, m->file)));
     KH_TRY(kh_bind(&m->w, &m->arena, m->family, &m->d, m->file));
-    m->d.rope[0].freq_factors = m->w.rope_factors.data;
-    for (int i = 0; i < 2; i++) KH_TRY(kh_rope_init(&m->rope[i], &m->d.rope[i]));
-    return KH_OK;
+    if (m->w.positions.name && m->w.positions.rows < (size_t)m->d.context)
+        KH_FAIL(KH_ERR_FORMAT,
+                "position_embd.weight: at least the %d trained positions are expected, found %zu",
+                m->d.context, m->w.positions.rows);
+    return m->d.positions == KH_POSITIONS_ROTARY ? open_rope(m) : KH_OK;
 }
 
 enum { NETWORK = 1, TOKENS = 2 }; /* what is opened of a file */
@@ -149,6 +150,21 @@ void kh_model_close(kh_model *model)
     kh_arena_free(&model->arena);
     kh_gguf_close(model->file);
     kh_free(model);
+}
+
+kh_model_kind kh_model_get_kind(const kh_model *model)
+{
+    switch (model->d.structure) {
+    case KH_ENCODER: return KH_MODEL_ENCODER;
+    case KH_ENCODER_DECODER: return KH_MODEL_ENCODER_DECODER;
+    case KH_DECODER: break;
+    }
+    return KH_MODEL_DECODER;
+}
+
+int32_t kh_model_start(const kh_model *model)
+{
+    return model->d.structure == KH_ENCODER_DECODER ? model->d.start : -1;
 }
 
 const kh_model_info *kh_model_get_info(const kh_model *model)

@@ -16,6 +16,7 @@ struct kh_model {
     kh_description d;
     kh_weights w;
     kh_rope rope[2]; /* global, local */
+    kh_rope far;     /* global, of contexts beyond the original one; far.n_rot 0: as rope[0] */
     kh_model_info info;
     char identity[17], name[128], architecture[32];
 };
@@ -33,12 +34,32 @@ typedef struct kh_logit_sink {
 } kh_logit_sink;
 
 /* Bytes of run->step and of each worker's scratch for batches of at most T rows over sequences of at
- * most S positions. */
+ * most S positions (and, behind an encoder, sources of at most S). */
 void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_kv_shape *shape,
                      size_t T, size_t S, size_t *step, size_t *scratch);
 
-/* One pass over run->batch: appends keys and values to the sequences (prepared by the caller, who
- * advances them afterwards), hands the logits of batch->logit_rows to the sink. */
+/* One pass of the decoder over run->batch: appends keys and values to the sequences (prepared by the caller,
+ * who advances them afterwards), hands the logits of batch->logit_rows to the sink. Behind an encoder,
+ * run->kv_cross holds what kh_forward_source made of each sequence's source. */
 kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *sink);
+
+/* One pass of the encoder over run->batch: whole sequences, each a span that begins at position 0 of an empty
+ * cache of ONE layer (prepared by the caller, never advanced: layers take turns). out [T][D]: the last
+ * residual stream behind the final norm, where the model has one. */
+kh_status kh_forward_encoder(const kh_model *model, kh_run *run, float *out /* [T][D] */);
+
+/* The same sizes for kh_forward_encoder and what follows it, for batches of at most T rows of sequences of at
+ * most S; shape.layers is 1. */
+void kh_forward_encoder_need(const kh_model *model, const kh_attn_plan *plan,
+                             const kh_kv_shape *shape, size_t T, size_t S, size_t *step,
+                             size_t *scratch);
+
+/* Keys and values of every decoder layer's attention to the source, from the encoder's rows x [T][D] of one
+ * sequence, into `cross` (empty; prepared and advanced here). */
+kh_status kh_forward_source(const kh_model *model, kh_run *run, kh_kv *cross, const float *x,
+                            size_t T);
+
+/* Logits [T][V] of an encoder that predicts masked tokens, from its rows x [T][D]; x is overwritten. */
+kh_status kh_forward_masked(const kh_model *model, kh_run *run, float *logits, float *x, size_t T);
 
 #endif

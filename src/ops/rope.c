@@ -92,6 +92,8 @@ kh_status kh_rope_init(kh_rope *rope, const kh_rope_spec *spec)
                     (double)spec->freq_factors[i]);
         rope->inv_freq[i] = frequency(spec, factor, i);
     }
+    if (spec->scaling == KH_ROPE_NONE && spec->attn_factor > 0.0)
+        rope->magnitude = (float)spec->attn_factor;
     if (spec->scaling == KH_ROPE_YARN) {
         double attn = spec->attn_factor > 0.0 ? spec->attn_factor : 1.0;
         rope->magnitude =

@@ -26,7 +26,7 @@ typedef struct kh_rope_spec {
     double base;                 /* frequency base */
     double factor;               /* of the scaling; 0 or 1: none */
     double original;             /* context before scaling (yarn, llama3) */
-    double attn_factor;          /* yarn: multiplies the magnitude; 0: 1 */
+    double attn_factor;          /* yarn, and without a scaling: multiplies the magnitude; 0: 1 */
     double ext_factor;           /* yarn: extrapolation mix; negative: 1 */
     double beta_fast, beta_slow; /* yarn; 0: 32 and 1 */
     double low_freq, high_freq;  /* llama3; 0: 1 and 4 */

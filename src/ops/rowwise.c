@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { BLOCK_ELEMENTS = 16384 };
+enum { BLOCK_ELEMENTS = 16384, ONES = 64 };
 
 typedef struct rows_job rows_job;
 struct rows_job {
@@ -40,10 +40,10 @@ static void run_rows(kh_run *run, rows_job *j)
     kh_parallel_for(run->pool, (j->rows + j->block - 1) / j->block, block_item, j);
 }
 
-/* The gain is of the op, x of the row. */
+/* Gain and bias are of the op, x of the row. */
 typedef struct norm_job {
     rows_job rows;
-    const float *gain; /* [n] or NULL */
+    const float *gain, *bias; /* [n] or NULL */
 } norm_job;
 
 static void norm_row(const rows_job *j, size_t r)
@@ -55,7 +55,21 @@ static void norm_row(const rows_job *j, size_t r)
 void kh_op_rmsnorm(kh_run *run, float *y, const float *x, const float *gain, float eps, size_t rows,
                    size_t n)
 {
-    norm_job j = {{.row = norm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain};
+    norm_job j = {{.row = norm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain, 0};
+    run_rows(run, &j.rows);
+}
+
+static void layernorm_row(const rows_job *j, size_t r)
+{
+    const norm_job *norm = (const norm_job *)(const void *)j;
+    j->kern->layernorm(j->y + r * j->n, j->x + r * j->n, norm->gain, norm->bias, j->number, j->n);
+}
+
+void kh_op_layernorm(kh_run *run, float *y, const float *x, const float *gain, const float *bias,
+                     float eps, size_t rows, size_t n)
+{
+    norm_job j = {
+        {.row = layernorm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain, bias};
     run_rows(run, &j.rows);
 }
 
@@ -79,18 +93,48 @@ void kh_op_bias(kh_run *run, float *y, const float *bias, size_t rows, size_t n)
     run_rows(run, &(rows_job){.row = bias_row, .y = y, .x = bias, .rows = rows, .n = n});
 }
 
+static void product_row(const kh_kern *kern, kh_act act, float *y, const float *up, size_t n)
+{
+    switch (act) {
+    case KH_ACT_SILU: kern->silu_mul(y, up, n); break;
+    case KH_ACT_GELU_TANH: kern->gelu_mul(y, up, n); break;
+    case KH_ACT_GELU_ERF: kern->gelu_erf_mul(y, up, n); break;
+    case KH_ACT_RELU: kern->relu_mul(y, up, n); break;
+    }
+}
+
+/* Without a second factor: a product with ones, a piece at a time. */
+void kh_act_row(const kh_kern *kern, kh_act act, float *y, const float *up, size_t n)
+{
+    float ones[ONES];
+    if (up) {
+        product_row(kern, act, y, up, n);
+        return;
+    }
+    for (size_t i = 0; i < ONES; i++) ones[i] = 1.0f;
+    for (size_t i = 0; i < n; i += ONES)
+        product_row(kern, act, y + i, ones, n - i < ONES ? n - i : ONES);
+}
+
 static void glu_row(const rows_job *j, size_t r)
 {
-    if (j->act == KH_ACT_SILU)
-        j->kern->silu_mul(j->y + r * j->n, j->x + r * j->n, j->n);
-    else
-        j->kern->gelu_mul(j->y + r * j->n, j->x + r * j->n, j->n);
+    kh_act_row(j->kern, j->act, j->y + r * j->n, j->x ? j->x + r * j->n : NULL, j->n);
 }
 
 void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n, kh_act act)
 {
     run_rows(run,
              &(rows_job){.row = glu_row, .y = gate, .x = up, .rows = rows, .n = n, .act = act});
+}
+
+static void scale_row(const rows_job *j, size_t r)
+{
+    j->kern->scale(j->y + r * j->n, j->number, j->n);
+}
+
+void kh_op_scale(kh_run *run, float *y, float a, size_t rows, size_t n)
+{
+    run_rows(run, &(rows_job){.row = scale_row, .y = y, .number = a, .rows = rows, .n = n});
 }
 
 static void softcap_row(const rows_job *j, size_t r)

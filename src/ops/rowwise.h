@@ -9,18 +9,25 @@
 /* y [rows][n] = rmsnorm(x) * gain; gain NULL: 1; y may be x. Heads are rows too (qk-norm). */
 void kh_op_rmsnorm(kh_run *run, float *y, const float *x, const float *gain /* [n] */, float eps,
                    size_t rows, size_t n);
+/* y [rows][n] = layernorm(x) * gain + bias; either may be NULL; y may be x. */
+void kh_op_layernorm(kh_run *run, float *y, const float *x, const float *gain /* [n] */,
+                     const float *bias /* [n] */, float eps, size_t rows, size_t n);
 /* y [rows][n] += x [rows][n] */
 void kh_op_add(kh_run *run, float *y, const float *x, size_t rows, size_t n);
 /* y [rows][n] += bias [n] */
 void kh_op_bias(kh_run *run, float *y, const float *bias, size_t rows, size_t n);
 
-typedef enum kh_act { KH_ACT_SILU, KH_ACT_GELU_TANH } kh_act;
-/* gate [rows][n] = act(gate) * up [rows][n] */
+typedef enum kh_act { KH_ACT_SILU, KH_ACT_GELU_TANH, KH_ACT_GELU_ERF, KH_ACT_RELU } kh_act;
+/* y [n] = act(y), times `up` [n] unless that is NULL: one row. */
+void kh_act_row(const kh_kern *kern, kh_act act, float *y, const float *up, size_t n);
+/* gate [rows][n] = act(gate) * up [rows][n]; up NULL: act(gate) */
 void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n, kh_act act);
+/* y [rows][n] *= a */
+void kh_op_scale(kh_run *run, float *y, float a, size_t rows, size_t n);
 /* y = cap * tanh(y / cap) */
 void kh_op_softcap(kh_run *run, float *y, float cap, size_t rows, size_t n);
 
-/* y [T][D] = scale * row tokens[t] of w [V][D]. Ids were checked by the caller. */
+/* y [T][D] = scale * row tokens[t] of w [V][D]. Ids (or positions) were checked by the caller. */
 void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,
                  float scale);
 

@@ -27,15 +27,18 @@ static int flat_after(const kh_tensor *tensor, int from)
     return 1;
 }
 
-kh_status kh_weight_bind(kh_weight *out, const kh_tensor *tensor, size_t rows, size_t cols)
+kh_status kh_weight_bind_stack(kh_weight *out, const kh_tensor *tensor, size_t count, size_t rows,
+                               size_t cols)
 {
     *out = (kh_weight){0};
-    if (tensor->dims[0] != cols || tensor->dims[1] != rows || !flat_after(tensor, 2))
+    if (tensor->dims[0] != cols || tensor->dims[1] != rows || tensor->dims[2] != count ||
+        !flat_after(tensor, 3))
         KH_FAIL(KH_ERR_FORMAT,
-                "tensor %s: expected %zu columns and %zu rows, found %" PRIu64 " x %" PRIu64
+                "tensor %s: expected %zu columns and %zu rows%s, found %" PRIu64 " x %" PRIu64
                 " x %" PRIu64 " x %" PRIu64,
-                name_of(tensor), cols, rows, tensor->dims[0], tensor->dims[1], tensor->dims[2],
-                tensor->dims[3]);
+                name_of(tensor), cols, rows, count > 1 ? ", once for each expert" : "",
+                tensor->dims[0], tensor->dims[1], tensor->dims[2], tensor->dims[3]);
+    rows *= count; /* as many as the tensor holds: no overflow */
     size_t block = kh_type_block(tensor->type);
     if (cols == 0 || rows == 0 || cols % block != 0)
         KH_FAIL(KH_ERR_FORMAT, "tensor %s: %zu columns are no whole number of blocks of %zu (%s)",
@@ -51,6 +54,19 @@ kh_status kh_weight_bind(kh_weight *out, const kh_tensor *tensor, size_t rows, s
                        .row_bytes = row_bytes,
                        .data = tensor->data};
     return KH_OK;
+}
+
+kh_status kh_weight_bind(kh_weight *out, const kh_tensor *tensor, size_t rows, size_t cols)
+{
+    return kh_weight_bind_stack(out, tensor, 1, rows, cols);
+}
+
+kh_weight kh_weight_rows(const kh_weight *whole, size_t first, size_t rows)
+{
+    kh_weight part = *whole;
+    part.rows = rows;
+    part.data = (const char *)whole->data + first * whole->row_bytes;
+    return part;
 }
 
 kh_status kh_vector_bind(kh_vector *out, kh_arena *arena, const kh_tensor *tensor, size_t n)

@@ -26,6 +26,11 @@ typedef struct kh_vector {
 
 /* Checks the tensor's shape (sentence with expected and found). */
 kh_status kh_weight_bind(kh_weight *out, const kh_tensor *tensor, size_t rows, size_t cols);
+/* The same for `count` matrices of one tensor, behind one another: rows of the result are count * rows. */
+kh_status kh_weight_bind_stack(kh_weight *out, const kh_tensor *tensor, size_t count, size_t rows,
+                               size_t cols);
+/* Rows [first, first + rows) of a weight. */
+kh_weight kh_weight_rows(const kh_weight *whole, size_t first, size_t rows);
 /* F32, F16 or BF16 tensors of n elements. */
 kh_status kh_vector_bind(kh_vector *out, kh_arena *arena, const kh_tensor *tensor, size_t n);
 

@@ -30,7 +30,8 @@ typedef struct kh_batch {
     size_t n;                /* T: rows */
     const int32_t *tokens;   /* [T] */
     const int32_t *position; /* [T] */
-    const kh_span *spans;    /* [span_count], rows ascending, covering all */
+    const int32_t *types; /* [T] which text of a pair, for models that tell them apart; else NULL */
+    const kh_span *spans; /* [span_count], rows ascending, covering all */
     size_t span_count;
     const uint32_t *logit_rows; /* [logit_count] rows whose logits are wanted, ascending */
     size_t logit_count;
@@ -50,8 +51,10 @@ typedef struct kh_run {
     kh_arena *scratch; /* [pool->threads]: per-worker scratch, sized by the plan */
     const kh_kern *kern;
     const kh_batch *batch;
-    enum kh_phase phase;    /* which half of the attention plan applies */
-    struct kh_kv **kv_self; /* per sequence */
+    enum kh_phase phase;     /* which half of the attention plan applies */
+    struct kh_kv **kv_self;  /* per sequence */
+    struct kh_kv **kv_cross; /* the same behind an encoder: its keys and values; else NULL */
+    int beyond; /* 1: rotary positions of contexts beyond the original one, where a model has them */
     const struct kh_attn_plan *attn;
     const struct kh_attn_save *save; /* NULL unless a backward pass of attention follows */
     const struct kh_attn_drop *drop; /* NULL, or the dropout of attention's weights */

@@ -160,6 +160,54 @@ static void mistakes_are_named(void **state)
     assert_true(kh_alloc_get_stats().live == live);
 }
 
+static int k_of(const kh_attn_plan *plan, enum kh_phase phase, int layer)
+{
+    const kh_attn_setting *s = kh_attn_plan_at(plan, phase, layer, HEADS - 1);
+    return s->method == &kh_attn_topk ? s->k : 0;
+}
+
+/* Two encoder layers, three of a decoder: rows 0-1, 2-4 and, for the attention to the source, 5-7. */
+static void stacks_have_their_own_layers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int prefill[8], decode[8];
+    } cases[] = {
+        {"topk:k=7", {7, 7, 7, 7, 7, 7, 7, 7}, {7, 7, 7, 7, 7, 7, 7, 7}},
+        {"0=full;1-=topk:k=7", {0, 7, 0, 7, 7, 0, 7, 7}, {0, 7, 0, 7, 7, 0, 7, 7}},
+        {"2=topk:k=5", {0, 0, 0, 0, 5, 0, 0, 5}, {0, 0, 0, 0, 5, 0, 0, 5}},
+        {"encoder=topk:k=3", {3, 3, 0, 0, 0, 0, 0, 0}, {3, 3, 0, 0, 0, 0, 0, 0}},
+        {"cross=topk:k=9;decoder=1=topk:k=4;encoder=full",
+         {0, 0, 0, 4, 0, 9, 9, 9},
+         {0, 0, 0, 4, 0, 9, 9, 9}},
+        {"decoder=prefill=topk:k=6;decode=topk:k=2;cross=decode=0=topk:k=8",
+         {0, 0, 6, 6, 6, 0, 0, 0},
+         {0, 0, 2, 2, 2, 8, 0, 0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kh_attn_plan *plan;
+        assert_int_equal(kh_attn_plan_parse_stacks(&plan, cases[i].text, 2, 3, HEADS), KH_OK);
+        for (int l = 0; l < 8; l++) {
+            assert_int_equal(k_of(plan, KH_PHASE_PREFILL, l), cases[i].prefill[l]);
+            assert_int_equal(k_of(plan, KH_PHASE_DECODE, l), cases[i].decode[l]);
+        }
+        kh_attn_plan_free(plan);
+    }
+    static const char *const bad[][2] = {{"full;encoder=full", "start the text"},
+                                         {"encoder=full;encoder=full", "stand once each"},
+                                         {"encoder=2=full", "no layer 2"},
+                                         {"3=full", "no layer 3"},
+                                         {"cross=", "empty"}};
+    kh_attn_plan *plan;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(kh_attn_plan_parse_stacks(&plan, bad[i][0], 2, 3, HEADS), KH_ERR_ARGUMENT);
+        assert_non_null(strstr(kh_last_error(), bad[i][1]));
+    }
+    assert_int_equal(kh_attn_plan_parse(&plan, "encoder=full", LAYERS, HEADS), KH_ERR_ARGUMENT);
+    assert_non_null(strstr(kh_last_error(), "one stack"));
+}
+
 static void every_allocation_may_fail(void **state)
 {
     (void)state;
@@ -186,6 +234,7 @@ int main(void)
         cmocka_unit_test(layers_and_heads),
         cmocka_unit_test(phases),
         cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(stacks_have_their_own_layers),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests_name("attn_plan", tests, NULL, NULL);

@@ -162,6 +162,60 @@ void check_gelu_mul(const kh_kern *ref, const kh_kern *other)
     gate("gelu_mul", ref->gelu_mul, other->gelu_mul, gelu, size_gelu);
 }
 
+static double gelu_erf(double y, double up)
+{
+    return 0.5 * y * (1.0 + erf(y * 0.70710678118654752)) * up;
+}
+
+void check_gelu_erf_mul(const kh_kern *ref, const kh_kern *other)
+{
+    gate("gelu_erf_mul", ref->gelu_erf_mul, other->gelu_erf_mul, gelu_erf, size_gelu);
+}
+
+void check_relu_mul(const kh_kern *ref, const kh_kern *other)
+{
+    EACH_SIZE(n)
+    {
+        two(n, n % 2);
+        memcpy(a[1], a[0], sizeof a[0]);
+        float before[MAX];
+        memcpy(before, a[0], sizeof before);
+        ref->relu_mul(a[0], b, n);
+        other->relu_mul(a[1], b, n);
+        check_bits("relu_mul", a[1], a[0], n + 20);
+        for (size_t i = 0; n % 2 == 0 && i < n; i++)
+            assert_true(a[0][i] == (before[i] > 0 ? before[i] : 0.0f) * b[i]);
+    }
+}
+
+void check_layernorm(const kh_kern *ref, const kh_kern *other)
+{
+    static float x[MAX];
+    EACH_SIZE(n)
+    {
+        two(n, 0);
+        check_fill(x, MAX, n % 3 ? 5.0f : 1e-3f);
+        for (size_t i = 0; n % 2 && i < MAX; i++) x[i] += 3.0f;
+        if (n == 33) fill_hard(x, MAX, 10);
+        if (n == 32) memset(x, 0, sizeof x);
+        const float *gain = n % 4 ? b : NULL, *bias = n % 3 ? b + 1 : NULL;
+        ref->layernorm(a[0], x, gain, bias, 1e-5f, n);
+        other->layernorm(a[1], x, gain, bias, 1e-5f, n);
+        check_bits("layernorm", a[1], a[0], n + 20);
+        double mean = 0.0, squares = 0.0;
+        for (size_t i = 0; i < n; i++) mean += (double)x[i] / (double)n;
+        for (size_t i = 0; i < n; i++) squares += ((double)x[i] - mean) * ((double)x[i] - mean);
+        for (size_t i = 0; n != 33 && i < n; i++) {
+            double g = gain ? (double)gain[i] : 1.0, add = bias ? (double)bias[i] : 0.0;
+            double y = ((double)x[i] - mean) / sqrt(squares / (double)n + 1e-5) * g;
+            double size = fabs(g) * (1 + fabs(mean) / sqrt(squares / (double)n + 1e-5)) + fabs(y) +
+                          fabs(add);
+            y += add;
+            check_near("layernorm against double", a[1] + i, &y, &size, 1, 1e-6);
+        }
+    }
+}
+
 void check_rmsnorm(const kh_kern *ref, const kh_kern *other)
 {
     static float x[MAX];

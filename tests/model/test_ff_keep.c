@@ -102,7 +102,7 @@ static const kh_description *description(const watch *w)
 
 static void norms_of(watch *w, int layer)
 {
-    const kh_weight *down = &w->model->w.blocks[layer].down;
+    const kh_weight *down = &w->model->w.stack.blocks[layer].down;
     kh_unpack unpack = kh_unpack_of(kh_kern_get(KH_ISA_REF), down->type);
     float *wide = malloc(down->cols * sizeof *wide);
     double *sum = calloc(down->cols, sizeof *sum);

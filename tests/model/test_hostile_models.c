@@ -202,7 +202,7 @@ static kh_model *good_model(float value)
 static const change changes[] = {
     /* keys */
     {DROP, "general.architecture", 0, 0, 0, FORMAT, {"missing"}},
-    {TEXT, "general.architecture", 0, "mamba", 0, UNSUPPORTED, {"mamba", "llama, qwen2"}},
+    {TEXT, "general.architecture", 0, "mamba", 0, UNSUPPORTED, {"mamba", "llama, phi3, qwen2"}},
     {NUMBER, "general.architecture", 3, 0, 0, FORMAT, {"string", "u32"}},
     {DROP, "llama.block_count", 0, 0, 0, FORMAT, {"missing"}},
     {NUMBER, "llama.block_count", 0, 0, 0, FORMAT, {"positive", "0"}},
@@ -236,11 +236,11 @@ static const change changes[] = {
     {EXTRA, "llama.rope.freq_base", 0.5, 0, 0, FORMAT, {"above 1", "found 0.5"}},
     {EXTRA, "llama.rope.freq_base", (double)NAN, 0, 0, FORMAT, {"NaN"}},
     {EXTRA, "llama.rope.freq_base", 0, "x", 0, FORMAT, {"number", "string"}},
-    {EXTRA, "llama.rope.scaling.type", 0, "longrope", 0, UNSUPPORTED, {"longrope", "yarn"}},
+    {EXTRA, "llama.rope.scaling.type", 0, "spiral", 0, UNSUPPORTED, {"spiral", "yarn"}},
     {EXTRA, "llama.rope.scaling.factor", 0, 0, 0, FORMAT, {"positive"}},
     {EXTRA, "llama.rope.scaling.factor", -2.5, 0, 0, FORMAT, {"positive", "-2.5"}},
     {EXTRA, "llama.rope.scaling.original_context_length", -3.5, 0, 0, FORMAT, {"positive", "-3.5"}},
-    {EXTRA, "llama.expert_count", 8, 0, 0, UNSUPPORTED, {"experts", "8"}},
+    {EXTRA, "llama.expert_count", 4096, 0, 0, UNSUPPORTED, {"at most 1024 experts", "4096"}},
     {DROP, "llama.attention.layer_norm_rms_epsilon", 0, 0, 0, FORMAT, {"positive", "0"}},
     {REAL, "llama.attention.layer_norm_rms_epsilon", 1, 0, 0, FORMAT, {"small", "found 1"}},
     {REAL, "llama.attention.layer_norm_rms_epsilon", (double)NAN, 0, 0, FORMAT, {"NaN"}},

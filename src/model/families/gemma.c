@@ -1,34 +1,35 @@
-/* gemma3: norms on both sides of each block, qk-norm, GeGLU, windows in five of six layers.
+/* gemma2 and gemma3: norms on both sides of attention and feed-forward, GeGLU, windows in some layers.
  *
- * The token embedding is scaled by sqrt(D). Norm gains are stored as 1 + g, so the common RMSNorm
- * serves. Every sixth layer is global; the others see the last sliding_window keys and rotate by a
- * base of their own (10,000, never scaled). The 27B model (62 layers) scales its scores by the model
- * width per head, all others by the head width. */
+ * The token embedding is scaled by sqrt(D). Norm gains are stored as 1 + g, so the common RMSNorm serves.
+ * Gemma 2 caps scores and logits and sees a window in every other layer. Gemma 3 normalises query and key
+ * heads instead; every sixth layer is global, the others rotate by a base of their own (10,000, never
+ * scaled). The 27B models (46 and 62 layers) scale their scores by the model width per head, all others by
+ * the head width; a file may say so itself (attention.scale). */
 #include "base/fail.h"
 #include "model/families.h"
 #include "model/hf.h"
 
 #include <math.h>
 
-enum { PERIOD = 6, LAYERS_27B = 62 };
+enum { PERIOD2 = 2, PERIOD3 = 6, LAYERS2_27B = 46, LAYERS3_27B = 62 };
 
-static kh_status describe(kh_description *d, const kh_gguf *file)
+static void scales(kh_description *d, const kh_gguf *file, const char *key, int layers_27b)
 {
-    uint64_t window = 0;
-    KH_TRY(kh_gguf_opt_u64(file, "gemma3.attention.sliding_window", &window, 1 << 30));
-    d->window = (int)window;
-    const kh_gguf_value *pattern = kh_gguf_find(file, "gemma3.attention.sliding_window_pattern");
-    for (int l = 0; l < d->N && window > 0; l++) {
-        uint64_t local = l % PERIOD != PERIOD - 1;
-        if (pattern && pattern->kind == KH_GGUF_ARRAY) {
-            KH_TRY(kh_gguf_element_u64(pattern, (uint64_t)l, &local));
-        } else if (pattern) {
-            uint64_t period = PERIOD;
-            KH_TRY(kh_gguf_element_u64(pattern, 0, &period));
-            local = period > 0 && (uint64_t)l % period != period - 1;
-        }
-        d->local[l] = local != 0;
-    }
+    d->embed_scale = sqrtf((float)d->D);
+    if (d->N == layers_27b && !kh_gguf_find(file, key))
+        d->attn_scale = 1.0f / sqrtf((float)d->D / (float)d->H);
+}
+
+static kh_status describe2(kh_description *d, const kh_gguf *file)
+{
+    scales(d, file, "gemma2.attention.scale", LAYERS2_27B);
+    return kh_describe_window(d, &kh_family_gemma2, file, PERIOD2);
+}
+
+static kh_status describe3(kh_description *d, const kh_gguf *file)
+{
+    scales(d, file, "gemma3.attention.scale", LAYERS3_27B);
+    KH_TRY(kh_describe_window(d, &kh_family_gemma3, file, PERIOD3));
     kh_rope_spec *local_rope = &d->rope[1];
     local_rope->base = 10000;
     KH_TRY(kh_gguf_opt_f64(file, "gemma3.rope.local.freq_base", &local_rope->base));
@@ -37,13 +38,11 @@ static kh_status describe(kh_description *d, const kh_gguf *file)
         KH_FAIL(KH_ERR_FORMAT, "gemma3: the local rope base is not positive");
     local_rope->scaling = KH_ROPE_NONE;
     local_rope->factor = 1;
-    d->embed_scale = sqrtf((float)d->D);
-    if (d->N == LAYERS_27B) d->attn_scale = 1.0f / sqrtf((float)d->D / (float)d->H);
     return KH_OK;
 }
 
 /* Hugging Face: all gains are g - 1 there. What config.json leaves out is the 4B model's. */
-static kh_status adjust(kh_hf *hf)
+static kh_status adjust3(kh_hf *hf)
 {
     double scalar = 0, width = 256;
     KH_TRY(kh_hf_number(hf, "query_pre_attn_scalar", &scalar));
@@ -53,7 +52,7 @@ static kh_status adjust(kh_hf *hf)
     return KH_OK;
 }
 
-static const kh_hf_key hf_keys[] = {
+static const kh_hf_key hf3_keys[] = {
     {"hidden_activation|hidden_act", "gelu_pytorch_tanh", KH_HF_EXPECT, 0, 0},
     {"use_bidirectional_attention", "false", KH_HF_EXPECT, 0, 0},
     {"max_position_embeddings", "context_length", KH_HF_INT, KH_HF_USE, 131072},
@@ -65,7 +64,7 @@ static const kh_hf_key hf_keys[] = {
     {"rope_theta", "rope.freq_base", KH_HF_REAL, KH_HF_USE, 1e6},
     {"rope_local_base_freq", "rope.freq_base_swa", KH_HF_REAL, KH_HF_USE, 1e4},
     {0}};
-static const kh_hf_tensor hf_tensors[] = {
+static const kh_hf_tensor hf3_tensors[] = {
     {"embed_tokens", "token_embd", "VD", 0, 0},
     {"norm", "output_norm", "D", KH_HF_ADD_ONE, 0},
     {"lm_head", "output", "VD", 0, KH_HF_HEAD},
@@ -80,19 +79,29 @@ static const kh_hf_tensor hf_tensors[] = {
     {"*vision_tower.*", 0, 0, 0, 0},
     {"*multi_modal_projector.*", 0, 0, 0, 0},
     {0}};
-static const kh_hf_map hf = {
+static const kh_hf_map hf3 = {
     .model_types = "gemma3_text|gemma3",
     .architectures = "Gemma3ForCausalLM|Gemma3ForConditionalGeneration|Gemma3TextModel",
     .prefixes = "model.|language_model.model.|model.language_model.|",
-    .keys = hf_keys,
-    .tensors = hf_tensors,
+    .keys = hf3_keys,
+    .tensors = hf3_tensors,
     .flags = KH_HF_ROTARY | KH_HF_TIED,
     .window_period = 6,
-    .adjust = adjust};
+    .adjust = adjust3};
 
-const kh_family kh_family_gemma3 = {.name = "gemma3",
-                                    .parts = KH_PART_QK_NORM | KH_PART_POST_NORM,
+enum { PARTS = KH_PARTS_DECODER | KH_PART_GATE | KH_PART_OUT_NORM };
+
+const kh_family kh_family_gemma2 = {.name = "gemma2",
+                                    .parts = PARTS,
+                                    .optional = KH_PART_HEAD,
                                     .rope_style = KH_ROPE_HALF,
                                     .act = KH_ACT_GELU_TANH,
-                                    .hf = &hf,
-                                    .describe = describe};
+                                    .describe = describe2};
+
+const kh_family kh_family_gemma3 = {.name = "gemma3",
+                                    .parts = PARTS | KH_PART_QK_NORM,
+                                    .optional = KH_PART_HEAD,
+                                    .rope_style = KH_ROPE_HALF,
+                                    .act = KH_ACT_GELU_TANH,
+                                    .hf = &hf3,
+                                    .describe = describe3};

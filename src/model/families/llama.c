@@ -1,10 +1,16 @@
-/* llama: Llama 1 to 3, SmolLM, Mistral, TinyLlama and their relatives.
+/* llama: Llama 1 to 3, SmolLM, Mistral, Mixtral, TinyLlama and their relatives.
  *
  * Pre-norm blocks with RMSNorm, grouped query heads, SwiGLU. The rows of q and k are permuted in GGUF
  * files of this architecture, so that the rotation works on neighbouring pairs. Some relatives carry
- * biases on q, k, v; they are taken when present. Llama 3.1 and later bring rope_freqs.weight. */
+ * biases; they are taken when present. Llama 3.1 and later bring rope_freqs.weight. Mistral's first models
+ * see a window in all layers, where the file says so; Mixtral has experts in all of them. */
 #include "model/families.h"
 #include "model/hf.h"
+
+static kh_status describe(kh_description *d, const kh_gguf *file)
+{
+    return kh_describe_window(d, &kh_family_llama, file, 0);
+}
 
 /* Hugging Face: llama, mistral (windows in all layers), mixtral (w1 gate, w3 up, w2 down). */
 static const kh_hf_key hf_keys[] = {
@@ -48,7 +54,11 @@ static const kh_hf_map hf = {.model_types = "llama",
                              .next = &mistral};
 
 const kh_family kh_family_llama = {.name = "llama",
-                                   .optional = KH_PART_QKV_BIAS,
+                                   .parts = KH_PARTS_DECODER | KH_PART_GATE,
+                                   .optional = KH_PART_QKV_BIAS | KH_PART_OUT_BIAS |
+                                               KH_PART_FF_BIAS | KH_PART_HEAD | KH_PART_ROPE |
+                                               KH_PART_EXPERTS,
                                    .rope_style = KH_ROPE_PAIRS,
                                    .act = KH_ACT_SILU,
-                                   .hf = &hf};
+                                   .hf = &hf,
+                                   .describe = describe};

@@ -1,0 +1,20 @@
+/* gen/encoder.h: what the inside asks of an encoder beside <keyhole/encode.h>. */
+#ifndef KH_GEN_ENCODER_H
+#define KH_GEN_ENCODER_H
+
+#include "model/network.h"
+
+#include <keyhole/encode.h>
+
+/* The options' sentences speak of "a text". Encodes ids [n] and stores what a decoder's layers attend to
+ * into `cross` (empty, of as many layers as the decoder). */
+kh_status kh_encoder_source(kh_encoder *encoder, kh_kv *cross, const int32_t *ids, size_t n,
+                            const kh_probe *probe);
+
+/* Where the plans of attention and feed-forward layers of a model come from: gen/engine.c. */
+kh_status kh_engine_plan(kh_attn_plan **out, const kh_model *model, const char *attn);
+kh_status kh_engine_ff(struct kh_ff_plan *out, const kh_model *model, const kh_kern *kern,
+                       const char *ff);
+enum kh_compute kh_engine_compute(kh_precision precision);
+
+#endif

@@ -1,0 +1,127 @@
+/* Encoders: whole texts at once, every row seeing all of its own.
+ *
+ * The walk is the decoder's (model/walk.c); what differs is that keys are needed by one layer only, that a
+ * pass ends with rows instead of logits, and what is made of the rows: keys and values for a decoder's
+ * attention to its source, or the logits of masked tokens.
+ *
+ *     tokens of some texts -> blocks -> rows [T][D] -> pooled by the caller
+ *                                                   -> kh_forward_source: cross caches, a layer at a time
+ *                                                   -> kh_forward_masked: dense, activation, norm, head + bias */
+#include "base/fail.h"
+#include "model/walk.h"
+#include "ops/linear.h"
+
+#include <string.h>
+
+static const kh_stack *encoder_of(const kh_model *m)
+{
+    return m->d.structure == KH_ENCODER_DECODER ? &m->w.encoder : &m->w.stack;
+}
+
+static kh_status encode(kh_walk *w, float *out)
+{
+    KH_TRY(kh_walk_open(w));
+    kh_walk_embed(w);
+    KH_TRY(kh_walk_blocks(w));
+    kh_walk_norm(w, out, w->x, &w->stack->final_norm, w->T, w->D);
+    kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, out, w->T, w->D);
+    return KH_OK;
+}
+
+kh_status kh_forward_encoder(const kh_model *model, kh_run *run, float *out)
+{
+    if (model->d.structure == KH_DECODER)
+        KH_FAIL(KH_ERR_STATE, "a %s model has no encoder", model->architecture);
+    kh_walk w = {
+        .model = model, .run = run, .stack = encoder_of(model), .encoder = 1, .T = run->batch->n};
+    kh_arena_mark mark = kh_arena_save(run->step);
+    kh_status status = encode(&w, out);
+    kh_arena_rewind(run->step, mark);
+    return status;
+}
+
+static kh_status keys_and_values(const kh_model *m, kh_run *run, kh_kv *cross, const float *x,
+                                 size_t T)
+{
+    size_t G = (size_t)m->d.G, E = (size_t)m->d.E;
+    float *out[2] = {NULL, NULL};
+    KH_TRY(kh_arena_new(run->step, &out[0], T * G * E, sizeof(float)));
+    KH_TRY(kh_arena_new(run->step, &out[1], T * G * E, sizeof(float)));
+    for (int l = 0; l < m->d.N; l++) {
+        const kh_attn_weights *a = &m->w.stack.blocks[l].cross;
+        const kh_weight *in[] = {&a->k, &a->v};
+        KH_TRY(kh_op_linear_many(run, 2, out, x, T, in));
+        for (size_t g = 0; g < G; g++)
+            kh_kv_write(cross, run->kern, l, (int)g, T, out[0] + g * E, G * E, out[1] + g * E,
+                        G * E);
+    }
+    return KH_OK;
+}
+
+kh_status kh_forward_source(const kh_model *model, kh_run *run, kh_kv *cross, const float *x,
+                            size_t T)
+{
+    KH_TRY(kh_kv_prepare(cross, T));
+    kh_arena_mark mark = kh_arena_save(run->step);
+    kh_status status = keys_and_values(model, run, cross, x, T);
+    kh_arena_rewind(run->step, mark);
+    if (status == KH_OK) kh_kv_advance(cross, T);
+    return status;
+}
+
+static kh_status masked(const kh_model *m, kh_run *run, float *logits, float *x, size_t T)
+{
+    size_t D = (size_t)m->d.D, V = (size_t)m->d.V;
+    const kh_weights *w = &m->w;
+    kh_walk walk = {.model = m, .run = run, .T = T};
+    float *h = NULL;
+    KH_TRY(kh_arena_new(run->step, &h, T * D, sizeof *h));
+    KH_TRY(kh_op_linear(run, h, x, T, &w->mask_dense));
+    kh_walk_bias(&walk, h, &w->mask_dense_bias);
+    kh_op_glu(run, h, NULL, T, D, m->d.act);
+    kh_walk_norm(&walk, x, h, &w->mask_norm, T, D);
+    KH_TRY(kh_op_linear(run, logits, x, T, &w->head));
+    kh_walk_bias(&walk, logits, &w->mask_bias);
+    kh_probe_at(run->probe, KH_POINT_LOGITS, -1, logits, T, V);
+    return KH_OK;
+}
+
+kh_status kh_forward_masked(const kh_model *model, kh_run *run, float *logits, float *x, size_t T)
+{
+    if (!model->w.mask_dense.name)
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "the file has no head that predicts masked tokens (mask_dense.weight)");
+    kh_arena_mark mark = kh_arena_save(run->step);
+    kh_status status = masked(model, run, logits, x, T);
+    kh_arena_rewind(run->step, mark);
+    return status;
+}
+
+void kh_forward_encoder_need(const kh_model *model, const kh_attn_plan *plan,
+                             const kh_kv_shape *shape, size_t T, size_t S, size_t *step,
+                             size_t *scratch)
+{
+    const kh_stack *decoder = &model->w.stack;
+    int behind = model->d.structure == KH_ENCODER_DECODER;
+    const kh_weight *heads[] = {&model->w.mask_dense, &model->w.head, &model->w.span};
+    size_t D = (size_t)model->d.D, GE = (size_t)model->d.G * (size_t)model->d.E, f = sizeof(float);
+    size_t most = kh_arena_need(T * D * f), worker = 0;
+    if (most < 2 * kh_arena_need(T * GE * f)) most = 2 * kh_arena_need(T * GE * f);
+    kh_walk_need(model, encoder_of(model), 1, plan, shape, T, S, step, scratch);
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+        size_t own = 0;
+        if (!heads[i]->name) continue;
+        kh_linear_need(heads[i], T, &own, &worker);
+        if (own + most > *step) *step = own + most;
+        if (worker > *scratch) *scratch = worker;
+    }
+    for (int l = 0; behind && l < decoder->N; l++) {
+        const kh_weight *in[] = {&decoder->blocks[l].cross.k, &decoder->blocks[l].cross.v};
+        for (size_t i = 0; i < 2; i++) {
+            size_t own = 0;
+            kh_linear_need(in[i], T, &own, &worker);
+            if (own + most > *step) *step = own + most;
+            if (worker > *scratch) *scratch = worker;
+        }
+    }
+}

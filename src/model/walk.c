@@ -1,0 +1,383 @@
+/* The walk of a batch's rows through a stack of blocks: the part of the forward pass that encoders and
+ * decoders share. Families differ only in data (kh_description, absent weights). x is the residual stream:
+ *
+ *     before:   h = norm(x);  x += [out-norm] attention(h);  h = norm(x);  x += [out-norm] ff(h)
+ *     parallel: h = norm(x);  g = other norm(x);  x += attention(h);  x += ff(g)
+ *     behind:   h = x;  x = norm(x + attention(h));  h = x;  x = norm(x + ff(h))          (BERT)
+ *
+ *     attention(h):   q, k, v = W h (+ bias);  q, k = qk-norm;  q, k = rotate;  z = attend;  W_o z (+ bias)
+ *     cross(x):       q = W norm(x);  z = attend to the source's keys and values;  x += W_o z
+ *     ff(h):          W_down (act(W_gate h) * (W_up h))   or   W_down act(W_up h + bias) + bias
+ *                     or a mixture of experts (ops/experts.h)
+ *
+ * Memory of a step: every buffer lives for the whole pass and is reused by all layers; what an op needs
+ * besides is taken behind them and rewound by the op.
+ *
+ *     step |x|h|side|q|k|v|z|gate|up|cos sin (global, local)|biases by distance| ops ... |
+ *
+ * An encoder's layers keep no keys: each writes into the only layer of its sequence's cache, so the memory of
+ * a long text is that of its rows. Biases by distance (T5) are one row of numbers for each head, made anew for
+ * every pass: linear in the length, and cheap beside a product. */
+#include "model/walk.h"
+
+#include "base/fail.h"
+#include "cpu/cpu.h"
+#include "ff/keep.h"
+#include "ops/linear.h"
+
+#include <string.h>
+
+void kh_walk_look(const kh_walk *w, kh_point point, int layer, float *data, size_t width)
+{
+    kh_probe_at(w->run->probe, point, layer, data, w->T, width);
+}
+
+void kh_walk_bias(const kh_walk *w, float *y, const kh_vector *b)
+{
+    if (b->data) kh_op_bias(w->run, y, b->data, w->T, b->n);
+}
+
+void kh_walk_norm(const kh_walk *w, float *y, const float *x, const kh_norm *norm, size_t rows,
+                  size_t n)
+{
+    const kh_description *d = &w->model->d;
+    if (!norm->gain.data) {
+        if (y != x) memcpy(y, x, rows * n * sizeof *y);
+    } else if (d->norm == KH_NORM_RMS) {
+        kh_op_rmsnorm(w->run, y, x, norm->gain.data, d->norm_eps, rows, n);
+    } else {
+        kh_op_layernorm(w->run, y, x, norm->gain.data, norm->bias.data, d->norm_eps, rows, n);
+    }
+}
+
+/* ---- memory */
+
+static int wants_side(const kh_model *m, const kh_stack *stack)
+{
+    int side = m->d.form == KH_BLOCK_PARALLEL;
+    for (int l = 0; l < stack->N; l++) side |= stack->blocks[l].experts.router.name != NULL;
+    return side;
+}
+
+/* Distances from -(S - 1) to the last that a row of the batch meets. */
+static size_t distances(const kh_walk *w, size_t S, size_t *origin)
+{
+    *origin = S - 1;
+    return w->encoder ? 2 * S - 1 : S - 1 + w->T;
+}
+
+static kh_status take_relative(kh_walk *w)
+{
+    const kh_description *d = &w->model->d;
+    const kh_vector *table = &w->stack->blocks[0].relative;
+    size_t S = 0;
+    for (size_t i = 0; i < w->run->batch->span_count; i++) {
+        const kh_span *span = &w->run->batch->spans[i];
+        size_t end = (size_t)span->position + span->rows;
+        if (end > S) S = end;
+    }
+    if (d->positions != KH_POSITIONS_RELATIVE || !table->data || S == 0) return KH_OK;
+    float *out = NULL;
+    w->relative.span = distances(w, S, &w->relative.origin);
+    KH_TRY(kh_arena_new(w->run->step, &out, (size_t)d->H * w->relative.span, sizeof *out));
+    kh_attention_bias by = {
+        .relative = table->data, .buckets = d->buckets, .max_distance = d->max_distance};
+    kh_attn_expand_bias(out, &by, (size_t)d->H, w->relative.span, w->relative.origin, w->encoder,
+                        d->attn_scale);
+    w->relative.distances = out;
+    return KH_OK;
+}
+
+kh_status kh_walk_open(kh_walk *w)
+{
+    const kh_description *d = &w->model->d;
+    kh_arena *a = w->run->step;
+    w->D = (size_t)d->D;
+    w->HE = (size_t)d->H * (size_t)d->E;
+    w->GE = (size_t)d->G * (size_t)d->E;
+    w->F = (size_t)d->F;
+    KH_TRY(kh_arena_new(a, &w->x, w->T * w->D, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->h, w->T * w->D, sizeof(float)));
+    if (wants_side(w->model, w->stack))
+        KH_TRY(kh_arena_new(a, &w->side, w->T * w->D, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->q, w->T * w->HE, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->k, w->T * w->GE, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->v, w->T * w->GE, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->z, w->T * w->HE, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->gate, w->T * w->F, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->up, w->T * w->F, sizeof(float)));
+    for (int i = 0; i < 2; i++) {
+        size_t half = w->model->rope[i].n_rot / 2;
+        if (half == 0) continue;
+        KH_TRY(kh_arena_new(a, &w->cosine[i], w->T * half, sizeof(float)));
+        KH_TRY(kh_arena_new(a, &w->sine[i], w->T * half, sizeof(float)));
+    }
+    return take_relative(w);
+}
+
+static void larger(size_t *most, size_t value)
+{
+    if (value > *most) *most = value;
+}
+
+static void linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
+{
+    size_t a = 0, b = 0;
+    if (!weight->name) return;
+    kh_linear_need(weight, T, &a, &b);
+    larger(step, a);
+    larger(scratch, b);
+}
+
+static void block_need(const kh_model *model, const kh_block *b, size_t T, size_t *op,
+                       size_t *scratch)
+{
+    const kh_description *d = &model->d;
+    const kh_weight *all[] = {&b->self.q,  &b->self.k,  &b->self.v,  &b->self.o,
+                              &b->cross.q, &b->cross.k, &b->cross.v, &b->cross.o,
+                              &b->gate,    &b->up,      &b->down};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) linear_need(all[i], T, op, scratch);
+    size_t step = 0, worker = 0;
+    if (!b->experts.router.name) return;
+    kh_experts_need(&d->experts, &b->experts, T, (size_t)d->D, &step, &worker);
+    larger(op, step);
+    larger(scratch, worker);
+    larger(scratch, kh_ff_keep_scratch((size_t)d->experts.F));
+    larger(scratch, kh_ff_keep_scratch((size_t)d->experts.shared_F));
+}
+
+void kh_walk_need(const kh_model *model, const kh_stack *stack, int encoder,
+                  const kh_attn_plan *plan, const kh_kv_shape *shape, size_t T, size_t S,
+                  size_t *step, size_t *scratch)
+{
+    const kh_description *d = &model->d;
+    kh_walk w = {.encoder = encoder, .T = T};
+    size_t D = (size_t)d->D, HE = (size_t)d->H * (size_t)d->E, GE = (size_t)d->G * (size_t)d->E;
+    size_t F = (size_t)d->F, f = sizeof(float), own = 0, op = 0, origin;
+    *scratch = kh_ff_keep_scratch(F);
+    own += (wants_side(model, stack) ? 3 : 2) * kh_arena_need(T * D * f);
+    own += 2 * kh_arena_need(T * HE * f) + 2 * kh_arena_need(T * GE * f);
+    own += 2 * kh_arena_need(T * F * f) + 4 * kh_arena_need(T * (size_t)d->E / 2 * f);
+    if (d->positions == KH_POSITIONS_RELATIVE)
+        own += kh_arena_need((size_t)d->H * distances(&w, S, &origin) * f);
+    int behind = !encoder && d->encoder_layers > 0;
+    for (int l = 0; l < stack->N; l++) block_need(model, &stack->blocks[l], T, &op, scratch);
+    for (int l = 0; l < stack->N * (1 + behind); l++) {
+        size_t attn_step = 0, attn_scratch = 0;
+        kh_attn_layer how = {.layer = l, .H = d->H, .G = d->G, .E = d->E};
+        if (!encoder) how.layer += d->encoder_layers;
+        kh_attn_need(plan, &how, shape, T, S, &attn_step, &attn_scratch);
+        larger(&op, attn_step);
+        larger(scratch, attn_scratch);
+    }
+    *step = own + op;
+}
+
+/* ---- the blocks */
+
+/* x += rows of another embedding. */
+static void add_embedding(kh_walk *w, const kh_weight *embedding, const int32_t *ids)
+{
+    if (!embedding->name || !ids) return;
+    kh_op_embed(w->run, w->h, embedding, ids, w->T, 1);
+    kh_op_add(w->run, w->x, w->h, w->T, w->D);
+}
+
+void kh_walk_embed(kh_walk *w)
+{
+    const kh_weights *m = &w->model->w;
+    const kh_batch *batch = w->run->batch;
+    kh_op_embed(w->run, w->x, &m->embedding, batch->tokens, w->T, w->model->d.embed_scale);
+    add_embedding(w, &m->types, batch->types);
+    add_embedding(w, &m->positions, batch->position);
+    kh_walk_norm(w, w->x, w->x, &m->embed_norm, w->T, w->D);
+    for (int i = 0; i < 2 && w->cosine[i]; i++) {
+        const kh_rope *rope = &w->model->rope[i];
+        if (i == 0 && w->run->beyond && w->model->far.n_rot > 0) rope = &w->model->far;
+        kh_rope_angles(w->run, rope, w->cosine[i], w->sine[i]);
+    }
+    kh_walk_look(w, KH_POINT_EMBEDDINGS, -1, w->x, w->D);
+}
+
+static kh_attn_layer layer_of(const kh_walk *w, int l)
+{
+    const kh_description *d = &w->model->d;
+    return (kh_attn_layer){.layer = w->before + l,
+                           .before = w->encoder ? w->before + l : w->before,
+                           .encoder = w->encoder,
+                           .H = d->H,
+                           .G = d->G,
+                           .E = d->E,
+                           .scale = d->attn_scale,
+                           .softcap = d->attn_softcap,
+                           .window = !w->encoder && d->local[l] ? d->window : 0,
+                           .order = w->encoder ? KH_ATTN_ALL_KEYS : KH_ATTN_CAUSAL,
+                           .bias = w->relative.distances ? &w->relative : NULL};
+}
+
+static kh_status timed_attention(kh_walk *w, const kh_attn_layer *how)
+{
+    double *seconds = w->run->attention_seconds, start = seconds ? kh_cpu_seconds() : 0;
+    KH_TRY(how->source ? kh_attn_attend(w->run, how, w->z, w->q)
+                       : kh_attn_forward(w->run, how, w->z, w->q, w->k, w->v));
+    if (seconds) *seconds += kh_cpu_seconds() - start;
+    return KH_OK;
+}
+
+/* h becomes what attention makes of it. */
+static kh_status attention(kh_walk *w, int l)
+{
+    const kh_description *d = &w->model->d;
+    const kh_attn_weights *a = &w->stack->blocks[l].self;
+    int layer = w->before + l, local = !w->encoder && d->local[l];
+    size_t E = (size_t)d->E, H = (size_t)d->H, G = (size_t)d->G;
+    kh_walk_look(w, KH_POINT_ATTN_IN, layer, w->h, w->D);
+    float *out[] = {w->q, w->k, w->v};
+    const kh_weight *in[] = {&a->q, &a->k, &a->v};
+    KH_TRY(kh_op_linear_many(w->run, 3, out, w->h, w->T, in));
+    kh_walk_bias(w, w->q, &a->q_bias);
+    kh_walk_bias(w, w->k, &a->k_bias);
+    kh_walk_bias(w, w->v, &a->v_bias);
+    kh_walk_look(w, KH_POINT_Q, layer, w->q, w->HE);
+    kh_walk_look(w, KH_POINT_K, layer, w->k, w->GE);
+    kh_walk_look(w, KH_POINT_VALUE, layer, w->v, w->GE);
+    const kh_norm q_norm = {.gain = a->q_norm}, k_norm = {.gain = a->k_norm};
+    kh_walk_norm(w, w->q, w->q, &q_norm, w->T * H, E);
+    kh_walk_norm(w, w->k, w->k, &k_norm, w->T * G, E);
+    if (w->cosine[local]) {
+        const kh_rope *rope = &w->model->rope[local];
+        kh_op_rope(w->run, rope, w->q, H, E, w->cosine[local], w->sine[local]);
+        kh_op_rope(w->run, rope, w->k, G, E, w->cosine[local], w->sine[local]);
+    }
+    kh_attn_layer how = layer_of(w, l);
+    KH_TRY(timed_attention(w, &how));
+    kh_walk_look(w, KH_POINT_Z, layer, w->z, w->HE);
+    KH_TRY(kh_op_linear(w->run, w->h, w->z, w->T, &a->o));
+    kh_walk_bias(w, w->h, &a->o_bias);
+    kh_walk_look(w, KH_POINT_ATTN_OUT, layer, w->h, w->D);
+    return KH_OK;
+}
+
+/* A decoder's attention to its source: no positions, no mask. */
+static kh_status cross(kh_walk *w, int l)
+{
+    const kh_block *b = &w->stack->blocks[l];
+    int layer = w->before + l;
+    kh_attn_layer how = layer_of(w, l);
+    how.source = 1;
+    how.before += w->stack->N; /* in plans, behind the decoder's own */
+    how.layer += w->stack->N;
+    how.order = KH_ATTN_ALL_KEYS;
+    how.window = 0;
+    how.bias = NULL;
+    kh_walk_norm(w, w->h, w->x, &b->cross_norm, w->T, w->D);
+    KH_TRY(kh_op_linear(w->run, w->q, w->h, w->T, &b->cross.q));
+    KH_TRY(timed_attention(w, &how));
+    kh_walk_look(w, KH_POINT_CROSS_Z, layer, w->z, w->HE);
+    KH_TRY(kh_op_linear(w->run, w->h, w->z, w->T, &b->cross.o));
+    kh_walk_look(w, KH_POINT_CROSS_OUT, layer, w->h, w->D);
+    kh_op_add(w->run, w->x, w->h, w->T, w->D);
+    kh_walk_look(w, KH_POINT_RESID_CROSS, layer, w->x, w->D);
+    return KH_OK;
+}
+
+static void swap_side(kh_walk *w)
+{
+    float *h = w->h;
+    w->h = w->side;
+    w->side = h;
+}
+
+typedef struct keeping {
+    kh_run *run;
+    int layer;
+} keeping;
+
+static void keep_rows(void *context, int activated, float *gate, size_t rows, size_t F)
+{
+    const keeping *k = context;
+    if (activated == (k->run->ff->rule != KH_FF_GATE))
+        kh_op_ff_keep(k->run, k->run->ff, gate, rows, F, k->layer);
+}
+
+/* h becomes what the feed-forward layer makes of it. */
+static kh_status experts(kh_walk *w, int l)
+{
+    const kh_block *b = &w->stack->blocks[l];
+    keeping keep = {w->run, w->before + l};
+    kh_expert_hook hook = {keep_rows, &keep};
+    KH_TRY(kh_op_experts(w->run, &w->model->d.experts, &b->experts, w->side, w->h, w->T, w->D,
+                         w->run->ff ? &hook : NULL));
+    swap_side(w);
+    return KH_OK;
+}
+
+static kh_status dense(kh_walk *w, int l)
+{
+    const kh_block *b = &w->stack->blocks[l];
+    kh_run *run = w->run;
+    int layer = w->before + l, by_gate = run->ff && run->ff->rule == KH_FF_GATE;
+    float *out[] = {w->gate, w->up}, *up = b->gate.name ? w->up : NULL;
+    const kh_weight *in[] = {&b->gate, &b->up};
+    if (up) {
+        KH_TRY(kh_op_linear_many(run, 2, out, w->h, w->T, in));
+    } else {
+        KH_TRY(kh_op_linear(run, w->gate, w->h, w->T, &b->up));
+    }
+    kh_walk_bias(w, up ? w->up : w->gate, &b->up_bias);
+    kh_walk_look(w, KH_POINT_MLP_PRE, layer, w->gate, w->F);
+    if (up) kh_walk_look(w, KH_POINT_MLP_PRE_LINEAR, layer, up, w->F);
+    if (by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
+    kh_op_glu(run, w->gate, up, w->T, w->F, w->model->d.act);
+    if (run->ff && !by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
+    kh_walk_look(w, KH_POINT_MLP_ACT, layer, w->gate, w->F);
+    KH_TRY(kh_op_linear(run, w->h, w->gate, w->T, &b->down));
+    kh_walk_bias(w, w->h, &b->down_bias);
+    return KH_OK;
+}
+
+static kh_status feed_forward(kh_walk *w, int l)
+{
+    int layer = w->before + l;
+    kh_walk_look(w, KH_POINT_MLP_IN, layer, w->h, w->D);
+    KH_TRY(w->stack->blocks[l].experts.router.name ? experts(w, l) : dense(w, l));
+    kh_walk_look(w, KH_POINT_MLP_OUT, layer, w->h, w->D);
+    return KH_OK;
+}
+
+static kh_status block(kh_walk *w, int l)
+{
+    const kh_block *b = &w->stack->blocks[l];
+    int layer = w->before + l, parallel = w->model->d.form == KH_BLOCK_PARALLEL;
+    size_t T = w->T, D = w->D;
+    kh_walk_look(w, KH_POINT_RESID_PRE, layer, w->x, D);
+    kh_walk_norm(w, w->h, w->x, &b->attn_norm, T, D);
+    KH_TRY(attention(w, l));
+    kh_walk_norm(w, w->h, w->h, &b->attn_out_norm, T, D);
+    kh_walk_look(w, KH_POINT_ATTN_OUT_POST, layer, w->h, D);
+    if (parallel) kh_walk_norm(w, w->side, w->x, &b->ffn_norm, T, D);
+    kh_op_add(w->run, w->x, w->h, T, D);
+    kh_walk_norm(w, w->x, w->x, &b->attn_post_norm, T, D);
+    kh_walk_look(w, KH_POINT_RESID_MID, layer, w->x, D);
+    if (b->cross.q.name && w->run->kv_cross) KH_TRY(cross(w, l));
+    if (parallel)
+        swap_side(w);
+    else
+        kh_walk_norm(w, w->h, w->x, &b->ffn_norm, T, D);
+    KH_TRY(feed_forward(w, l));
+    kh_walk_norm(w, w->h, w->h, &b->ffn_out_norm, T, D);
+    kh_walk_look(w, KH_POINT_MLP_OUT_POST, layer, w->h, D);
+    kh_op_add(w->run, w->x, w->h, T, D);
+    kh_walk_norm(w, w->x, w->x, &b->ffn_post_norm, T, D);
+    kh_walk_look(w, KH_POINT_RESID_POST, layer, w->x, D);
+    return KH_OK;
+}
+
+kh_status kh_walk_blocks(kh_walk *w)
+{
+    for (int l = 0; l < w->stack->N; l++) {
+        if (w->run->stop && atomic_load(w->run->stop)) KH_FAIL(KH_ERR_STOPPED, "stopped");
+        KH_TRY(block(w, l));
+    }
+    return KH_OK;
+}
