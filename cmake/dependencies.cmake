@@ -26,6 +26,23 @@ kh_pkg(KH_JANSSON jansson "jansson" "libjansson-dev")
 kh_pkg(KH_PCRE2 libpcre2-8 "PCRE2 (8 bit)" "libpcre2-dev")
 kh_pkg(KH_UTF8PROC libutf8proc "utf8proc" "libutf8proc-dev")
 
+# Downloads are optional: libcurl, and OpenSSL's libcrypto for checksums.
+option(KH_CURL "keyhole pull and -hf fetch models through libcurl" ON)
+set(KH_HAVE_CURL OFF)
+if(KH_CURL)
+    pkg_check_modules(KH_CURL_PKG QUIET IMPORTED_TARGET libcurl>=7.62)
+    pkg_check_modules(KH_CRYPTO_PKG QUIET IMPORTED_TARGET libcrypto>=1.1)
+    if(KH_CURL_PKG_FOUND AND KH_CRYPTO_PKG_FOUND)
+        set(KH_HAVE_CURL ON)
+        target_link_libraries(kh_libs INTERFACE PkgConfig::KH_CURL_PKG PkgConfig::KH_CRYPTO_PKG)
+        message(STATUS "libcurl ${KH_CURL_PKG_VERSION}, libcrypto ${KH_CRYPTO_PKG_VERSION}")
+    endif()
+endif()
+if(NOT KH_HAVE_CURL)
+    message(STATUS "No downloads: keyhole pull and -hf will use the cache only (install the Debian packages "
+        "libcurl4-openssl-dev and libssl-dev; scripts/setup does it)")
+endif()
+
 # oneDNN ships no pkg-config file.
 find_path(KH_DNNL_INCLUDE oneapi/dnnl/dnnl.h)
 find_library(KH_DNNL_LIBRARY dnnl)

@@ -7,6 +7,7 @@
 #include <keyhole/bench.h>
 #include <keyhole/encode.h>
 #include <keyhole/eval.h>
+#include <keyhole/hub.h>
 #include <keyhole/inspect.h>
 #include <keyhole/model.h>
 #include <keyhole/session.h>

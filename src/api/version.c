@@ -1,5 +1,6 @@
 /* What this build is: version, commit, instruction set in use, libraries. */
 #include "cpu/cpu.h"
+#include "hub/hub_impl.h"
 #include "kh_version.h"
 #include "ops/sgemm.h"
 
@@ -30,8 +31,10 @@ const char *kh_libraries(void)
     static _Thread_local char text[256];
     char pcre[64] = "";
     pcre2_config(PCRE2_CONFIG_VERSION, pcre);
-    snprintf(text, sizeof text, "%s, OpenMP, PCRE2 %.32s, utf8proc %s, jansson %s",
-             kh_sgemm_library(), pcre, utf8proc_version(), JANSSON_VERSION);
+    const char *network = kh_http_libraries();
+    snprintf(text, sizeof text, "%s, OpenMP, PCRE2 %.32s, utf8proc %s, jansson %s%s%s",
+             kh_sgemm_library(), pcre, utf8proc_version(), JANSSON_VERSION, *network ? ", " : "",
+             network);
     return text;
 }
 

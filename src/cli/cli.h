@@ -19,7 +19,8 @@ typedef struct cli_args {
     int argc;         /* the command line behind the verb */
     char *const *argv;
     /* model and computation */
-    const char *model, *attn, *ff;
+    const char *model, *hf, *hf_file, *attn, *ff;
+    int offline;
     kh_opt_texts attns, ffs;
     int64_t context, threads, batch;
     int longer, k_type, v_type, precision, key_shadow;
@@ -50,6 +51,9 @@ typedef struct cli_args {
     int act, gated, rule, recompute;
     int demo, dry_run;
     const char *only, *report;
+    /* pull */
+    int list;
+    int64_t tries;
 } cli_args;
 
 typedef struct cli_verb {
@@ -61,7 +65,7 @@ typedef struct cli_verb {
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
-    cli_verb_tokenize, cli_verb_verify, cli_verb_embed, cli_verb_fill;
+    cli_verb_tokenize, cli_verb_verify, cli_verb_pull, cli_verb_embed, cli_verb_fill;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -117,7 +121,7 @@ extern const kh_opt cli_options_model[], cli_options_context[], cli_options_comp
     cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
     cli_options_output_rows[], cli_options_known[];
 
-/* Takes the model out of the positional words unless -m named it. */
+/* Takes the model out of the positional words unless -m or -hf named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);
 /* Session options without `attn` for the verbs that take several settings. */
 kh_session_options cli_session_options(const cli_args *args);
@@ -165,6 +169,13 @@ void cli_explain_auto(const kh_model *model, const cli_args *args, const char *a
 /* The command line as a shell takes it: keyhole bench report 'a file'. Appended. */
 kh_status cli_command(kh_buf *out, const cli_args *args);
 double cli_seconds(void); /* a clock that only runs forward */
+
+/* ---- models from a hub (cli_hub.c) ---- */
+
+/* kh_hub_pull with progress, notes and Ctrl-C; `flags` of <keyhole/hub.h>. */
+kh_status cli_hub_pull(kh_hub_model **out, const cli_args *args, const char *name, unsigned flags);
+/* What -hf and -hff name. */
+kh_status cli_hub_model(kh_hub_model **out, const cli_args *args);
 
 /* ---- one answer (answer.c): run, chat and ask ---- */
 
@@ -246,6 +257,7 @@ const char *cli_bytes(char *out, size_t size, uint64_t bytes);
 
 /* Progress of long work on stderr, when that is a terminal and --quiet was not given. */
 void cli_progress(void *context, const char *stage, size_t done, size_t all);
+void cli_progress_bytes(const char *stage, uint64_t done, uint64_t all);
 void cli_progress_end(void);
 
 /* ---- signals (output.c) ---- */
@@ -254,6 +266,8 @@ void cli_signals(void);
 /* The session that Ctrl-C stops; NULL: Ctrl-C ends the program. */
 void cli_signals_session(kh_session *session);
 int cli_interrupted(void);
+/* 1: without a session too the first Ctrl-C only sets cli_interrupted(). */
+void cli_signals_await(int on);
 void cli_signals_clear(void);
 
 /* ---- JSON (cli_json.c) ---- */

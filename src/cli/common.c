@@ -18,9 +18,22 @@
 
 enum { MOST_TEXT = 256 << 20 };
 
+static kh_status open_from_hub(kh_model **out, const cli_args *args, int vocabulary)
+{
+    kh_hub_model *files = NULL;
+    KH_TRY(cli_hub_model(&files, args));
+    cli_args with = *args;
+    with.hf = NULL;
+    with.model = files->path;
+    kh_status status = cli_model_open(out, &with, vocabulary);
+    kh_hub_model_free(files);
+    return status;
+}
+
 kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary)
 {
     *out = NULL;
+    if (args->hf) return open_from_hub(out, args, vocabulary);
     if (!args->model)
         KH_FAIL(KH_ERR_ARGUMENT,
                 "no model was named: type keyhole %s -m FILE.gguf (scripts/models obtains one to "

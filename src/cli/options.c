@@ -17,10 +17,16 @@ static const char *const precisions[] = {"default", "f32", "q8", NULL}; /* as kh
 static const char *const shadows[] = {"off", "on", NULL};
 static const char *const switches[] = {"on", "off", "auto", "0", "1", NULL};
 
-const kh_opt cli_options_model[] = {CLI_TEXT(model, "-m --model", "MODEL",
-                                             "the model, a GGUF file (of a split one, any part)",
-                                             "LLAMA_ARG_MODEL"),
-                                    CLI_END};
+const kh_opt cli_options_model[] = {
+    CLI_TEXT(model, "-m --model", "MODEL", "the model, a GGUF file (of a split one, any part)",
+             "LLAMA_ARG_MODEL"),
+    CLI_TEXT(hf, "-hf -hfr --hf-repo", "NAME",
+             "a model of the hub instead of a file: OWNER/MODEL[:QUANT], as keyhole pull takes it; "
+             "it is fetched once and then used from the cache",
+             "LLAMA_ARG_HF_REPO"),
+    CLI_TEXT(hf_file, "-hff --hf-file", "NAME", "the file of that model to use, instead of :QUANT",
+             "LLAMA_ARG_HF_FILE"),
+    CLI_FLAG(offline, "--offline", "-hf asks no hub: the cache or nothing"), CLI_END};
 
 const kh_opt cli_options_context[] = {
     CLI_INT(context, "-c --ctx-size", "N", "context in tokens; 0 is the trained length", "0", 0,
@@ -172,6 +178,7 @@ const kh_opt cli_options_known[] = {
 
 void cli_take_model(cli_args *args, const char ***words, size_t *count)
 {
+    if (args->hf) args->model = args->hf;
     if (args->model || *count == 0) return;
     args->model = (*words)[0];
     ++*words;

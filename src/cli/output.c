@@ -7,8 +7,8 @@
  * a word. Any other failed write (a full disk) is an error.
  *
  * Ctrl-C: where a session is at work, the first one asks it to stop, and the verb ends as if the
- * answer were complete, with exit code 130. The second one, or the first where nothing could be
- * stopped half-way, leaves at once; temporary files are never left under a final name, so there is
+ * answer were complete, with exit code 130; a download that is asked to stop says what it keeps. The
+ * second one, or the first where nothing could be stopped half-way, leaves at once; temporary files are never left under a final name, so there is
  * nothing to tidy. The handler is installed without SA_RESTART, so that a read of the terminal
  * returns.
  *
@@ -149,7 +149,7 @@ double cli_seconds(void)
 static struct {
     char stage[96];
     double started, drawn;
-    size_t first; /* `done` when the stage began */
+    uint64_t first; /* `done` when the stage began */
     int visible;
 } bar;
 
@@ -161,31 +161,53 @@ static void duration(char *out, size_t size, double seconds)
         snprintf(out, size, "%.0f min %02.0f s", floor(seconds / 60), fmod(floor(seconds), 60));
 }
 
-static void draw(size_t done, size_t all, double elapsed)
+/* "120/800", or "1.2 MB of 8.0 MB" */
+static void amount(char *out, size_t size, uint64_t done, uint64_t all, int bytes)
 {
-    enum { CELLS = 24 };
-    char cells[CELLS + 1], line[256], left[48] = "";
-    size_t full = all ? (done < all ? done : all) * CELLS / all : 0;
-    memset(cells, '.', CELLS);
-    memset(cells, '#', full);
-    cells[CELLS] = 0;
+    char a[32], b[32];
+    if (bytes)
+        snprintf(out, size, "%s of %s", cli_bytes(a, sizeof a, done), cli_bytes(b, sizeof b, all));
+    else
+        snprintf(out, size, "%llu/%llu", (unsigned long long)done, (unsigned long long)all);
+}
+
+static void speed(char *out, size_t size, double rate, int bytes)
+{
+    char text[32];
+    if (bytes)
+        snprintf(out, size, "%s/s", cli_bytes(text, sizeof text, (uint64_t)rate));
+    else
+        snprintf(out, size, rate < 10 ? "%.1f/s" : "%.0f/s", rate);
+}
+
+static void draw(uint64_t done, uint64_t all, double elapsed, int bytes)
+{
+    enum { CELLS = 24, FEWEST = 4 };
+    char cells[CELLS + 1], rest[192], left[48] = "", part[80], fast[48];
     double moved = (double)(done - bar.first), rate = elapsed > 0 ? moved / elapsed : 0;
     if (rate > 0 && done < all) duration(left, sizeof left, (double)(all - done) / rate);
-    int n = snprintf(line, sizeof line, "%s %s %zu/%zu", bar.stage, cells, done, all);
-    size_t used = n < 0 ? 0 : (size_t)n < sizeof line ? (size_t)n : sizeof line - 1;
-    if (rate > 0)
-        snprintf(line + used, sizeof line - used, rate < 10 ? "  %.1f/s%s%s%s" : "  %.0f/s%s%s%s",
-                 rate, *left ? ", " : "", left, *left ? " left" : "");
+    amount(part, sizeof part, done, all, bytes);
+    speed(fast, sizeof fast, rate, bytes);
+    snprintf(rest, sizeof rest, "%s%s%s%s%s%s", part, rate > 0 ? "  " : "", rate > 0 ? fast : "",
+             *left ? ", " : "", left, *left ? " left" : "");
     struct winsize size;
     int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    int room = columns - 3 - (int)(strlen(bar.stage) + strlen(rest));
+    size_t most = room > CELLS ? CELLS : room < FEWEST ? FEWEST : (size_t)room;
+    size_t full = all ? (size_t)((double)(done < all ? done : all) * (double)most / (double)all)
+                      : 0;
+    memset(cells, '.', most);
+    memset(cells, '#', full);
+    cells[most] = 0;
+    char line[sizeof bar.stage + sizeof cells + sizeof rest + 4];
+    snprintf(line, sizeof line, "%s %s %s", bar.stage, cells, rest);
     fprintf(stderr, "\r%.*s\033[K", columns - 1, line);
     fflush(stderr);
     bar.visible = 1;
 }
 
-void cli_progress(void *context, const char *stage, size_t done, size_t all)
+static void progress(const char *stage, uint64_t done, uint64_t all, int bytes)
 {
-    (void)context;
     static int terminal = -1;
     if (terminal < 0) terminal = isatty(STDERR_FILENO);
     if (cli_quiet || !terminal) return;
@@ -198,7 +220,18 @@ void cli_progress(void *context, const char *stage, size_t done, size_t all)
     }
     if (now - bar.drawn < 0.1) return;
     bar.drawn = now;
-    draw(done, all, now - bar.started);
+    draw(done, all, now - bar.started, bytes);
+}
+
+void cli_progress(void *context, const char *stage, size_t done, size_t all)
+{
+    (void)context;
+    progress(stage, done, all, 0);
+}
+
+void cli_progress_bytes(const char *stage, uint64_t done, uint64_t all)
+{
+    progress(stage, done, all, 1);
 }
 
 void cli_progress_end(void)
@@ -214,17 +247,17 @@ void cli_progress_end(void)
 /* ---- signals ---- */
 
 static kh_session *_Atomic running;
-static volatile sig_atomic_t interrupts;
+static volatile sig_atomic_t interrupts, awaited;
 
 static void on_interrupt(int number)
 {
     (void)number;
     kh_session *session = atomic_load(&running);
-    if (!session || ++interrupts > 1) {
+    if ((!session && !awaited) || ++interrupts > 1) {
         if (bar.visible && write(STDERR_FILENO, "\r\033[K", 4) < 0) _exit(130);
         _exit(130);
     }
-    kh_session_stop(session);
+    if (session) kh_session_stop(session);
 }
 
 void cli_signals(void)
@@ -239,6 +272,11 @@ void cli_signals(void)
 void cli_signals_session(kh_session *session)
 {
     atomic_store(&running, session);
+}
+
+void cli_signals_await(int on)
+{
+    awaited = on;
 }
 
 int cli_interrupted(void)
