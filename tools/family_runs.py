@@ -92,4 +92,178 @@ def causal(family, model, state, words, rng):
     return goldens, line
 
 
-RUNS = {"causal": causal}
+# ---- encoders ----
+
+def pair(family, words, rng):
+    """[CLS] a [SEP] b [SEP] (of one segment where a model has one type), its types, and some masked ids."""
+    m = words.marks
+    ids = draw(family, words, rng, family.T)
+    middle = family.T // 3
+    ids[0], ids[middle], ids[-1] = m["cls"], m["sep"], m["sep"]
+    if family.task == "mlm":
+        ids[[5, 17, 24]] = m["mask"]
+    types = (np.arange(family.T) > middle).astype(int) * (family.config.get("type_vocab_size", 2) > 1)
+    return ids, types
+
+
+def position_ids(family):
+    """As the family counts them, and with a gap of one in the middle."""
+    first = family.config["pad_token_id"] + 1 if family.task == "mlm" and "roberta" in family.name else 0
+    straight = torch.arange(family.T).reshape(1, -1) + first
+    apart = straight.clone()
+    apart[:, family.T // 2:] += 1
+    return straight, apart
+
+
+def encoder(family, model, state, words, rng):
+    ids, types = pair(family, words, rng)
+    sampled = sample(family, rng)
+    batch = dict(input_ids=torch.tensor([ids.tolist()]), token_type_ids=torch.tensor([types.tolist()]))
+
+    def answer(other, cut=None, **more):
+        with torch.no_grad():
+            out = other(**{k: v[:, :cut] for k, v in batch.items()}, **more)
+        if family.task == "qa":
+            return torch.stack([out.start_logits[0], out.end_logits[0]])
+        return out.logits[0] if family.task == "mlm" else out.last_hidden_state[0]
+
+    watch = Watch(stack_of(model))
+    with torch.no_grad():
+        out = model(**batch, output_attentions=True)
+    watch.done()
+    want = answer(model)
+    same = build(family, state)
+    assert torch.equal(answer(same), want), f"{family.name}: the folder holds another model"
+    # padding behind a mask is as if it were not there, so no golden needs a mask
+    mask = torch.ones(1, family.T)
+    mask[:, -7:] = 0
+    padded = answer(same, attention_mask=mask)
+    short = answer(same, cut=-7)
+    seen = (slice(None), slice(0, -7)) if family.task == "qa" else slice(0, -7)
+    assert gap(padded[seen], short) < 2e-6 and gap(padded[seen], want[seen]) > SEEN, f"{family.name}: mask"
+    straight, apart = position_ids(family)
+    assert torch.equal(answer(same, position_ids=straight), want)
+    line = check(family, state, answer, want, positions=gap(answer(same, position_ids=apart), want))
+    flipped = {**batch, "token_type_ids": 1 - batch["token_type_ids"]}
+    if family.config.get("type_vocab_size", 2) > 1:
+        batch, kept = flipped, batch
+        value = gap(answer(same), want)
+        batch = kept
+        assert value > SEEN, f"{family.name}: token types change the answer by {value:.2g} only"
+    line += f", focus {focus(out.attentions):.2f}, spread {want.std(-1).mean():.2f}"
+    assert want.std(-1).mean() > 0.4 and focus(out.attentions) < 0.92, line
+    golden = Golden()
+    golden.put("ids", ids)
+    golden.put("types", types)
+    golden.stream("", watch, ROWS)
+    if family.task == "qa":
+        golden.put("start", want[0].numpy())
+        golden.put("end", want[1].numpy())
+    elif family.task == "mlm":
+        golden.logits(want, sampled)
+    else:
+        mean = want.double().mean(0)
+        golden.put("mean", mean.numpy())
+        golden.put("cls", want[0].numpy())
+        golden.put("embedding", (mean / mean.norm()).numpy())
+    return {f"{family.name}.bin": golden.bytes()}, line
+
+
+# ---- T5 ----
+
+def t5_encoder(family, model, state, words, rng):
+    ids = draw(family, words, rng, family.T)
+    ids[-1] = words.marks["eos"]
+    batch = torch.tensor([ids.tolist()])
+
+    def answer(other):
+        with torch.no_grad():
+            return other(batch).last_hidden_state[0]
+
+    watch = Watch(model.encoder)
+    with torch.no_grad():
+        out = model(batch, output_attentions=True)
+    watch.done()
+    want = answer(model)
+    assert torch.equal(answer(build(family, state)), want), f"{family.name}: the folder holds another model"
+    line = check(family, state, answer, want) + f", focus {focus(out.attentions):.2f}"
+    golden = Golden()
+    golden.put("ids", ids)
+    golden.stream("", watch, ROWS)
+    mean = want.double().mean(0)
+    golden.put("mean", mean.numpy())
+    golden.put("embedding", (mean / mean.norm()).numpy())
+    return {f"{family.name}.bin": golden.bytes()}, line
+
+
+def generate(model, batch, beams, most):
+    """Sequences without the start id, padded with -1, and their scores (None for greedy)."""
+    with torch.no_grad():
+        out = model.generate(batch, do_sample=False, num_beams=beams, num_return_sequences=beams, max_new_tokens=most,
+                             length_penalty=1.0, early_stopping=False, use_cache=False, return_dict_in_generate=True,
+                             output_scores=True)
+    rows = []
+    for row in out.sequences[:, 1:].tolist():
+        end = row.index(1) + 1 if 1 in row else len(row)
+        rows.append(row[:end] + [-1] * (most - end))
+    return np.array(rows), None if beams == 1 else out.sequences_scores.numpy()
+
+
+def t5(family, model, state, words, rng):
+    most = family.expect["most"]
+    encoder_ids = draw(family, words, rng, family.T)
+    encoder_ids[-1] = words.marks["eos"]
+    ids = draw(family, words, rng, 28)
+    ids[0] = words.marks["pad"]
+    sampled = sample(family, rng)
+    batch = dict(input_ids=torch.tensor([encoder_ids.tolist()]), decoder_input_ids=torch.tensor([ids.tolist()]))
+
+    def answer(other, **more):
+        with torch.no_grad():
+            return other(**{**batch, **more}).logits[0]
+
+    watches = [Watch(model.encoder), Watch(model.decoder)]
+    with torch.no_grad():
+        out = model(**batch, output_attentions=True)
+    for watch in watches:
+        watch.done()
+    want = out.logits[0]
+    same = build(family, state)
+    assert torch.equal(answer(same), want), f"{family.name}: the folder holds another model"
+    padded = torch.cat([batch["input_ids"], torch.zeros(1, 5, dtype=torch.long)], 1)
+    mask = (torch.arange(family.T + 5) < family.T).long().reshape(1, -1)
+    assert gap(answer(same, input_ids=padded, attention_mask=mask), want) < 2e-6
+    line = check(family, state, answer, want)
+    line += f", focus {focus(out.encoder_attentions):.2f} {focus(out.decoder_attentions):.2f}"
+    line += f" {focus(out.cross_attentions):.2f}, spread {want.std(-1).mean():.2f}"
+    assert want.std(-1).mean() > 0.4
+    greedy, _ = generate(model, batch["input_ids"], 1, most)
+    beam, scores = generate(model, batch["input_ids"], 4, most)
+    # the choices are clear: they stay when each weight moves by 1e-4 of itself
+    for i in range(8):
+        noise = np.random.default_rng(i)
+        shaken = {n: t * (1 + 1e-4 * torch.from_numpy(noise.standard_normal(tuple(t.shape)).astype(np.float32)))
+                  for n, t in state.items()}
+        other = build(family, shaken)
+        assert np.array_equal(generate(other, batch["input_ids"], 1, most)[0], greedy), f"{family.name}: greedy"
+        assert np.array_equal(generate(other, batch["input_ids"], 4, most)[0], beam), f"{family.name}: beams"
+    for row, score in zip(beam, scores):  # a score is the mean log-probability, the end counted
+        row = row[row >= 0]
+        logits = answer(model, decoder_input_ids=torch.tensor([[0, *row[:-1].tolist()]]))
+        mean = logits.log_softmax(-1)[range(len(row)), row].mean().item()
+        assert abs(mean - score) < 1e-5, (family.name, mean, score)
+    lengths = [(r >= 0).sum() for r in [*greedy, *beam]]
+    line += f", lengths {' '.join(map(str, lengths))}, scores {' '.join('%.3f' % s for s in scores)}"
+    golden = Golden()
+    golden.put("encoder.ids", encoder_ids)
+    golden.stream("encoder.", watches[0], ROWS)
+    golden.put("ids", ids)
+    golden.stream("", watches[1], [r for r in ROWS if r < len(ids)])
+    golden.logits(want, sampled)
+    golden.put("greedy", greedy[0])
+    golden.put("beam", beam)
+    golden.put("beam.scores", scores)
+    return {f"{family.name}.bin": golden.bytes()}, line
+
+
+RUNS = {"causal": causal, "mlm": encoder, "qa": encoder, "embed": encoder, "t5": t5, "t5-encoder": t5_encoder}

@@ -109,6 +109,64 @@ def neox_names(tensors):
     return out
 
 
+def bert_names(tensors):
+    """The first checkpoints: gamma and beta, the positions' ids, the heads of pretraining."""
+    out = {}
+    for name, tensor in tensors.items():
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        out[name] = tensor
+    D, T = out["bert.embeddings.word_embeddings.weight"].shape[1], out["bert.embeddings.position_embeddings.weight"].shape[0]
+    out["bert.embeddings.position_ids"] = torch.arange(T).reshape(1, T)
+    out["bert.pooler.dense.weight"], out["bert.pooler.dense.bias"] = torch.eye(D), torch.zeros(D)
+    out["cls.seq_relationship.weight"], out["cls.seq_relationship.bias"] = torch.ones(2, D), torch.zeros(2)
+    return out
+
+
+def sentence_names(tensors):
+    """As sentence-transformers writes: without a prefix, with the positions' ids."""
+    T = tensors["embeddings.position_embeddings.weight"].shape[0]
+    return {**tensors, "embeddings.position_ids": torch.arange(T).reshape(1, T)}
+
+
+SENTENCE = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}],
+    "sentence_bert_config.json": {"max_seq_length": 44, "do_lower_case": False},
+}
+
+
+def pooling(D, kind):
+    return {**SENTENCE, "1_Pooling/config.json": {
+        "word_embedding_dimension": D, "pooling_mode_cls_token": kind == "cls",
+        "pooling_mode_mean_tokens": kind == "mean", "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False}}
+
+
+def nomic_style(config):
+    """The form that belongs to code outside transformers: GPT-2's names for the numbers."""
+    return {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "vocab_size": config["vocab_size"],
+            "n_embd": config["hidden_size"], "n_head": config["num_attention_heads"],
+            "n_layer": config["num_hidden_layers"], "n_inner": config["intermediate_size"],
+            "n_positions": config["max_position_embeddings"], "layer_norm_epsilon": config["layer_norm_eps"],
+            "rotary_emb_base": config["rope_parameters"]["rope_theta"], "rotary_emb_fraction": 1.0,
+            "rotary_emb_interleaved": False, "rotary_emb_scale_base": None, "rotary_scaling_factor": None,
+            "activation_function": "swiglu", "qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False,
+            "prenorm": False, "parallel_block": False, "causal": False, "use_rms_norm": False,
+            "type_vocab_size": config["type_vocab_size"], "pad_token_id": 0, "torch_dtype": config["dtype"]}
+
+
+def t5_style(config):
+    config = {k: v for k, v in config.items() if k not in ("dense_act_fn", "is_gated_act", "scale_decoder_outputs")}
+    config["torch_dtype"] = config.pop("dtype")
+    return config
+
+
+def t5_gated_style(config):
+    return {**t5_style(config), "tie_word_embeddings": False}
+
+
 # ---- the models ----
 
 def rope(kind="default", theta=10000.0, **more):
@@ -124,6 +182,20 @@ LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_ma
 YARN = dict(factor=4.0, original_max_position_embeddings=32)
 LONG = dict(short_factor=[1.0, 1.1, 1.3], long_factor=[1.5, 2.25, 4.0], original_max_position_embeddings=32)
 
+BERT = {"word_embeddings": 0.6}
+T5 = {r"Attention\.q": 0.35}
+
+
+def bert(N, D, H, F, V, **more):
+    return dict(num_hidden_layers=N, hidden_size=D, num_attention_heads=H, intermediate_size=F, vocab_size=V,
+                max_position_embeddings=48, **more)
+
+
+def t5(N, decoder_layers, D, H, E, F, V, **more):
+    return dict(num_layers=N, num_decoder_layers=decoder_layers, d_model=D, num_heads=H, d_kv=E, d_ff=F, vocab_size=V,
+                decoder_start_token_id=0, **more)
+
+
 FAMILIES = [
     Family("llama", transformers.LlamaForCausalLM,
            causal(3, 24, 3, 1, 35, 140, head_dim=10, tie_word_embeddings=False, rope_parameters=rope()),
@@ -135,7 +207,7 @@ FAMILIES = [
     Family("llama-llama3", transformers.LlamaForCausalLM,
            causal(2, 25, 5, 5, 28, 140, head_dim=8, tie_word_embeddings=True,
                   rope_parameters=rope("llama3", 100.0, **LLAMA3)),
-           tokens.llama, style=rope_fields, gains={"embed_tokens": 0.5},
+           tokens.llama, dtype="F16", style=rope_fields, gains={"embed_tokens": 0.5},
            matters={"long rope": {"rope_parameters": rope(theta=100.0)}}),
     Family("llama-linear", transformers.LlamaForCausalLM,
            causal(2, 24, 4, 2, 40, 144, tie_word_embeddings=False, rope_parameters=rope("linear", factor=4.0)),
@@ -184,7 +256,7 @@ FAMILIES = [
     Family("gemma2", transformers.Gemma2ForCausalLM,
            causal(3, 24, 3, 1, 28, 140, head_dim=10, query_pre_attn_scalar=7, sliding_window=6,
                   attn_logit_softcapping=4.0, final_logit_softcapping=5.0, rope_parameters=rope()),
-           tokens.smollm, style=gemma2_style, gains={"embed_tokens": 0.3},
+           tokens.smollm, dtype="BF16", style=gemma2_style, gains={"embed_tokens": 0.3},
            subtle={"kind of GELU": {"hidden_activation": "gelu"}},
            matters={"window": {"sliding_window": 64}, "cap of scores": {"attn_logit_softcapping": None},
                     "cap of logits": {"final_logit_softcapping": None}, "scale": {"query_pre_attn_scalar": 10},
@@ -218,6 +290,31 @@ FAMILIES = [
            tokens.neox, style=neox_style, dtype="BF16",
            matters={"parallel residual": {"use_parallel_residual": True},
                     "partial rotation": {"rope_parameters": rope(partial_rotary_factor=1.0)}}),
+    Family("bert", transformers.BertForMaskedLM, bert(3, 24, 3, 36, 150), tokens.word_piece, task="mlm",
+           names=bert_names, neutral=r"key\.bias|pooler", gains=BERT, subtle={"kind of GELU": {"hidden_act": "gelu_new"}}),
+    Family("bert-qa", transformers.BertForQuestionAnswering, bert(2, 27, 3, 40, 150, layer_norm_eps=0.02),
+           tokens.word_piece, task="qa", dtype="F16", neutral=r"key\.bias", gains=BERT,
+           subtle={"eps": {"layer_norm_eps": 1e-12}}),
+    Family("bert-embed", transformers.BertModel, bert(3, 30, 5, 36, 154, hidden_act="relu"), tokens.word_piece,
+           task="embed", names=sentence_names, dtype="BF16", neutral=r"key\.bias|pooler", gains=BERT,
+           more=pooling(30, "mean"), matters={"kind of activation": {"hidden_act": "gelu"}}),
+    Family("roberta", transformers.RobertaForMaskedLM,
+           {**bert(2, 24, 4, 33, 142), "max_position_embeddings": 50, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+           tokens.roberta, task="mlm", neutral=r"key\.bias", gains=BERT),
+    Family("nomic-bert", transformers.NomicBertModel,
+           dict(num_hidden_layers=3, hidden_size=24, num_attention_heads=3, intermediate_size=32, vocab_size=152,
+                max_position_embeddings=64, layer_norm_eps=1e-12, rope_parameters=rope(theta=1000.0)),
+           tokens.word_piece, task="embed", dtype="F16", style=nomic_style, gains=BERT, more=pooling(24, "mean"),
+           expect={"own_config": True}, matters={"rope base": {"rope_parameters": rope(theta=100.0)}}),
+    Family("t5", transformers.T5ForConditionalGeneration,
+           t5(2, 3, 24, 3, 7, 40, 156, feed_forward_proj="relu"),
+           tokens.unigram, task="t5", salt=1, style=t5_style, gains=T5, expect={"most": 16, "loud": ("shared", 10)}),
+    Family("t5-gated", transformers.T5ForConditionalGeneration,
+           t5(3, 2, 21, 5, 6, 28, 150, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+           tokens.unigram, task="t5", dtype="F16", style=t5_gated_style, gains=T5, expect={"most": 16, "loud": ("lm_head", 4), "untie": True}),
+    Family("t5-encoder", transformers.T5EncoderModel,
+           t5(3, 3, 24, 4, 5, 30, 150, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+           tokens.unigram, task="t5-encoder", style=t5_gated_style, dtype="F16", gains=T5),
 ]
 
 

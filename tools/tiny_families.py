@@ -85,6 +85,9 @@ def fill(family, model, rng):
             value = noise if table else noise / math.sqrt(inputs)
             value = value * next((g for pattern, g in GAINS if re.search(pattern, name)), 1.0)
         value = value * next((g for pattern, g in family.gains.items() if re.search(pattern, name)), 1.0)
+        pattern, times = family.expect.get("loud", ("^$", 1))
+        if re.search(pattern, name):
+            value[1] *= times  # the end token, so that generations end
         value = torch.from_numpy(np.ascontiguousarray(value, np.float32))
         state[name] = value.to(TYPES[family.dtype]).float()
     return state
@@ -94,6 +97,8 @@ def build(family, state, change=None, dtype=torch.float32):
     config = family.kind.config_class(**{**family.config, **(change or {})})
     config._attn_implementation = config._experts_implementation = "eager"
     model = family.kind(config).to(torch.float32).eval()
+    if family.expect.get("untie"):  # this class ties its head whatever the configuration says
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
     if state:
         missing, unexpected = model.load_state_dict(state, strict=False)
         assert not missing and not unexpected, (family.name, missing, unexpected)

@@ -1,4 +1,5 @@
-/* tests/support/family_golden.h: the goldens of tests/golden/families, arrays by name. */
+/* tests/support/family_golden.h: the goldens of tests/golden/families: named arrays, and the stream of a
+ * model beside them. Format: tests/golden/README.md. */
 #ifndef KH_TESTS_SUPPORT_FAMILY_GOLDEN_H
 #define KH_TESTS_SUPPORT_FAMILY_GOLDEN_H
 
@@ -7,28 +8,77 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FAMILY_ARRAYS = 64 };
+typedef enum family_task {
+    FAMILY_CAUSAL,
+    FAMILY_MASKED, /* predicts masked tokens */
+    FAMILY_SPANS,  /* start and end of an answer */
+    FAMILY_EMBED,
+    FAMILY_T5,
+    FAMILY_T5_ENCODER
+} family_task;
+
+typedef enum family_state {
+    FAMILY_GOOD,
+    FAMILY_REFUSED, /* does not open yet; a test fails as soon as it does */
+    FAMILY_WRONG    /* opens and is not right yet: printed, not checked */
+} family_state;
+
+typedef struct family {
+    const char *name;   /* of the golden */
+    const char *folder; /* NULL: as the golden */
+    family_task task;
+    family_state state;
+} family;
+
+extern const family families[];
+extern const size_t family_count;
+
+/* tests/golden/families/FOLDER; valid until the next golden_path. */
+const char *family_path(const family *f);
+/* Skips the test of a model that is not to be checked yet. */
+void family_need(const family *f);
 
 typedef struct family_array {
     char name[25];
-    uint32_t type, n_dims, dims[4]; /* type 0: f32, 1: i32; slowest dimension first */
+    int ids; /* 1: int32_t, 0: float */
+    size_t n_dims, dims[4], count;
     const void *data;
-    size_t count;
+    int taken;
 } family_array;
 
 typedef struct family_golden {
+    const char *name;
     golden file;
-    family_array arrays[FAMILY_ARRAYS];
-    size_t n;
+    family_array arrays[24];
+    size_t count;
 } family_golden;
 
-/* Reads families/NAME.bin whole; fails the test when it is not as the README of the goldens says. */
-void family_open(family_golden *g, const char *name);
+void family_open(family_golden *g, const family *f);
+/* Fails the test where an array was never asked for. */
 void family_close(family_golden *g);
-/* NULL if absent. */
-const family_array *family_find(const family_golden *g, const char *name);
-/* The data of an array of the given type, which must be there. */
-const float *family_floats(const family_golden *g, const char *name);
-const int32_t *family_ints(const family_golden *g, const char *name, size_t *count);
+/* NULL where there is none. */
+const family_array *family_find(family_golden *g, const char *prefix, const char *name);
+/* The data of an array that must be there and have n elements (0: any number). */
+const float *family_floats(family_golden *g, const char *prefix, const char *name, size_t n);
+const int32_t *family_ids(family_golden *g, const char *prefix, const char *name, size_t n);
+
+/* What a stack computes: fill with family_stream_open, attach `probe`, run, check. */
+typedef struct family_stream {
+    size_t N, T, D;
+    size_t seen; /* layers that reported */
+    float *states /* [N + 1][T][D] */, *final /* [T][D] */;
+    int has_final;
+    kh_probe probe;
+} family_stream;
+
+/* Sizes come from the golden's arrays PREFIXnorms and PREFIXstates. */
+void family_stream_open(family_stream *s, family_golden *g, const char *prefix);
+/* Compares with the golden to 1e-4 of the largest magnitude of each layer, and frees. */
+void family_stream_close(family_stream *s, family_golden *g, const char *prefix);
+
+/* Logits of the sampled ids, log-sum-exp and the largest one of rows [first, first + n). */
+void family_check_logits(family_golden *g, const float *logits /* [n][V] */, size_t first, size_t n,
+                         size_t V);
+void family_near(const family_golden *g, const char *what, double gap, double limit);
 
 #endif
