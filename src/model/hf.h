@@ -127,6 +127,8 @@ void kh_hf_skip_positions(kh_hf *hf, uint64_t rows);
 
 /* 1 for a folder and for NAME.safetensors. */
 int kh_hf_is(const char *path);
+/* The folder that such a path means, with a slash behind it; freed with kh_free. */
+kh_status kh_hf_folder_of(char **out, const char *path);
 /* Opens a folder, or the one that a .safetensors file lies in (that file then holds the weights). The
  * values have GGUF's keys, the tensors GGUF's names and conventions; plain ones lie in the mapped
  * files, the others are copies that belong to *out. */

@@ -76,7 +76,7 @@ static kh_status inside(char **out, const kh_hf *hf, const char *name)
     return status;
 }
 
-static kh_status find_folder(kh_hf *hf, const char *path)
+kh_status kh_hf_folder_of(char **out, const char *path)
 {
     const char *slash = strrchr(path, '/');
     kh_buf folder = {0};
@@ -86,7 +86,7 @@ static kh_status find_folder(kh_hf *hf, const char *path)
     else
         status = kh_buf_format(&folder, "%.*s", slash ? (int)(slash - path + 1) : 2,
                                slash ? path : "./");
-    hf->folder = folder.data;
+    *out = folder.data;
     return status;
 }
 
@@ -214,7 +214,7 @@ static kh_status begin_file(kh_hf *hf, const char *path)
 
 static kh_status read_folder(kh_hf *hf, const char *path)
 {
-    KH_TRY(find_folder(hf, path));
+    KH_TRY(kh_hf_folder_of(&hf->folder, path));
     KH_TRY(read_config_file(hf));
     KH_TRY(find_family(hf));
     KH_TRY(open_weights(hf, path));

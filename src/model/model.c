@@ -90,6 +90,19 @@ static kh_status open_network(kh_model *m)
 
 enum { NETWORK = 1, TOKENS = 2 }; /* what is opened of a file */
 
+/* A folder's chat template joins its values, so that it is found where a file has its own. */
+static kh_status open_tokenizer(kh_model *m, const char *path)
+{
+    if (!kh_hf_is(path)) return kh_tokenizer_open(&m->tokenizer, m->file);
+    char *folder = NULL;
+    KH_TRY(kh_hf_folder_of(&folder, path));
+    kh_status status = kh_tokenizer_open_folder(&m->tokenizer, folder);
+    kh_free(folder);
+    KH_TRY(status);
+    kh_slice chat = kh_tokenizer_chat_template(m->tokenizer, NULL);
+    return chat.size ? kh_gguf_set_string(m->file, "tokenizer.chat_template", chat) : KH_OK;
+}
+
 static kh_status open_parts(kh_model *m, const char *path, unsigned what)
 {
     KH_TRY(kh_hf_is(path) ? kh_hf_open(&m->file, path) : kh_gguf_open(&m->file, path));
@@ -105,7 +118,7 @@ static kh_status open_parts(kh_model *m, const char *path, unsigned what)
                     m->architecture, kh_family_names());
         KH_TRY(open_network(m));
     }
-    if (what & TOKENS) KH_TRY(kh_tokenizer_open(&m->tokenizer, m->file));
+    if (what & TOKENS) KH_TRY(open_tokenizer(m, path));
     if (what == (NETWORK | TOKENS) && kh_tokenizer_size(m->tokenizer) > m->d.V)
         KH_FAIL(KH_ERR_FORMAT, "the tokenizer has %d tokens, the embedding only %d",
                 kh_tokenizer_size(m->tokenizer), m->d.V);
