@@ -5,6 +5,7 @@
 
 #include <keyhole/attention.h>
 #include <keyhole/bench.h>
+#include <keyhole/convert.h>
 #include <keyhole/encode.h>
 #include <keyhole/eval.h>
 #include <keyhole/hub.h>

@@ -24,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 size_t kh_opt_spelling(const char **at, const char **name)
 {
@@ -177,7 +178,7 @@ static kh_status add_text(kh_opt_texts *out, const char *name, const char *value
 static int choice_of(const kh_opt *option, const char *value)
 {
     for (int i = 0; option->choices[i]; i++)
-        if (strcmp(option->choices[i], value) == 0) return i;
+        if (strcasecmp(option->choices[i], value) == 0) return i;
     return -1;
 }
 

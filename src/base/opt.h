@@ -14,7 +14,7 @@ typedef enum kh_opt_kind {
     KH_OPT_INT,    /* int64_t in [least, most] */
     KH_OPT_REAL,   /* double in [least, most] */
     KH_OPT_TEXT,   /* const char *: a part of argv; the last use counts */
-    KH_OPT_CHOICE, /* int: index into `choices` */
+    KH_OPT_CHOICE, /* int: index into `choices`, in capitals or small letters */
     KH_OPT_TEXTS,  /* kh_opt_texts: each use adds one */
     KH_OPT_INTS,   /* kh_opt_ints: "512,128", each in [least, most]; each use adds */
     /* Known from other programs, without effect here; collected in kh_opt_result.ignored. With

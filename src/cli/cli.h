@@ -54,6 +54,9 @@ typedef struct cli_args {
     /* pull */
     int list;
     int64_t tries;
+    /* convert */
+    int type, pure, force;
+    const char *output;
 } cli_args;
 
 typedef struct cli_verb {
@@ -65,7 +68,8 @@ typedef struct cli_verb {
 extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, cli_verb_bench,
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
-    cli_verb_tokenize, cli_verb_verify, cli_verb_pull, cli_verb_embed, cli_verb_fill;
+    cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
+    cli_verb_fill;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];

@@ -1,0 +1,57 @@
+/* keyhole/convert.h: a model file in another type: GGUF to GGUF, quantised again. */
+#ifndef KEYHOLE_CONVERT_H
+#define KEYHOLE_CONVERT_H
+
+#include <keyhole/status.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The types that a model can be written in: "F16", "Q8_0", "Q4_K_M" ...; docs/formats.md says what
+ * each gives to which tensors. */
+KH_API size_t kh_convert_type_count(void);
+KH_API const char *kh_convert_type_at(size_t index);
+
+/* Called now and then; any other answer than 0 stops the work. */
+typedef int kh_convert_progress(void *context, const char *stage, size_t done, size_t all);
+
+typedef struct kh_convert_options {
+    const char *type; /* a name from above, in capitals or small letters; NULL: F16 */
+    int pure;         /* 1: every matrix in the type's own blocks, none with more bits */
+    int overwrite;    /* 1: an output that exists is replaced; 0: it is KH_ERR_STATE */
+    int threads;      /* 0: all processors */
+    kh_convert_progress *progress;
+    void *progress_context;
+} kh_convert_options;
+
+enum { KH_CONVERT_TYPES = 16 };
+
+/* What was written. */
+typedef struct kh_convert_result {
+    uint64_t bytes_in, bytes_out; /* of tensors */
+    uint64_t parameters;
+    size_t tensors, copied; /* copied: the type was that already */
+    size_t unfit;           /* matrices whose rows are no multiple of the wanted block */
+    size_t requantised;     /* tensors that were quantised before, with their errors */
+    struct {
+        const char *name; /* "Q6_K" */
+        size_t tensors;
+        uint64_t bytes;
+    } types[KH_CONVERT_TYPES];
+    size_t type_count;
+    double seconds;
+} kh_convert_result;
+
+/* Writes the model at `input`, whatever the program opens, as the GGUF file `output`, which appears
+ * when it is whole. `options` may be NULL, as may `result`. KH_ERR_FORMAT names a tensor that holds what
+ * the type cannot; KH_ERR_STOPPED when `progress` said so. */
+KH_API kh_status kh_convert(const char *input, const char *output,
+                            const kh_convert_options *options, kh_convert_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,216 @@
+/* A model in another type.
+ *
+ *     input (parsed or composed)  --kh_mix_choose-->  plan: the same names and shapes, other types
+ *     plan  --kh_gguf_write_from-->  output; the writer asks for one tensor after the other
+ *
+ * The plan is a composed file without data. A tensor goes from the input to the output in slabs of rows,
+ * so memory is a slab, not a tensor, and pages of the input are given back behind it. A tensor that has
+ * its type already is copied to the bit.
+ *
+ * Values are the input's, but those that describe the types: general.file_type and
+ * general.quantization_version are set, general.alignment is the default again, and the parts of a split
+ * model become one file. */
+#include "api/convert_mix.h"
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "cpu/cpu.h"
+#include "model/hf.h"
+#include "ops/requantize.h"
+
+#include <keyhole/convert.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SLAB = 8 << 20 /* bytes of output */, QUANTISATION_VERSION = 2 };
+
+typedef struct work {
+    const kh_gguf *input, *plan;
+    const kh_convert_options *options;
+    kh_pool pool;
+    const kh_kern *kern;
+    uint8_t *slab;
+    size_t slab_bytes;
+    uint64_t done, all; /* bytes of the input's tensors */
+    char stage[32];
+} work;
+
+size_t kh_convert_type_count(void)
+{
+    return kh_mix_count();
+}
+
+const char *kh_convert_type_at(size_t index)
+{
+    return index < kh_mix_count() ? kh_mix_at(index)->name : NULL;
+}
+
+/* ---- the plan */
+
+static int replaced(const kh_gguf_value *value)
+{
+    static const char *const keys[] = {"general.file_type", "general.quantization_version",
+                                       "general.alignment"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (value->key.size == strlen(keys[i]) &&
+            memcmp(value->key.data, keys[i], value->key.size) == 0)
+            return 1;
+    return value->key.size > 6 && memcmp(value->key.data, "split.", 6) == 0;
+}
+
+static void count_type(kh_convert_result *r, const kh_tensor *t)
+{
+    const char *name = kh_type_name(t->type);
+    size_t at = 0;
+    while (at < r->type_count && r->types[at].name != name) at++;
+    if (at == KH_CONVERT_TYPES) return;
+    if (at == r->type_count) r->types[r->type_count++].name = name;
+    r->types[at].tensors++;
+    r->types[at].bytes += t->size;
+}
+
+static void count(kh_convert_result *r, const kh_tensor *from, const kh_tensor *to, int unfit)
+{
+    r->tensors++;
+    r->bytes_in += from->size;
+    r->bytes_out += to->size;
+    r->parameters += from->dims[0] * from->dims[1] * from->dims[2] * from->dims[3];
+    r->copied += from->type == to->type;
+    r->unfit += (size_t)unfit;
+    r->requantised += from->type != to->type && kh_type_block(from->type) > 1 &&
+                      kh_type_block(to->type) > 1;
+    count_type(r, to);
+}
+
+static kh_status fill_plan(kh_gguf *plan, const kh_gguf *input, const kh_mix *mix, int pure,
+                           kh_convert_result *result)
+{
+    kh_mix_model model;
+    KH_TRY(kh_mix_look(&model, input));
+    for (size_t i = 0; i < kh_gguf_value_count(input); i++) {
+        const kh_gguf_value *value = kh_gguf_value_at(input, i);
+        if (!replaced(value)) KH_TRY(kh_gguf_set_value(plan, value));
+    }
+    KH_TRY(
+        kh_gguf_set_u64(plan, "general.quantization_version", KH_GGUF_U32, QUANTISATION_VERSION));
+    KH_TRY(kh_gguf_set_u64(plan, "general.file_type", KH_GGUF_U32, mix->file_type));
+    for (size_t i = 0; i < kh_gguf_tensor_count(input); i++) {
+        const kh_tensor *t = kh_gguf_tensor_at(input, i);
+        kh_mix_choice choice = kh_mix_choose(mix, &model, t, pure);
+        KH_TRY(kh_gguf_add_tensor(plan, t->name, choice.type, t->n_dims, t->dims, NULL));
+        count(result, t, kh_gguf_tensor_at(plan, i), choice.unfit);
+    }
+    return KH_OK;
+}
+
+/* ---- the work */
+
+static kh_status tell(work *w, size_t bytes)
+{
+    const kh_convert_options *o = w->options;
+    w->done += bytes;
+    if (o->progress && o->progress(o->progress_context, w->stage, (size_t)(w->done / 1000000),
+                                   (size_t)(w->all / 1000000)))
+        KH_FAIL(KH_ERR_STOPPED, "stopped");
+    return KH_OK;
+}
+
+static kh_status write_slabs(work *w, const kh_tensor *from, const kh_tensor *to, kh_outfile *out)
+{
+    size_t n = (size_t)to->dims[0], rows = (size_t)(to->dims[1] * to->dims[2] * to->dims[3]);
+    size_t from_bytes = kh_type_row_bytes(from->type, n), to_bytes = kh_type_row_bytes(to->type, n);
+    size_t most = to_bytes < SLAB ? SLAB / to_bytes : 1;
+    if (w->slab_bytes < most * to_bytes) {
+        kh_free(w->slab);
+        w->slab_bytes = 0;
+        KH_TRY(kh_new(&w->slab, most * to_bytes, 1, "rows that are converted"));
+        w->slab_bytes = most * to_bytes;
+    }
+    for (size_t first = 0; first < rows; first += most) {
+        size_t some = rows - first < most ? rows - first : most;
+        kh_status status = kh_op_requantize(&w->pool, w->kern, w->slab, to->type,
+                                            (const uint8_t *)from->data + first * from_bytes,
+                                            from->type, some, n, first);
+        if (status == KH_ERR_FORMAT)
+            status = kh_fail_context(status, "%s: tensor '%s'", kh_gguf_path(w->input), to->name);
+        KH_TRY(status);
+        KH_TRY(kh_outfile_write(out, w->slab, some * to_bytes));
+        KH_TRY(tell(w, some * from_bytes));
+    }
+    return KH_OK;
+}
+
+static kh_status write_tensor(void *context, const kh_tensor *to, kh_outfile *out)
+{
+    work *w = context;
+    const kh_tensor *from = kh_gguf_tensor(w->input, to->name);
+    if (from->type == to->type) {
+        KH_TRY(kh_outfile_write(out, from->data, from->size));
+        KH_TRY(tell(w, from->size));
+    } else
+        KH_TRY(write_slabs(w, from, to, out));
+    kh_gguf_release(w->input, from);
+    return KH_OK;
+}
+
+static kh_status convert(const kh_gguf *input, const char *output, const kh_mix *mix,
+                         const kh_convert_options *options, kh_convert_result *result)
+{
+    kh_gguf *plan;
+    KH_TRY(kh_gguf_new(&plan, output));
+    work w = {.input = input,
+              .plan = plan,
+              .options = options,
+              .pool = {options->threads > 0 ? options->threads : kh_cpu_count()},
+              .kern = kh_kern_get(kh_cpu_isa())};
+    snprintf(w.stage, sizeof w.stage, "%s, MB read", mix->name);
+    kh_status status = fill_plan(plan, input, mix, options->pure, result);
+    w.all = result->bytes_in;
+    if (status == KH_OK) status = kh_gguf_write_from(plan, output, write_tensor, &w);
+    kh_free(w.slab);
+    kh_gguf_close(plan);
+    return status;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static kh_status unknown_type(const char *name)
+{
+    char names[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < kh_mix_count() && used < sizeof names; i++) {
+        int n = snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
+                         kh_mix_at(i)->name);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    return kh_fail(KH_ERR_ARGUMENT, "'%s' is no type to convert to; there are %s", name, names);
+}
+
+kh_status kh_convert(const char *input, const char *output, const kh_convert_options *options,
+                     kh_convert_result *result)
+{
+    kh_convert_options usual = {0};
+    kh_convert_result unasked;
+    double started = now();
+    if (!options) options = &usual;
+    if (!result) result = &unasked;
+    *result = (kh_convert_result){0};
+    const char *name = options->type ? options->type : "F16";
+    const kh_mix *mix = kh_mix_find(name);
+    if (!mix) return unknown_type(name);
+    if (!options->overwrite && access(output, F_OK) == 0)
+        KH_FAIL(KH_ERR_STATE, "%s: exists already; it is replaced only on demand (--force)",
+                output);
+    kh_gguf *file;
+    KH_TRY(kh_hf_is(input) ? kh_hf_open(&file, input) : kh_gguf_open(&file, input));
+    kh_status status = convert(file, output, mix, options, result);
+    kh_gguf_close(file);
+    result->seconds = now() - started;
+    return status;
+}
