@@ -6,16 +6,13 @@
  *
  * The table is in tests/support/family_golden.c; every folder must be in it. */
 #include "base/alloc.h"
-#include "model/network.h"
 #include "support/family_golden.h"
 
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -57,35 +54,20 @@ static void token_by_token(const kh_model *model, family_golden *g, const int32_
     kh_session_close(session);
 }
 
-/* The GGUF file that a folder becomes, written and opened again. */
-static kh_model *as_gguf(const kh_model *model)
-{
-    char folder[] = "/tmp/keyhole-family-XXXXXX", path[64];
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/model.gguf", folder);
-    GOOD(kh_gguf_write(model->file, path));
-    kh_model *again = NULL;
-    GOOD(kh_model_open_network(&again, path));
-    unlink(path);
-    rmdir(folder);
-    return again;
-}
-
 static void agrees_with_transformers(void **state)
 {
     const family *f = *state;
     family_golden g;
     family_need(f);
     family_open(&g, f);
-    kh_model *model = NULL;
-    GOOD(kh_model_open_network(&model, family_path(f)));
+    kh_model *model = open_model(family_path(f));
     const family_array *text = family_find(&g, "", "ids");
     const int32_t *ids = text->data;
     size_t T = text->count, V = (size_t)kh_model_get_info(model)->vocabulary;
     float *logits = one_pass(model, &g, ids, T);
     family_check_logits(&g, logits, 0, T, V);
     token_by_token(model, &g, ids, T, V);
-    kh_model *again = as_gguf(model);
+    kh_model *again = family_as_gguf(model);
     kh_model_close(model);
     float *same = one_pass(again, &g, ids, T);
     assert_memory_equal(same, logits, T * V * sizeof *logits);

@@ -37,6 +37,8 @@ extern const size_t family_count;
 const char *family_path(const family *f);
 /* Skips the test of a model that is not to be checked yet. */
 void family_need(const family *f);
+/* The GGUF file that a folder becomes, written and opened again. */
+kh_model *family_as_gguf(const kh_model *model);
 
 typedef struct family_array {
     char name[25];
