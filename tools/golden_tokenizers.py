@@ -1,11 +1,11 @@
 """Make tests/golden/tokenizers: tiny tokenizer.json files and what `tokenizers` makes of the hard strings.
 
-For every string of tests/golden/tokens/corpus.jsonl up to COUNT: the ids with markers and without, and the text
+The tokenizers that are there are kept, because trainers decide ties by chance; --train makes them anew. For every string of tests/golden/tokens/corpus.jsonl up to COUNT: the ids with markers and without, and the text
 that the ids give back. They are kept as hashes, 12 bytes a string (format: tests/golden/README.md); with --show LINE
 the script prints them in full. With --minilm FILE it makes the hashes for that tokenizer.json too, which is not
 committed.
 
-    golden_tokenizers.py [--minilm FILE] [--show NAME LINE]
+    golden_tokenizers.py [--train] [--minilm FILE] [--show NAME LINE]
 """
 
 import argparse
@@ -65,6 +65,7 @@ def write(path, value):
 
 def main():
     args = argparse.ArgumentParser()
+    args.add_argument("--train", action="store_true")
     args.add_argument("--minilm")
     args.add_argument("--show", nargs=2)
     args = args.parse_args()
@@ -81,8 +82,8 @@ def main():
         return
     together = {}
     for name, make in tokenizer_zoo.ALL.items():
-        t = make()
-        write(OUT / f"{name}.json", json.loads(t.to_str()))
+        if args.train or not (OUT / f"{name}.json").exists():
+            write(OUT / f"{name}.json", json.loads(make().to_str()))
         t = Tokenizer.from_file(str(OUT / f"{name}.json"))
         (OUT / f"{name}.bin").write_bytes(hashes(t, corpus))
         together[name] = pairs(t)

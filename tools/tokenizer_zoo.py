@@ -23,6 +23,8 @@ RULES = [("\t", " "), ("\n", " "), ("\r", " "), ("\u3000", " "), ("\u00a0", " ")
          ("\u2026", "..."), ("e\u0301", "\u00e9"), ("n\u0303", "\u00f1"), ("A\u030a", "\u00c5"), ("\u212a", "K"),
          ("\u2126", "\u03a9"), ("\u00bd", "1\u20442"), ("\u200b", ""), ("\ufeff", ""), ("\uff11", "1"), ("\uff12", "2"),
          ("\u2581", " "), ("\u00b5", "\u03bc"), ("\u3001", ","), ("\uff01", "!"), ("\u0001", ""), ("\u00ad", "")]
+RULES += [(c, " ") for c in "\u000b\u000c\u0085\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+          "\u2028\u2029\u202f\u205f"]
 
 
 def text():
@@ -170,8 +172,22 @@ def t5():
     return t
 
 
+def mt5():
+    """T5 and mT5 as they are converted today: blanks at the end and in runs are gone."""
+    pieces, unk, charsmap = unigram(380, character_coverage=0.98, bos_id=-1, pad_id=0, eos_id=1, unk_id=2)
+    t = Tokenizer(models.Unigram(pieces, unk, False))
+    t.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap), normalizers.Strip(left=False, right=True),
+                                         normalizers.Replace(Regex(" {2,}"), "\u2581")])
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    t.add_special_tokens(special(["<pad>", "</s>", "<unk>"]))
+    t.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>",
+                                                     special_tokens=[("</s>", t.token_to_id("</s>"))])
+    t.decoder = decoders.Metaspace(prepend_scheme="always")
+    return t
+
+
 def xlmr():
-    """XLM-RoBERTa, mT5: byte tokens for what is no piece, runs of blanks are one."""
+    """XLM-RoBERTa: byte tokens for what is no piece, runs of blanks are one."""
     pieces, unk, charsmap = unigram(640, character_coverage=0.98, byte_fallback=True, bos_id=0, pad_id=1, eos_id=2,
                                     unk_id=3)
     t = Tokenizer(models.Unigram(pieces, unk, True))
@@ -277,5 +293,5 @@ def words():
     return t
 
 
-ALL = {f.__name__: f for f in (gpt2, llama3, qwen2, roberta, llama2, gemma, t5, xlmr, bert, bert_cased, clip, gpt1,
+ALL = {f.__name__: f for f in (gpt2, llama3, qwen2, roberta, llama2, gemma, t5, mt5, xlmr, bert, bert_cased, clip, gpt1,
                                prefixed, words)}

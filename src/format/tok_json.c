@@ -16,11 +16,6 @@
 
 #include <string.h>
 
-int kh_slice_is(kh_slice text, const char *name)
-{
-    return strlen(name) == text.size && !memcmp(text.data, name, text.size);
-}
-
 static kh_status wrong(const char *part, const char *key, const char *expected, const json_t *found)
 {
     KH_FAIL(KH_ERR_FORMAT, "\"%s\" of the %s is %s (expected: %s)", key, part, kh_json_kind(found),
@@ -95,6 +90,7 @@ kh_status kh_part_pattern(kh_tokenizer *t, const json_t *object, const char *par
     if (found.size > 1 << 20)
         KH_FAIL(KH_ERR_UNSUPPORTED, "the pattern of the %s has %zu bytes (allowed: 1048576)", part,
                 found.size);
+    KH_TRY(kh_store_text(&t->store, text, found.data, found.size));
     char what[64] = "the ";
     strncat(what, part, sizeof what - 5);
     return kh_regex_open(regex, found, KH_REGEX_ONIGURUMA, what);

@@ -15,8 +15,7 @@ kh_status kh_part_count(const json_t *object, const char *part, const char *key,
 kh_status kh_part_char(const json_t *object, const char *part, const char *key, kh_slice *out);
 /* The "type" of a part, a name. */
 kh_status kh_part_type(const json_t *object, const char *part, kh_slice *out);
-int kh_slice_is(kh_slice text, const char *name);
-/* {"String": ...} or {"Regex": ...}: one of *text (in the store) and *regex is set. */
+/* {"String": ...} or {"Regex": ...}: *text is it, in the store; *regex is set for the latter. */
 kh_status kh_part_pattern(kh_tokenizer *t, const json_t *object, const char *part, kh_slice *text,
                           kh_regex **regex);
 kh_status kh_part_unknown(const char *kind, kh_slice type, const char *known);

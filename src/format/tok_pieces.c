@@ -126,7 +126,7 @@ static kh_status add_pieces(kh_encoder *e, const char *word, size_t size, int *w
         int none = place == UINT32_MAX; /* no piece has the prefix */
         for (size_t end = at; !none && end < size;) {
             place = kh_trie_step(&t->trie, place, (unsigned char)word[end++]);
-            if (!place) break;
+            if (!place || (at && place == t->options.starts)) break; /* the start of a word */
             if (t->trie.ids[place] < 0) continue;
             best = t->trie.ids[place];
             best_end = end;

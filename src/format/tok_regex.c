@@ -39,7 +39,7 @@ static void give(void *memory, void *unused)
     kh_free(memory);
 }
 
-static kh_status compile(kh_regex *r, const char *pattern, size_t size)
+static kh_status compile(kh_regex *r, const char *pattern, size_t size, uint32_t most_steps)
 {
     r->general = pcre2_general_context_create(take, give, NULL);
     r->limits = r->general ? pcre2_match_context_create(r->general) : NULL;
@@ -49,7 +49,7 @@ static kh_status compile(kh_regex *r, const char *pattern, size_t size)
         KH_FAIL(KH_ERR_MEMORY, "no memory for the pattern of %s", r->what);
     }
     pcre2_set_newline(options, PCRE2_NEWLINE_LF);
-    pcre2_set_match_limit(r->limits, 1u << 28);
+    pcre2_set_match_limit(r->limits, most_steps);
     pcre2_set_heap_limit(r->limits, 1u << 20); /* KiB */
     int error = 0;
     PCRE2_SIZE at = 0;
@@ -77,7 +77,9 @@ kh_status kh_regex_open(kh_regex **out, kh_slice pattern, kh_regex_dialect diale
     if (status == KH_OK)
         status = dialect == KH_REGEX_PCRE ? kh_buf_add(&text, pattern.data, pattern.size)
                                           : kh_regex_translate(&text, pattern, what);
-    if (status == KH_OK) status = compile(r, text.data ? text.data : "", text.size);
+    if (status == KH_OK)
+        status = compile(r, text.data ? text.data : "", text.size,
+                         dialect == KH_REGEX_PCRE ? 1u << 30 : 1u << 26);
     kh_buf_free(&text);
     if (status != KH_OK) {
         kh_regex_close(r);

@@ -65,3 +65,8 @@ void kh_store_free(kh_store *store)
     }
     store->last = NULL;
 }
+
+int kh_slice_is(kh_slice text, const char *name)
+{
+    return strlen(name) == text.size && !memcmp(text.data ? text.data : "", name, text.size);
+}

@@ -14,4 +14,7 @@ kh_status kh_store_new(kh_store *store, void *out, size_t count, size_t size);
 kh_status kh_store_text(kh_store *store, kh_slice *out, const char *text, size_t size);
 void kh_store_free(kh_store *store);
 
+/* Whether a text is exactly this name. */
+int kh_slice_is(kh_slice text, const char *name);
+
 #endif

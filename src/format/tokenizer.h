@@ -52,7 +52,7 @@ kh_slice kh_tokenizer_chat_template(const kh_tokenizer *tokenizer, const char *n
 
 /* Writes the tokenizer's values into a file that is put together in memory (tokenizer.ggml.*, and
  * tokenizer.chat_template), so that kh_tokenizer_open gives the same ids from it. What GGUF cannot
- * express is KH_ERR_UNSUPPORTED with a sentence that names it. */
+ * express is KH_ERR_UNSUPPORTED with a sentence that names it; `out` may then hold some values. */
 kh_status kh_tokenizer_describe(const kh_tokenizer *tokenizer, kh_gguf *out);
 kh_token_kind kh_token_get_kind(const kh_tokenizer *tokenizer, int32_t id);
 /* True for every id that ends a turn (eos, eot, and the ids that chat models use to end one). */

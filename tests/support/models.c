@@ -24,6 +24,7 @@ static struct {
 } models[] = {
     {"smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", ""},
     {"gemma3", "gemma-3-270m-q4_k_m.gguf", ""},
+    {"minilm", "all-MiniLM-L6-v2", ""}, /* a folder */
 };
 
 const char *kh_test_model(const char *name)

@@ -2,7 +2,7 @@
 #ifndef KH_TESTS_SUPPORT_MODELS_H
 #define KH_TESTS_SUPPORT_MODELS_H
 
-/* The path of the model "smollm2" or "gemma3" in ${KEYHOLE_MODELS:-~/.cache/keyhole/models}, or
+/* The path of the model "smollm2", "gemma3" (files) or "minilm" (a Hugging Face folder) in ${KEYHOLE_MODELS:-~/.cache/keyhole/models}, or
  * NULL where it is missing. The string belongs to this function and stays valid. */
 const char *kh_test_model(const char *name);
 

@@ -196,16 +196,192 @@ static void check_golden(const char *name)
 
 static void test_goldens(void **state)
 {
-    static const char *const names[] = {"gpt2",  "llama3", "qwen2",    "roberta", "llama2",
-                                        "gemma", "t5",     "xlmr",     "bert",    "bert_cased",
-                                        "clip",  "gpt1",   "prefixed", "words"};
+    static const char *const names[] = {"gpt2",       "llama3", "qwen2", "roberta",  "llama2",
+                                        "gemma",      "t5",     "mt5",   "xlmr",     "bert",
+                                        "bert_cased", "clip",   "gpt1",  "prefixed", "words"};
     (void)state;
-    size_t failed = 0;
-    (void)failed;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
-        print_message("%s\n", names[i]);
-        check_golden(names[i]);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) check_golden(names[i]);
+}
+
+/* all-MiniLM-L6-v2, from its folder. */
+static void test_minilm(void **state)
+{
+    (void)state;
+    kh_tokenizer *t;
+    assert_int_equal(kh_tokenizer_open_folder(&t, kh_test_need_model("minilm")), KH_OK);
+    const kh_special_ids *s = kh_tokenizer_special(t);
+    assert_int_equal(s->cls, 101);
+    assert_int_equal(s->sep, 102);
+    assert_int_equal(s->mask, 103);
+    assert_int_equal(s->pad, 0);
+    assert_int_equal(kh_tokenizer_size(t), 30522);
+    check_hashes(t, "minilm");
+    check_pairs(t, "minilm");
+    kh_tokenizer_close(t);
+}
+
+/* The ids of a tokenizer that went through GGUF: how many lines differ from the golden's. */
+static size_t differing_lines(const kh_tokenizer *t, const char *name)
+{
+    char path[256], *data;
+    size_t size, differ = 0;
+    uint32_t count;
+    kh_tokens ids = {0};
+    snprintf(path, sizeof path, FOLDER "%s.bin", name);
+    assert_int_equal(kh_file_read(&data, &size, path, 1 << 24), KH_OK);
+    memcpy(&count, data + 8, 4);
+    for (uint32_t i = 0; i < count; ++i) {
+        uint32_t want;
+        memcpy(&want, data + 12 + 12 * (size_t)i + 4, 4);
+        tokenize(t, &ids, i, KH_TOKENIZE_SPECIAL);
+        differ += hash_ids(&ids) != want;
     }
+    kh_tokens_free(&ids);
+    kh_free(data);
+    return differ;
+}
+
+static void check_through_gguf(const char *name, const char *model, const char *pre, size_t most)
+{
+    kh_tokenizer *t = open_golden(name), *again;
+    kh_gguf *file;
+    assert_int_equal(kh_gguf_new(&file, name), KH_OK);
+    if (kh_tokenizer_describe(t, file) != KH_OK) fail_msg("%s", kh_last_error());
+    if (kh_tokenizer_open(&again, file) != KH_OK) fail_msg("%s", kh_last_error());
+    assert_string_equal(kh_tokenizer_model(again), model);
+    assert_string_equal(kh_tokenizer_pre(again), pre);
+    size_t differ = differing_lines(again, name);
+    if (differ > most) fail_msg("%s: %zu lines differ behind GGUF", name, differ);
+    kh_tokenizer_close(again);
+    kh_gguf_close(file);
+    kh_tokenizer_close(t);
+}
+
+static void test_through_gguf(void **state)
+{
+    (void)state;
+    check_through_gguf("gpt2", "gpt2", "gpt-2", 0);
+    check_through_gguf("llama3", "gpt2", "llama-bpe", 0);
+    check_through_gguf("bert", "bert", "", 0);
+    check_through_gguf("llama2", "llama", "", 0);
+    check_through_gguf("gemma", "llama", "", 0);
+    /* a replaced character takes the rest of its grapheme along in tokenizers; in SentencePiece, and
+     * for GGUF, it does not */
+    check_through_gguf("t5", "t5", "", 6);
+    check_through_gguf("mt5", "t5", "", 8);
+}
+
+static void test_not_in_gguf(void **state)
+{
+    static const char *const cases[][2] = {
+        {"qwen2", "\"<tool>\", which is found only as a word"},
+        {"roberta", "no name for a pre-tokenizer"},
+        {"bert_cased", "\"Hello\", which is found only as a word"},
+        {"clip", "a suffix at their end"},
+        {"gpt1", "a suffix at their end"},
+        {"prefixed", "\"quick\", which is found only as a word"},
+        {"xlmr", "runs of blanks that become one"},
+        {"words", "whole words (WordLevel)"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        kh_tokenizer *t = open_golden(cases[i][0]);
+        kh_gguf *file;
+        assert_int_equal(kh_gguf_new(&file, "x"), KH_OK);
+        assert_int_equal(kh_tokenizer_describe(t, file), KH_ERR_UNSUPPORTED);
+        if (!strstr(kh_last_error(), cases[i][1])) fail_msg("%s", kh_last_error());
+        kh_gguf_close(file);
+        kh_tokenizer_close(t);
+    }
+}
+
+static void write_file(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    kh_outfile *file;
+    assert_int_equal(kh_outfile_open(&file, path), KH_OK);
+    assert_int_equal(kh_outfile_write(file, text, strlen(text)), KH_OK);
+    assert_int_equal(kh_outfile_commit(file), KH_OK);
+}
+
+static void remove_file(const char *folder, const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_int_equal(unlink(path), 0);
+}
+
+static int is_text(kh_slice text, const char *want)
+{
+    return text.size == strlen(want) && !memcmp(text.data, want, text.size);
+}
+
+static void check_folder(const char *folder)
+{
+    kh_tokenizer *t;
+    if (kh_tokenizer_open_folder(&t, folder) != KH_OK) fail_msg("%s", kh_last_error());
+    const kh_special_ids *s = kh_tokenizer_special(t);
+    assert_int_equal(s->bos, kh_token_find(t, "<s>", 3));
+    assert_int_equal(s->eos, kh_token_find(t, "</s>", 4)); /* tokenizer_config.json wins */
+    assert_int_equal(s->pad, 5);                           /* by id */
+    assert_int_equal(s->mask, -1);                         /* no such piece */
+    assert_int_equal(s->add_bos, 1);
+    assert_int_equal(s->add_eos, 0);
+    assert_true(kh_token_ends(t, s->eos));
+    assert_true(kh_token_ends(t, 7) && kh_token_ends(t, 9)); /* of generation_config.json */
+    assert_false(kh_token_ends(t, 8));
+    assert_true(is_text(kh_tokenizer_chat_template(t, NULL), "{{ messages }}"));
+    assert_true(is_text(kh_tokenizer_chat_template(t, "tools"), "{{ tools }}"));
+    assert_true(is_text(kh_tokenizer_chat_template(t, "rag"), ""));
+    kh_gguf *file;
+    kh_tokenizer *again;
+    assert_int_equal(kh_gguf_new(&file, "x"), KH_OK);
+    assert_int_equal(kh_tokenizer_describe(t, file), KH_OK);
+    assert_int_equal(kh_tokenizer_open(&again, file), KH_OK);
+    assert_memory_equal(kh_tokenizer_special(again), s, sizeof *s);
+    assert_true(is_text(kh_tokenizer_chat_template(again, "default"), "{{ messages }}"));
+    assert_true(is_text(kh_tokenizer_chat_template(again, "tools"), "{{ tools }}"));
+    kh_tokenizer_close(again);
+    kh_gguf_close(file);
+    kh_tokenizer_close(t);
+}
+
+static void test_folder(void **state)
+{
+    (void)state;
+    static const char *const files[][2] = {
+        {"special_tokens_map.json", "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"<s>\"}}"},
+        {"tokenizer_config.json",
+         "{\"eos_token\":{\"content\":\"</s>\"},\"mask_token\":\"[MASK]\",\"model_max_length\":"
+         "1000000000000000019884624838656,\"chat_template\":[{\"name\":\"default\",\"template\":"
+         "\"{{ messages }}\"},{\"name\":\"tools\",\"template\":\"{{ tools }}\"}]}"},
+        {"generation_config.json", "{\"eos_token_id\":[7,9,99999]}"},
+        {"config.json", "{\"pad_token_id\":5,\"bos_token_id\":3,\"eos_token_id\":null}"},
+    };
+    char folder[] = "/tmp/keyhole-tokenizer-XXXXXX", *json;
+    size_t size;
+    kh_tokenizer *t;
+    assert_non_null(mkdtemp(folder));
+    assert_int_equal(kh_tokenizer_open_folder(&t, folder), KH_ERR_IO);
+    assert_null(t);
+    assert_non_null(strstr(kh_last_error(), "has no tokenizer.json"));
+    assert_int_equal(kh_file_read(&json, &size, FOLDER "llama2.json", 1 << 20), KH_OK);
+    write_file(folder, "tokenizer.json", json);
+    kh_free(json);
+    for (size_t i = 0; i < 4; ++i) write_file(folder, files[i][0], files[i][1]);
+    check_folder(folder);
+    write_file(folder, "chat_template.jinja", "{{ file }}");
+    assert_int_equal(kh_tokenizer_open_folder(&t, folder), KH_OK);
+    assert_true(is_text(kh_tokenizer_chat_template(t, NULL), "{{ file }}"));
+    kh_tokenizer_close(t);
+    write_file(folder, "config.json", "[1");
+    assert_int_equal(kh_tokenizer_open_folder(&t, folder), KH_ERR_FORMAT);
+    assert_non_null(strstr(kh_last_error(), "config.json"));
+    for (size_t i = 0; i < 4; ++i) remove_file(folder, files[i][0]);
+    remove_file(folder, "chat_template.jinja");
+    remove_file(folder, "tokenizer.json");
+    assert_int_equal(rmdir(folder), 0);
 }
 
 static void test_nothing_leaks(void **state)
@@ -217,8 +393,9 @@ static void test_nothing_leaks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_nothing_leaks),
+        cmocka_unit_test(test_goldens),      cmocka_unit_test(test_minilm),
+        cmocka_unit_test(test_through_gguf), cmocka_unit_test(test_not_in_gguf),
+        cmocka_unit_test(test_folder),       cmocka_unit_test(test_nothing_leaks),
     };
     return cmocka_run_group_tests(tests, load_corpus, free_corpus);
 }
