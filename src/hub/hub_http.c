@@ -224,7 +224,6 @@ typedef struct exchange {
     const kh_http_request *request;
     kh_http_answer *answer;
     kh_status status; /* of the callbacks */
-    int ours;         /* the response is the endpoint's */
     int linked;       /* its etag is X-Linked-Etag */
     int begun;
     size_t headers, ignored;
@@ -279,6 +278,16 @@ static void keep_next(kh_http_answer *answer, const char *value, size_t n)
     if (rel) keep(answer->next, sizeof answer->next, value + 1, (size_t)(close - value) - 1);
 }
 
+/* "api";r=0;t=55: nothing remains, until 55 seconds have passed */
+static void keep_pause(kh_http_answer *answer, const char *value, size_t n)
+{
+    const char *at = memmem(value, n, ";t=", 3);
+    size_t left = at ? n - (size_t)(at + 3 - value) : 0, digits = 0;
+    while (digits < left && isdigit((unsigned char)at[3 + digits])) digits++;
+    int64_t seconds = at ? number(at + 3, digits) : -1;
+    if (seconds > 0 && answer->wait <= 0) answer->wait = (double)seconds;
+}
+
 static void keep_header(exchange *e, const char *name, size_t length, const char *value, size_t n)
 {
     kh_http_answer *a = e->answer;
@@ -289,7 +298,9 @@ static void keep_header(exchange *e, const char *name, size_t length, const char
         keep_range(a, value, n);
     else if (IS("retry-after") && number(value, n) > 0)
         a->wait = (double)number(value, n);
-    if (!e->ours) return;
+    else if (IS("ratelimit") && a->status == 429)
+        keep_pause(a, value, n);
+    if (!e->answer->ours) return;
     if (IS("etag"))
         keep_etag(e, value, n, 0);
     else if (IS("x-linked-etag"))
@@ -375,6 +386,18 @@ static void set_limits(kh_http *http, const kh_http_request *request)
 #endif
 }
 
+/* Whose certificates are believed, where the system's own list is not to be used. */
+static void set_authorities(CURL *curl)
+{
+    const char *const names[] = {"SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"};
+    for (int i = 0; i < 3; i++) {
+        const char *file = getenv(names[i]);
+        if (!file || !*file) continue;
+        curl_easy_setopt(curl, CURLOPT_CAINFO, file);
+        return;
+    }
+}
+
 static int set_headers(struct curl_slist **list, const kh_http *http, const exchange *e)
 {
     char line[4300];
@@ -384,11 +407,11 @@ static int set_headers(struct curl_slist **list, const kh_http *http, const exch
         snprintf(line, sizeof line, "Range: bytes=%llu-", (unsigned long long)request->from);
         good = good && curl_slist_append(*list, line);
     }
-    if (request->from && e->ours && request->if_range && *request->if_range) {
+    if (request->from && e->answer->ours && request->if_range && *request->if_range) {
         snprintf(line, sizeof line, "If-Range: \"%s\"", request->if_range);
         good = good && curl_slist_append(*list, line);
     }
-    if (e->ours && http->token.size) {
+    if (e->answer->ours && http->token.size) {
         snprintf(line, sizeof line, "Authorization: Bearer %s", http->token.data);
         good = good && curl_slist_append(*list, line);
     }
@@ -399,6 +422,8 @@ static kh_status transport_fault(exchange *e, CURLcode code, const char *url)
 {
     char where[300];
     const char *text = e->http->message[0] ? e->http->message : curl_easy_strerror(code);
+    for (char *c = e->http->message; *c; c++)
+        if (!isprint((unsigned char)*c)) *c = '.';
     shown(where, sizeof where, url);
     if (e->status != KH_OK) return e->status;
     e->answer->may_pass = code != CURLE_PEER_FAILED_VERIFICATION && code != CURLE_OUT_OF_MEMORY &&
@@ -421,11 +446,12 @@ static kh_status perform(exchange *e, const char *url, char **next)
     struct curl_slist *headers = NULL;
     char *to = NULL, where[300];
     *next = NULL;
-    e->ours = same_origin(url, http->endpoint.data);
+    e->answer->ours = same_origin(url, http->endpoint.data);
     e->headers = e->ignored = 0;
     http->message[0] = 0;
     curl_easy_reset(curl); /* connections stay */
     set_limits(http, e->request);
+    set_authorities(curl);
     if (!set_headers(&headers, http, e)) {
         curl_slist_free_all(headers);
         KH_FAIL(KH_ERR_MEMORY, "no memory for a request");
@@ -456,7 +482,9 @@ static kh_status perform(exchange *e, const char *url, char **next)
     if (code != CURLE_OK && !(status >= 400 && e->status == KH_OK))
         return transport_fault(e, code, url);
     if (is_content(e)) return KH_OK;
-    e->answer->may_pass = status == 408 || status == 429 || status >= 500 || status == 0;
+    /* A store refuses when its signature is too old; the hub gives a new one. */
+    e->answer->may_pass = status == 408 || status == 429 || status >= 500 || status == 0 ||
+                          (status >= 400 && !e->answer->ours);
     KH_FAIL(KH_ERR_IO, "%s: the server answers %d", shown(where, sizeof where, url), status);
 }
 
@@ -537,7 +565,8 @@ kh_status kh_http_refusal(const kh_http *http, kh_status status, const kh_http_a
     const kh_hub_name *name = http->pulling->name;
     const char *hub = http->endpoint.data;
     int code = answer->status;
-    if (status == KH_ERR_STOPPED || (code != 401 && code != 403 && code != 404)) return status;
+    if (status == KH_ERR_STOPPED || !answer->ours || (code != 401 && code != 403 && code != 404))
+        return status;
     if (strcmp(answer->error, "GatedRepo") == 0 || code == 403)
         KH_FAIL(KH_ERR_NOT_FOUND,
                 "%s: the hub asks for permission: ask for access at %s/%s and set HF_TOKEN",

@@ -7,6 +7,7 @@
 
 typedef struct kh_http_answer {
     int status;    /* of the last response; 0: there was none */
+    int ours;      /* that response was the endpoint's, not that of a store behind it */
     int may_pass;  /* the fault may be gone at the next try */
     double wait;   /* seconds that the server asks for */
     int64_t total; /* bytes of the whole file as Content-Length or Content-Range say; -1 */

@@ -13,8 +13,9 @@ static kh_status parse(json_t **out, const char *json, size_t size)
 {
     json_error_t error;
     *out = json_loadb(json ? json : "", size, 0, &error);
-    if (!*out)
-        KH_FAIL(KH_ERR_FORMAT, "the answer is no JSON: line %d: %.100s", error.line, error.text);
+    if (!*out) /* jansson's own words quote the answer, which could hold what a terminal obeys. */
+        KH_FAIL(KH_ERR_FORMAT, "the answer is no JSON (line %d, column %d)", error.line,
+                error.column);
     return KH_OK;
 }
 

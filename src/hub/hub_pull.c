@@ -223,8 +223,10 @@ static kh_status from_hub(kh_hub_model **out, kh_hub_pulling *pulling)
     /* Built before the transfer, so that `cached` says what was there. */
     if (status == KH_OK) status = make_model(out, cache, pulling->name->revision, &list);
     if (status == KH_OK && !dry) status = fetch_missing(&list, pulling);
-    if (status == KH_OK && !dry)
-        status = kh_hub_cache_write_ref(cache, pulling->name->revision, list.commit);
+    if (status == KH_OK && !dry) {
+        kh_status moved = kh_hub_cache_write_ref(cache, pulling->name->revision, list.commit);
+        if (missing) status = moved; /* a cache that may only be read serves what is in it */
+    }
     if (status != KH_OK) {
         kh_hub_model_free(*out);
         *out = NULL;
@@ -246,7 +248,8 @@ static kh_status pull(kh_hub_model **out, kh_hub_pulling *pulling, kh_hub_model 
     }
     drop(cached->notice);
     cached->notice = NULL;
-    status = copy(&cached->notice, kh_last_error());
+    /* A build that can never ask has nothing to say each time. */
+    status = copy(&cached->notice, status == KH_ERR_UNSUPPORTED ? "" : kh_last_error());
     if (status == KH_OK)
         *out = cached;
     else

@@ -72,9 +72,11 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, hub):
-        self.hub = hub
+    def __init__(self, hub, tls=None):
+        self.hub, self.scheme = hub, "https" if tls else "http"
         super().__init__(("127.0.0.1", 0), Handler)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, *_):
@@ -82,7 +84,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
 
 def git_hash(data):
@@ -90,7 +92,7 @@ def git_hash(data):
 
 
 class Hub:
-    def __init__(self, files, name="owner/model"):
+    def __init__(self, files, name="owner/model", tls=None):
         self.lock = threading.Lock()
         self.name, self.log, self.faults = name, [], {}
         self.private = None  # a token, without which the answer is 401
@@ -98,7 +100,7 @@ class Hub:
         self.etags = None    # a mirror: no tree, and these etags
         self.commits = {}
         self.commit(files)
-        self.main, self.store = Server(self), Server(self)
+        self.main, self.store = Server(self, tls), Server(self)
         self.url = self.main.url
 
     def close(self):
