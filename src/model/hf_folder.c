@@ -200,14 +200,30 @@ static kh_status open_weights(kh_hf *hf, const char *path)
             hf->folder, pickled ? "; pytorch_model.bin is there, but pickles are not read" : "");
 }
 
+/* What a folder is called: its last part, or in a hub's cache, where that is a commit, the model of
+ * .../models--OWNER--MODEL/snapshots/COMMIT. */
+static kh_slice folder_name(const char *folder)
+{
+    static const char snapshots[] = "/snapshots/";
+    size_t end = strlen(folder) - 1, at = end;
+    while (at > 0 && folder[at - 1] != '/') at--;
+    size_t skip = strlen(snapshots);
+    if (at > skip && memcmp(folder + at - skip, snapshots, skip) == 0) {
+        size_t model = end = at - skip;
+        while (model > 0 && folder[model - 1] != '/' &&
+               !(model > 1 && folder[model - 1] == '-' && folder[model - 2] == '-'))
+            model--;
+        at = model;
+    }
+    return (kh_slice){folder + at, end - at};
+}
+
 static kh_status begin_file(kh_hf *hf, const char *path)
 {
     KH_TRY(kh_gguf_new(&hf->file, path));
     KH_TRY(kh_gguf_set_string(hf->file, "general.architecture",
                               (kh_slice){hf->family->name, strlen(hf->family->name)}));
-    size_t n = strlen(hf->folder) - 1, at = n; /* the last part of the folder's name */
-    while (at > 0 && hf->folder[at - 1] != '/') at--;
-    kh_slice name = {hf->folder + at, n - at};
+    kh_slice name = folder_name(hf->folder);
     if (name.size == 0 || name.data[0] == '.') return KH_OK;
     return kh_gguf_set_string(hf->file, "general.name", name);
 }
