@@ -20,8 +20,7 @@ static const char *const parts[] = {
     "aBC",
     "HTTPServer",
     "\xC3\xA9",
-    "e\xCC\x81"
-    "a",
+    "e\xCC\x81z",
     "\xD0\x96\xD0\xB0",
     "1",
     "12",
