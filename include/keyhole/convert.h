@@ -1,4 +1,4 @@
-/* keyhole/convert.h: a model file in another type: GGUF to GGUF, quantised again. */
+/* keyhole/convert.h: a model as a GGUF file of any type: from a GGUF file or a Hugging Face folder. */
 #ifndef KEYHOLE_CONVERT_H
 #define KEYHOLE_CONVERT_H
 
@@ -22,6 +22,7 @@ typedef struct kh_convert_options {
     const char *type; /* a name from above, in capitals or small letters; NULL: F16 */
     int pure;         /* 1: every matrix in the type's own blocks, none with more bits */
     int overwrite;    /* 1: an output that exists is replaced; 0: it is KH_ERR_STATE */
+    int no_tokenizer; /* 1: a folder's tokenizer is left out (a GGUF file's stays) */
     int threads;      /* 0: all processors */
     kh_convert_progress *progress;
     void *progress_context;

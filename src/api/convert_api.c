@@ -9,8 +9,9 @@
  *
  * Values are the input's, but those that describe the types: general.file_type and
  * general.quantization_version are set, general.alignment is the default again, and the parts of a split
- * model become one file. */
+ * model become one file. A folder's tokenizer joins them (convert_tokens.c). */
 #include "api/convert_mix.h"
+#include "api/convert_tokens.h"
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
@@ -154,8 +155,9 @@ static kh_status write_tensor(void *context, const kh_tensor *to, kh_outfile *ou
     return KH_OK;
 }
 
-static kh_status convert(const kh_gguf *input, const char *output, const kh_mix *mix,
-                         const kh_convert_options *options, kh_convert_result *result)
+static kh_status convert(const kh_gguf *input, const char *path, const char *output,
+                         const kh_mix *mix, const kh_convert_options *options,
+                         kh_convert_result *result)
 {
     kh_gguf *plan;
     KH_TRY(kh_gguf_new(&plan, output));
@@ -166,6 +168,8 @@ static kh_status convert(const kh_gguf *input, const char *output, const kh_mix 
               .kern = kh_kern_get(kh_cpu_isa())};
     snprintf(w.stage, sizeof w.stage, "%s, MB read", mix->name);
     kh_status status = fill_plan(plan, input, mix, options->pure, result);
+    if (status == KH_OK && kh_hf_is(path) && !options->no_tokenizer)
+        status = kh_convert_tokens(plan, path);
     w.all = result->bytes_in;
     if (status == KH_OK) status = kh_gguf_write_from(plan, output, write_tensor, &w);
     kh_free(w.slab);
@@ -209,7 +213,7 @@ kh_status kh_convert(const char *input, const char *output, const kh_convert_opt
                 output);
     kh_gguf *file;
     KH_TRY(kh_hf_is(input) ? kh_hf_open(&file, input) : kh_gguf_open(&file, input));
-    kh_status status = convert(file, output, mix, options, result);
+    kh_status status = convert(file, input, output, mix, options, result);
     kh_gguf_close(file);
     result->seconds = now() - started;
     return status;

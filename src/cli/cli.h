@@ -55,7 +55,7 @@ typedef struct cli_args {
     int list;
     int64_t tries;
     /* convert */
-    int type, pure, force;
+    int type, pure, force, no_tokenizer;
     const char *output;
 } cli_args;
 

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -80,34 +81,48 @@ static void print_text(const char *output, const kh_convert_result *r)
                  r->requantised);
 }
 
-static kh_status run(cli_args *args, const char **words, size_t count)
+static kh_status convert(const cli_args *args, const char *model, const char *name,
+                         const char *output)
 {
-    cli_take_model(args, &words, &count);
-    if (!args->model)
-        KH_FAIL(KH_ERR_ARGUMENT, "no model was named: type keyhole convert -m FILE.gguf --type %s",
-                types[args->type]);
-    kh_buf name = {0};
+    kh_buf made = {0};
     kh_convert_result result;
     kh_convert_options options = {.type = types[args->type],
                                   .pure = args->pure,
                                   .overwrite = args->force,
+                                  .no_tokenizer = args->no_tokenizer,
                                   .threads = (int)args->threads,
                                   .progress = progress};
-    const char *output = args->output ? args->output : count ? words[0] : NULL;
-    if (!output) {
-        KH_TRY(output_name(&name, args->model, options.type));
-        output = name.data;
-    }
+    if (!output) KH_TRY(output_name(&made, name, options.type));
+    if (!output) output = made.data;
     cli_signals_await(1);
-    kh_status status = kh_convert(args->model, output, &options, &result);
+    kh_status status = kh_convert(model, output, &options, &result);
     cli_signals_await(0);
     cli_progress_end();
     if (status == KH_OK && args->json)
         status = print_json(output, options.type, &result);
     else if (status == KH_OK)
         print_text(output, &result);
-    kh_buf_free(&name);
+    kh_buf_free(&made);
     return status;
+}
+
+static kh_status run(cli_args *args, const char **words, size_t count)
+{
+    cli_take_model(args, &words, &count);
+    const char *output = args->output ? args->output : count ? words[0] : NULL;
+    if (args->hf) {
+        kh_hub_model *files = NULL;
+        KH_TRY(cli_hub_model(&files, args));
+        char name[256]; /* OWNER/NAME:QUANT names the file that is made after NAME */
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(args->hf, ":"), args->hf);
+        kh_status status = convert(args, files->path, name, output);
+        kh_hub_model_free(files);
+        return status;
+    }
+    if (!args->model)
+        KH_FAIL(KH_ERR_ARGUMENT, "no model was named: type keyhole convert -m FILE.gguf --type %s",
+                types[args->type]);
+    return convert(args, args->model, args->model, output);
 }
 
 static const kh_opt output_options[] = {
@@ -117,7 +132,9 @@ static const kh_opt output_options[] = {
     CLI_TEXT(output, "-o --output", "FILE",
              "the file to write (default: the model's name with the type, in this folder)", NULL),
     CLI_FLAG(force, "-f --force", "replaces a file that exists"),
-    CLI_FLAG(pure, "--pure", "every matrix in that type, none with more bits"), CLI_END};
+    CLI_FLAG(pure, "--pure", "every matrix in that type, none with more bits"),
+    CLI_FLAG(no_tokenizer, "--no-tokenizer", "leaves out the tokenizer of a Hugging Face folder"),
+    CLI_END};
 static const kh_opt compute[] = {CLI_INT(threads, "-t --threads", "N",
                                          "threads; 0 is all processors", "0", 0, 1024,
                                          "LLAMA_ARG_THREADS"),
@@ -135,13 +152,14 @@ const cli_verb cli_verb_convert = {
                 .words = "[MODEL] [FILE]",
                 .most_words = 2,
                 .about =
-                    "Writes a model again with its weights in another type: dense (F32, F16, BF16) "
+                    "Writes a model, a GGUF file or a Hugging Face folder, as a GGUF file with its "
+                    "weights in any type: dense (F32, F16, BF16) "
                     "or quantised. The mixes are those that llama.cpp's users know: the output "
                     "head, the values of attention and ffn_down get more bits; norms and biases "
                     "stay F32; rows that a type's blocks do not divide get a type that fits.\n\n"
                     "The file appears under its name when it is whole, and llama.cpp reads it too.",
                 .example = "keyhole convert -m model-F16.gguf --type Q4_K_M -o model-Q4_K_M.gguf\n"
-                           "keyhole convert model.gguf --type F16",
+                           "keyhole convert SmolLM2-135M-Instruct/ --type Q8_0",
                 .groups = groups},
     .run = run,
 };

@@ -45,6 +45,18 @@ for name in gemma3-q8 llama qwen3-q4; do
     check "$name generates the same" test "$out" = "$before"
 done
 
+# a folder, tokenizer and all
+runs 0 "$keyhole" convert "$tiny/../families/qwen3/" --type F32 -q
+check "named after the folder" test -f qwen3-F32.gguf
+for words in "A keyhole" "42 wörds;  näm"; do
+    runs 0 "$keyhole" tokenize "$tiny/../families/qwen3" "$words" --ids -q
+    before=$out
+    runs 0 "$keyhole" tokenize qwen3-F32.gguf "$words" --ids -q
+    check "the folder's ids" test "$out" = "$before"
+done
+runs 0 "$keyhole" convert "$tiny/../families/qwen3" bare.gguf --type F32 --no-tokenizer -q
+refused 1 "tokenizer.ggml.model is missing" tokenize bare.gguf hello
+
 # names of the output, and what is in the way
 runs 0 "$keyhole" convert "$base" --type Q8_0
 has "$out" "gemma3-q8-Q8_0.gguf: "
