@@ -90,17 +90,44 @@ KH_API void kh_free_text(char *text);
 /* ---- chat ---- */
 
 typedef struct kh_chat_message {
-    const char *role; /* "system", "user", "assistant" */
+    const char *role; /* "system", "user", "assistant"; what else the template knows */
     const char *text;
 } kh_chat_message;
-/* Ids of a conversation in the model's format, ready for the assistant to answer. `format` NULL: the
- * file's own; without one, or when it is not recognised: KH_ERR_UNSUPPORTED and a sentence that names
- * the formats. What messages say is never read as a marker. */
+typedef enum kh_chat_end {
+    KH_CHAT_OPEN,  /* the head of the assistant's answer stands at the end */
+    KH_CHAT_CLOSED /* the last message does */
+} kh_chat_end;
+/* How a conversation becomes text; zeros: by the file's own template, ready for an answer. Members
+ * called _json are JSON text, NULL for none; a named format has no place for them. */
+typedef struct kh_chat_options {
+    const char *format;        /* a known format by name; NULL: a template */
+    const char *template_text; /* a Jinja template; NULL: the file's own */
+    const char
+        *template_name; /* which of the file's; NULL: "tool_use" for tools, else the default */
+    const char *messages_json;  /* the messages, as OpenAI's API has them, instead of the array */
+    const char *tools_json;     /* an array of schemas */
+    const char *documents_json; /* an array of objects */
+    const char *kwargs_json;    /* an object: further variables, {"enable_thinking": false} */
+    kh_chat_end end;
+    int64_t time; /* seconds since 1970 that a template sees, in UTC; 0: the clock, in local time */
+} kh_chat_options;
+/* Ids of a conversation, with the bos that the file asks for. What messages, tools, documents and
+ * variables say is never read as a marker. Without a template, or with one that cannot be read:
+ * KH_ERR_UNSUPPORTED and a sentence that names the formats; no format is put in its place. A template
+ * that refuses the conversation: KH_ERR_ARGUMENT with its own sentence. `options` NULL: defaults. */
+KH_API kh_status kh_model_chat_with(const kh_model *model, const kh_chat_options *options,
+                                    const kh_chat_message *messages, size_t count, int32_t **ids,
+                                    size_t *id_count);
+/* The text that those ids are made of: *text (zero byte behind), free with kh_free_text. */
+KH_API kh_status kh_model_chat_text(const kh_model *model, const kh_chat_options *options,
+                                    const kh_chat_message *messages, size_t count, char **text,
+                                    size_t *size);
+/* The same as kh_model_chat_with and a format, or NULL. */
 KH_API kh_status kh_model_chat(const kh_model *model, const char *format,
                                const kh_chat_message *messages, size_t count, int32_t **ids,
                                size_t *id_count);
-/* The format of the file's own template: its name, "" without a template, "unknown" when it is not
- * recognised. */
+/* The format that the file's own template looks like: its name, "jinja" for another template, "unknown"
+ * for one that cannot be read, "" without one. */
 KH_API const char *kh_model_chat_format(const kh_model *model);
 /* The known formats: "chatml, gemma, ...". */
 KH_API const char *kh_chat_formats(void);

@@ -1,13 +1,8 @@
 /* The public side of a model that needs more than the model layer: metadata and tensors as text,
- * tokens, chat.
- *
- * Chat: a file's own template decides the format and, where it has one, the system message that a
- * conversation without one begins with; a format named by the caller brings its own. What a message
- * says never becomes a marker (gen/chat.h). */
+ * and tokens. Chat is in chat_api.c. */
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fail.h"
-#include "gen/chat.h"
 #include "model/network.h"
 
 #include <assert.h>
@@ -177,83 +172,4 @@ void kh_free_ids(int32_t *ids)
 void kh_free_text(char *text)
 {
     kh_free(text);
-}
-
-const char *kh_chat_formats(void)
-{
-    return kh_chat_names();
-}
-
-const char *kh_model_chat_format(const kh_model *model)
-{
-    const kh_chat_format *format = NULL;
-    if (kh_chat_recognise(&format, model->file) != KH_OK) return "unknown";
-    return format ? kh_chat_name(format) : "";
-}
-
-static kh_status find_format(const kh_chat_format **out, const kh_model *model, const char *name)
-{
-    if (name) {
-        *out = kh_chat_by_name(name);
-        if (!*out)
-            KH_FAIL(KH_ERR_ARGUMENT, "the chat format \"%s\" is not known (%s)", name,
-                    kh_chat_names());
-        return KH_OK;
-    }
-    KH_TRY(kh_chat_recognise(out, model->file));
-    if (!*out)
-        KH_FAIL(KH_ERR_UNSUPPORTED,
-                "the file has no chat template; name one with --chat-template (%s)",
-                kh_chat_names());
-    return KH_OK;
-}
-
-static int has_system(const kh_chat_message *messages, size_t count)
-{
-    return count > 0 && strcmp(messages[0].role, "system") == 0;
-}
-
-/* Renders with the system message that the file's own template begins with when none is given. */
-static kh_status render(const kh_chat_format *format, const kh_gguf *file, kh_buf *text,
-                        kh_buf *spans, const kh_chat_message *messages, size_t count)
-{
-    kh_buf system = {0};
-    kh_chat_message *all = NULL;
-    kh_status status = KH_OK;
-    if (file && !has_system(messages, count)) status = kh_chat_system(&system, format, file);
-    size_t extra = system.size > 0;
-    if (status == KH_OK) status = kh_new(&all, count + extra, sizeof *all, "messages");
-    if (status == KH_OK) {
-        if (extra) all[0] = (kh_chat_message){"system", system.data};
-        memcpy(all + extra, messages, count * sizeof *all);
-        status = kh_chat_render(format, text, spans, all, count + extra, 1);
-    }
-    kh_free(all);
-    kh_buf_free(&system);
-    return status;
-}
-
-kh_status kh_model_chat(const kh_model *model, const char *format_name,
-                        const kh_chat_message *messages, size_t count, int32_t **ids,
-                        size_t *id_count)
-{
-    *ids = NULL;
-    *id_count = 0;
-    const kh_chat_format *format = NULL;
-    KH_TRY(find_format(&format, model, format_name));
-    kh_buf text = {0}, spans = {0};
-    kh_tokens tokens = {0};
-    kh_status status = render(format, format_name ? NULL : model->file, &text, &spans, messages,
-                              count);
-    if (status == KH_OK)
-        status = kh_chat_tokenize(model->tokenizer, &tokens, &text, &spans, KH_TOKENIZE_EDGES);
-    kh_buf_free(&spans);
-    kh_buf_free(&text);
-    if (status != KH_OK) {
-        kh_tokens_free(&tokens);
-        return status;
-    }
-    *ids = tokens.ids;
-    *id_count = tokens.count;
-    return KH_OK;
 }

@@ -25,7 +25,8 @@ typedef struct cli_args {
     int64_t context, threads, batch;
     int longer, k_type, v_type, precision, key_shadow;
     /* input */
-    const char *prompt, *file, *chat_template, *system, *prompt_cache;
+    const char *prompt, *file, *system, *prompt_cache;
+    const char *chat_template, *chat_template_file, *chat_template_kwargs;
     int raw, no_prompt_cache;
     /* answer */
     int64_t predict, keep, seed, top_k, repeat_last, beams;
@@ -180,6 +181,15 @@ double cli_seconds(void); /* a clock that only runs forward */
 kh_status cli_hub_pull(kh_hub_model **out, const cli_args *args, const char *name, unsigned flags);
 /* What -hf and -hff name. */
 kh_status cli_hub_model(kh_hub_model **out, const cli_args *args);
+
+/* ---- conversations (chat_prompt.c): run, chat and ask ---- */
+
+/* How this model's conversations become text, for people: the format of --chat-template, that of the
+ * model's own template, "" for none. */
+const char *cli_chat_format(const cli_args *args, const kh_model *model);
+/* Ids of a conversation by the template or format that the options name; kh_free_ids. */
+kh_status cli_chat_ids(const cli_args *args, const kh_model *model, const kh_chat_message *messages,
+                       size_t count, int32_t **ids, size_t *n);
 
 /* ---- one answer (answer.c): run, chat and ask ---- */
 

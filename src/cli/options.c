@@ -114,9 +114,14 @@ const kh_opt cli_options_prompt[] = {
 const kh_opt cli_options_template[] = {
     CLI_TEXT(system, "-sys --system-prompt", "TEXT", "the system message", NULL),
     CLI_TEXT(chat_template, "--chat-template", "NAME",
-             "the chat format, instead of the one that the file names: chatml, gemma, llama2, "
+             "a known chat format, instead of the file's own template: chatml, gemma, llama2, "
              "llama3, mistral, qwen ...",
              "LLAMA_ARG_CHAT_TEMPLATE"),
+    CLI_TEXT(chat_template_file, "--chat-template-file", "FILE",
+             "a Jinja template, instead of the file's own", "LLAMA_ARG_CHAT_TEMPLATE_FILE"),
+    CLI_TEXT(chat_template_kwargs, "--chat-template-kwargs", "JSON",
+             "variables of the template, as an object: {\"enable_thinking\": false}",
+             "LLAMA_CHAT_TEMPLATE_KWARGS"),
     CLI_END};
 
 const kh_opt cli_options_answer[] = {

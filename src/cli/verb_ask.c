@@ -49,12 +49,7 @@ static kh_status render(const question *q, const char *text, int32_t **ids, size
     if (status == KH_OK) status = kh_buf_format(&message, "Question: %s", text);
     if (q->args->system) messages[n++] = (kh_chat_message){"system", q->args->system};
     messages[n++] = (kh_chat_message){"user", message.data};
-    if (status == KH_OK)
-        status = kh_model_chat(q->model, q->args->chat_template, messages, n, ids, count);
-    if (status == KH_ERR_UNSUPPORTED && !q->args->chat_template)
-        status = kh_fail(
-            status, "%s: no chat format that keyhole knows; name one with --chat-template (%s)",
-            q->args->model, kh_chat_formats());
+    if (status == KH_OK) status = cli_chat_ids(q->args, q->model, messages, n, ids, count);
     kh_buf_free(&message);
     return status;
 }

@@ -83,8 +83,7 @@ static kh_status read_conversation(talk *t)
     for (;;) {
         int32_t *ids = NULL;
         size_t count = 0;
-        kh_status status = kh_model_chat(t->model, t->args->chat_template, t->messages, t->count,
-                                         &ids, &count);
+        kh_status status = cli_chat_ids(t->args, t->model, t->messages, t->count, &ids, &count);
         if (status == KH_OK) status = cli_answer_read(&t->answer, ids, count);
         kh_free_ids(ids);
         if (status != KH_ERR_CONTEXT || !t->args->ctx_shift || !drop_oldest(t)) return status;
@@ -206,15 +205,11 @@ static kh_status loop(talk *t)
 
 static kh_status check_format(const kh_model *model, const cli_args *args)
 {
-    const char *format = kh_model_chat_format(model);
-    if (args->chat_template || (*format && strcmp(format, "unknown") != 0)) return KH_OK;
+    if (*cli_chat_format(args, model)) return KH_OK;
     KH_FAIL(KH_ERR_UNSUPPORTED,
-            "%s: %s; name a chat format with --chat-template (%s), or complete plain text with "
-            "keyhole run --raw",
-            args->model,
-            *format ? "its chat template is not one that keyhole knows"
-                    : "the file has no chat template",
-            kh_chat_formats());
+            "%s: the file has no chat template; name a chat format with --chat-template (%s), or "
+            "complete plain text with keyhole run --raw",
+            args->model, kh_chat_formats());
 }
 
 static kh_status run(cli_args *args, const char **words, size_t count)
@@ -258,16 +253,16 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
 
 const cli_verb cli_verb_chat = {
     .group = "Use",
-    .command = {.name = "chat",
-                .does = "a conversation",
-                .words = "[MODEL]",
-                .most_words = 1,
-                .about =
-                    "Talks with a model in the chat format of its file. /help lists the commands; "
-                    "a backslash at the end of a line continues the message on the next one. "
-                    "Ctrl-C stops an answer, and leaves when none is running.\n\nWithout a "
-                    "terminal every line of standard input is a turn.",
-                .example = "keyhole chat -m model.gguf -sys \"You answer in one sentence.\"",
-                .groups = groups},
+    .command =
+        {.name = "chat",
+         .does = "a conversation",
+         .words = "[MODEL]",
+         .most_words = 1,
+         .about = "Talks with a model by the chat template of its file. /help lists the commands; "
+                  "a backslash at the end of a line continues the message on the next one. "
+                  "Ctrl-C stops an answer, and leaves when none is running.\n\nWithout a "
+                  "terminal every line of standard input is a turn.",
+         .example = "keyhole chat -m model.gguf -sys \"You answer in one sentence.\"",
+         .groups = groups},
     .run = run,
 };

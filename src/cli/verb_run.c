@@ -17,9 +17,8 @@
 static kh_status prompt_ids(const kh_model *model, const cli_args *args, const kh_buf *text,
                             int32_t **ids, size_t *count)
 {
-    const char *format = kh_model_chat_format(model);
     int source = kh_model_get_kind(model) == KH_MODEL_ENCODER_DECODER;
-    if (source || args->raw || (!*format && !args->chat_template)) {
+    if (source || args->raw || !*cli_chat_format(args, model)) {
         if (args->system)
             cli_note("-sys has no effect without a chat format (--chat-template NAME)");
         return kh_model_tokenize(model, text->data, text->size, KH_TEXT_EDGES, ids, count);
@@ -28,13 +27,7 @@ static kh_status prompt_ids(const kh_model *model, const cli_args *args, const k
     size_t n = 0;
     if (args->system) messages[n++] = (kh_chat_message){"system", args->system};
     messages[n++] = (kh_chat_message){"user", text->data};
-    kh_status status = kh_model_chat(model, args->chat_template, messages, n, ids, count);
-    if (status == KH_ERR_UNSUPPORTED && !args->chat_template)
-        KH_FAIL(status,
-                "the chat template of this file is not one that keyhole knows: name one with "
-                "--chat-template (%s), or use --raw for plain completion",
-                kh_chat_formats());
-    return status;
+    return cli_chat_ids(args, model, messages, n, ids, count);
 }
 
 static kh_status read_prompt(cli_answer *answer, const int32_t *ids, size_t count)

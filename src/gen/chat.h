@@ -1,4 +1,5 @@
-/* gen/chat.h: chat templates: a list of messages becomes the text that the model was trained on. */
+/* gen/chat.h: chat: a list of messages becomes the text that the model was trained on, by a format
+ * with a name or by the model's own template. */
 #ifndef KH_GEN_CHAT_H
 #define KH_GEN_CHAT_H
 
@@ -18,18 +19,9 @@ const kh_chat_format *kh_chat_by_name(const char *name);
 /* The names, separated by ", ", for messages and help. */
 const char *kh_chat_names(void);
 const char *kh_chat_name(const kh_chat_format *format);
-/* Recognises the template text of a file. A file without a template: *out NULL and KH_OK. One that is
- * not recognised: KH_ERR_UNSUPPORTED and a sentence that names --chat-template. */
-kh_status kh_chat_recognise(const kh_chat_format **out, const kh_gguf *file);
-/* The same for the text alone; `eos` is the piece of the end token (the text calls it eos_token). */
-kh_status kh_chat_recognise_text(const kh_chat_format **out, kh_slice text, kh_slice eos);
-
-/* Appends the system message that a conversation without one begins with: what the template of the
- * file says if it can be read there, else the format's own; nothing if there is none. kh_chat_render
- * knows only the format's own, so a caller puts this text in front as a system message. */
-kh_status kh_chat_system(kh_buf *out, const kh_chat_format *format, const kh_gguf *file);
-/* The same for the template's text. */
-kh_status kh_chat_system_text(kh_buf *out, const kh_chat_format *format, kh_slice text);
+/* Which format a template writes, by the markers in it; `eos` is the piece of the end token (the text
+ * calls it eos_token). None of the known ones: *out NULL. */
+kh_status kh_chat_recognise(const kh_chat_format **out, kh_slice text, kh_slice eos);
 
 /* A stretch of rendered text. */
 typedef struct kh_chat_span {
@@ -50,5 +42,18 @@ kh_status kh_chat_render(const kh_chat_format *format, kh_buf *out, kh_buf *span
  * message stays text. Otherwise as kh_tokenize; `flags` may hold KH_TOKENIZE_EDGES. */
 kh_status kh_chat_tokenize(const kh_tokenizer *tokenizer, kh_tokens *out, const kh_buf *text,
                            const kh_buf *spans, unsigned flags);
+
+/* ---- the model's own template (chat_template.c) ---- */
+
+/* The file's template of that name; NULL: "tool_use" where there is one and `tools` is set, else the
+ * default. Empty: the file has none. */
+kh_slice kh_chat_template(const kh_tokenizer *tokenizer, const char *name, int tools);
+/* Appends messages as JSON: an array of {"role", "content"}. Ill-formed UTF-8 becomes U+FFFD. */
+kh_status kh_chat_messages(kh_buf *json, const kh_chat_message *messages, size_t n);
+/* Appends the text of a conversation and its spans, as kh_jinja_render does, with the special tokens of
+ * the tokenizer as variables. */
+struct kh_jinja_input;
+kh_status kh_chat_template_render(const kh_tokenizer *tokenizer, kh_slice text, kh_buf *out,
+                                  kh_buf *spans, const struct kh_jinja_input *input);
 
 #endif

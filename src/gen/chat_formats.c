@@ -1,9 +1,8 @@
-/* The chat formats, and how a file's template is recognised.
+/* The chat formats that have a name, and which of them a file's template looks like.
  *
- * A GGUF file carries its template as a Jinja program. keyhole does not run programs out of model
- * files: it recognises which of a few known formats the program writes, by the markers that occur in
- * it, and renders that format itself (chat.c). What is not recognised is refused, because a wrong
- * format makes a model worse in ways that look like the model's fault.
+ * A GGUF file carries its template as a Jinja program, which gen/jinja.h runs. These formats serve files
+ * without one, and users who want another (--chat-template NAME); `keyhole show` says which one a
+ * template looks like, by the markers that occur in it:
  *
  *     marker in the template             format
  *     <|im_start|>                       chatml; smollm, qwen: with a default system message;
@@ -18,10 +17,10 @@
  *     <|user|> ... eos_token             zephyr, stablelm, by the text of the end token
  *
  * A default system message stands in the template as a string literal: "...system\n" TEXT "<|im_end|>".
- * It is read from there, escapes and all, so that a fine-tune with its own message needs no entry here.
+ * It tells smollm, qwen and chatml apart.
  *
- * llama3.1's templates write today's date when they are given a clock; without one they say
- * 26 Jul 2024, and so does keyhole: the same prompt gives the same tokens tomorrow. */
+ * llama3.1 says 26 Jul 2024, as the templates do without a clock: the same prompt gives the same tokens
+ * tomorrow. */
 #include "base/fail.h"
 #include "gen/chat_format.h"
 
@@ -166,22 +165,6 @@ static kh_status read_literal(kh_buf *out, kh_slice text)
     return KH_ERR_NOT_FOUND;
 }
 
-kh_status kh_chat_system_text(kh_buf *out, const kh_chat_format *format, kh_slice text)
-{
-    if (!strncmp(format->system.head, "<|im_start|>", 12)) {
-        kh_status status = read_literal(out, text);
-        if (status != KH_ERR_NOT_FOUND) return status;
-    }
-    return format->default_system ? kh_buf_text(out, format->default_system) : KH_OK;
-}
-
-kh_status kh_chat_system(kh_buf *out, const kh_chat_format *format, const kh_gguf *file)
-{
-    kh_slice text = {0};
-    KH_TRY(kh_gguf_opt_string(file, "tokenizer.chat_template", &text));
-    return kh_chat_system_text(out, format, text);
-}
-
 /* qwen3 drops thoughts; else the ChatML format whose default system message the template states. */
 static kh_status recognise_chatml(const kh_chat_format **out, kh_slice text)
 {
@@ -222,7 +205,7 @@ static const char *bars_name(kh_slice text, kh_slice eos)
     return NULL;
 }
 
-kh_status kh_chat_recognise_text(const kh_chat_format **out, kh_slice text, kh_slice eos)
+kh_status kh_chat_recognise(const kh_chat_format **out, kh_slice text, kh_slice eos)
 {
     const char *name = NULL;
     *out = NULL;
@@ -239,23 +222,6 @@ kh_status kh_chat_recognise_text(const kh_chat_format **out, kh_slice text, kh_s
         name = find(text, "<" BAR "Assistant" BAR "><think>") ? "deepseek-r1" : "deepseek";
     else
         name = bars_name(text, eos);
-    if (!name)
-        KH_FAIL(KH_ERR_UNSUPPORTED,
-                "the chat template is none of the known ones: name one with --chat-template (%s)",
-                kh_chat_names());
-    *out = kh_chat_by_name(name);
+    *out = name ? kh_chat_by_name(name) : NULL;
     return KH_OK;
-}
-
-kh_status kh_chat_recognise(const kh_chat_format **out, const kh_gguf *file)
-{
-    kh_slice text = {0}, eos = {0};
-    uint64_t id = UINT64_MAX;
-    *out = NULL;
-    KH_TRY(kh_gguf_opt_string(file, "tokenizer.chat_template", &text));
-    if (!text.size) return KH_OK;
-    KH_TRY(kh_gguf_opt_u64(file, "tokenizer.ggml.eos_token_id", &id, UINT32_MAX));
-    const kh_gguf_value *tokens = kh_gguf_find(file, "tokenizer.ggml.tokens");
-    if (tokens && tokens->strings && id < tokens->count) eos = tokens->strings[id];
-    return kh_chat_recognise_text(out, text, eos);
 }

@@ -137,4 +137,16 @@ lacks "$(cat "$scratch/err")" "keyhole: stopped"
 runs 0 "$keyhole" run -m "$tiny" -p hello -n 1 -q
 runs 2 "$keyhole" run -m "$tiny" -p hello -n 1 --chat-template nosuch
 has "$err" "chatml"
+
+# A template of the user's: it is run, it may refuse, and its mistakes are named by line.
+echo '{% if messages[0].role == "system" %}{{ raise_exception("No system here.") }}{% endif %}{{ x }}' >"$scratch/t"
+runs 0 "$keyhole" run -m "$tiny" -p hello -n 1 -q --chat-template-file "$scratch/t" --chat-template-kwargs '{"x": "hi"}'
+runs 2 "$keyhole" run -m "$tiny" -p hello -sys s -n 1 --chat-template-file "$scratch/t"
+has "$err" "No system here."
+runs 2 "$keyhole" run -m "$tiny" -p hello -n 1 --chat-template-file "$scratch/t" --chat-template-kwargs '{"x"}'
+has "$err" "template variables: no valid JSON"
+printf 'a\n{%% nosuch %%}' >"$scratch/t"
+runs 1 "$keyhole" run -m "$tiny" -p hello -n 1 --chat-template-file "$scratch/t"
+has "$err" "the chat template, line 2"
+has "$err" "--chat-template (chatml"
 finish

@@ -1,10 +1,11 @@
 /* Chat formats against Jinja2 (tests/golden/chat.json): every template is recognised and every
- * conversation renders to the same text; spans cover it; markers in messages stay text. */
+ * conversation renders to the same text, by the format's name and by the interpreter; spans cover it;
+ * markers in messages stay text. */
 #include "base/alloc.h"
 #include "format/gguf.h"
 #include "format/tokenizer.h"
 #include "gen/chat.h"
-#include "support/models.h"
+#include "gen/jinja.h"
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -61,29 +62,44 @@ static void check_spans(const kh_buf *text, const kh_buf *spans, const kh_chat_m
     assert_int_equal(at, text->size);
 }
 
-static void check_case(const json_t *entry, const json_t *one, const kh_chat_format *format)
+/* A template with a system message of its own says more than the format of its name. */
+static int says_more(const json_t *entry, const kh_chat_message *first)
 {
-    kh_chat_message messages[MOST];
-    kh_buf text = {0}, spans = {0}, system = {0};
-    size_t n = read_messages(messages + 1, json_object_get(one, "messages"));
-    kh_chat_message *first = messages + 1;
-    /* the file's own default system message goes in front, as callers do it */
-    if (strcmp(first->role, "system") != 0) {
-        assert_int_equal(kh_chat_system_text(&system, format, slice(text_of(entry, "template"))),
-                         KH_OK);
-        if (system.size) {
-            messages[0] = (kh_chat_message){"system", system.data};
-            first = messages;
-            ++n;
-        }
-    }
+    return !strncmp(text_of(entry, "name"), "chatml", 6) && strlen(text_of(entry, "name")) > 6 &&
+           strcmp(first->role, "system") != 0;
+}
+
+static void check_format(const json_t *one, const kh_chat_format *format,
+                         const kh_chat_message *messages, size_t n)
+{
+    kh_buf text = {0}, spans = {0};
     int open = json_is_true(json_object_get(one, "open"));
-    assert_int_equal(kh_chat_render(format, &text, &spans, first, n, open), KH_OK);
+    assert_int_equal(kh_chat_render(format, &text, &spans, messages, n, open), KH_OK);
     assert_string_equal(text.data ? text.data : "", text_of(one, "text"));
-    check_spans(&text, &spans, first, n);
+    check_spans(&text, &spans, messages, n);
     kh_buf_free(&text);
     kh_buf_free(&spans);
-    kh_buf_free(&system);
+}
+
+static void check_template(const json_t *entry, const json_t *one, const kh_chat_message *messages,
+                           size_t n)
+{
+    kh_jinja *template;
+    kh_buf text = {0}, json = {0};
+    const kh_jinja_token tokens[] = {{"bos_token", slice("")},
+                                     {"eos_token", slice(text_of(entry, "eos"))}};
+    kh_jinja_input input = {
+        .tokens = tokens, .token_count = 2, .closed = !json_is_true(json_object_get(one, "open"))};
+    /* this one format writes its bos again in front of later questions */
+    int again = !strcmp(text_of(entry, "name"), "llama2") && n > 2;
+    assert_int_equal(kh_chat_messages(&json, messages, n), KH_OK);
+    input.messages = (kh_slice){json.data, json.size};
+    assert_int_equal(kh_jinja_parse(&template, slice(text_of(entry, "template"))), KH_OK);
+    assert_int_equal(kh_jinja_render(template, &text, NULL, &input), KH_OK);
+    if (!again) assert_string_equal(text.data ? text.data : "", text_of(one, "text"));
+    kh_jinja_free(template);
+    kh_buf_free(&json);
+    kh_buf_free(&text);
 }
 
 static void test_golden(void **state)
@@ -95,11 +111,18 @@ static void test_golden(void **state)
     json_array_foreach(golden, i, entry)
     {
         const kh_chat_format *format;
-        assert_int_equal(kh_chat_recognise_text(&format, slice(text_of(entry, "template")),
-                                                slice(text_of(entry, "eos"))),
+        kh_chat_message messages[MOST];
+        assert_int_equal(kh_chat_recognise(&format, slice(text_of(entry, "template")),
+                                           slice(text_of(entry, "eos"))),
                          KH_OK);
+        assert_non_null(format);
         assert_string_equal(kh_chat_name(format), text_of(entry, "format"));
-        json_array_foreach(json_object_get(entry, "cases"), j, one) check_case(entry, one, format);
+        json_array_foreach(json_object_get(entry, "cases"), j, one)
+        {
+            size_t n = read_messages(messages, json_object_get(one, "messages"));
+            if (!says_more(entry, messages)) check_format(one, format, messages, n);
+            check_template(entry, one, messages, n);
+        }
     }
 }
 
@@ -164,11 +187,8 @@ static void test_refusals(void **state)
                                           "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>"};
     const kh_chat_format *format;
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; ++i) {
-        assert_int_equal(kh_chat_recognise_text(&format, slice(unknown[i]), slice("</s>")),
-                         KH_ERR_UNSUPPORTED);
+        assert_int_equal(kh_chat_recognise(&format, slice(unknown[i]), slice("</s>")), KH_OK);
         assert_null(format);
-        assert_non_null(strstr(kh_last_error(), "--chat-template"));
-        assert_non_null(strstr(kh_last_error(), "chatml"));
     }
     kh_chat_message tool = {"tool", "42"};
     kh_buf text = {0};
@@ -178,7 +198,7 @@ static void test_refusals(void **state)
     assert_null(text.data);
 }
 
-/* A literal that is cut, empty or broken is no default message. */
+/* A literal that is cut, empty or broken tells no format from another. */
 static void test_broken_literals(void **state)
 {
     (void)state;
@@ -191,11 +211,9 @@ static void test_broken_literals(void **state)
                                         "'<|im_start|>systemabc<|im_end|>'",
                                         "'<|im_start|>system\\"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; ++i) {
-        kh_buf text = {0};
-        assert_int_equal(kh_chat_system_text(&text, kh_chat_by_name("chatml"), slice(texts[i])),
-                         KH_OK);
-        assert_int_equal(text.size, 0);
-        kh_buf_free(&text);
+        const kh_chat_format *format;
+        assert_int_equal(kh_chat_recognise(&format, slice(texts[i]), slice("")), KH_OK);
+        assert_string_equal(kh_chat_name(format), "chatml");
     }
 }
 
@@ -237,23 +255,6 @@ static void test_messages_cannot_forge(void **state)
     kh_gguf_close(file);
 }
 
-static void test_model_file(void **state)
-{
-    (void)state;
-    kh_gguf *file;
-    const kh_chat_format *format;
-    kh_buf system = {0};
-    const char *path = kh_test_need_model("smollm2");
-    assert_int_equal(kh_gguf_open(&file, path), KH_OK);
-    assert_int_equal(kh_chat_recognise(&format, file), KH_OK);
-    assert_string_equal(kh_chat_name(format), "smollm");
-    assert_int_equal(kh_chat_system(&system, format, file), KH_OK);
-    assert_string_equal(system.data,
-                        "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
-    kh_buf_free(&system);
-    kh_gguf_close(file);
-}
-
 static void test_nothing_leaks(void **state)
 {
     (void)state;
@@ -270,7 +271,6 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_broken_literals),
         cmocka_unit_test(test_messages_cannot_forge),
-        cmocka_unit_test(test_model_file),
         cmocka_unit_test(test_nothing_leaks),
     };
     golden = json_load_file("tests/golden/chat.json", 0, NULL);
