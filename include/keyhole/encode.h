@@ -67,6 +67,18 @@ KH_API kh_status kh_encoder_masked(kh_encoder *encoder, float *logits, const kh_
 KH_API kh_status kh_encoder_spans(kh_encoder *encoder, float *start, float *end,
                                   const kh_encoder_text *text);
 
+typedef struct kh_span_answer {
+    size_t start, size; /* bytes of the text */
+    double score;       /* of its first token plus of its last */
+    double probability; /* among the answers that were found */
+} kh_span_answer;
+/* The best `most` stretches of a text [size] that answer a question, best first, by the same head; a text of
+ * any length, in windows. `none` (may be NULL): the score of there being no answer, for models that were
+ * trained to say so. */
+KH_API kh_status kh_encoder_answers(kh_encoder *encoder, kh_span_answer *out, size_t most,
+                                    size_t *count, double *none, const char *question,
+                                    const char *text, size_t size);
+
 /* Asks a running call to stop soon; async-signal-safe. Cleared by the next call. */
 KH_API void kh_encoder_stop(kh_encoder *encoder);
 /* Attaches an observer (NULL: none). Rows of a pass are those of the texts that share it. */

@@ -366,6 +366,16 @@ kh_status kh_encoder_source(kh_encoder *e, kh_kv *cross, const int32_t *ids, siz
     return kh_encoder_run(e, &text, 1, source_rows, &s);
 }
 
+const kh_tokenizer *kh_encoder_tokenizer(const kh_encoder *e)
+{
+    return e->model->tokenizer;
+}
+
+size_t kh_encoder_longest(const kh_encoder *e)
+{
+    return e->longest;
+}
+
 void kh_encoder_stop(kh_encoder *e)
 {
     atomic_store(&e->stop, 1);

@@ -11,6 +11,9 @@
 kh_status kh_encoder_source(kh_encoder *encoder, kh_kv *cross, const int32_t *ids, size_t n,
                             const kh_probe *probe);
 
+const kh_tokenizer *kh_encoder_tokenizer(const kh_encoder *encoder);
+size_t kh_encoder_longest(const kh_encoder *encoder); /* tokens of a text */
+
 /* Where the plans of attention and feed-forward layers of a model come from: gen/engine.c. */
 kh_status kh_engine_plan(kh_attn_plan **out, const kh_model *model, const char *attn);
 kh_status kh_engine_ff(struct kh_ff_plan *out, const kh_model *model, const kh_kern *kern,
