@@ -42,7 +42,8 @@ typedef struct kh_ppl_result {
     double keys_kept;     /* mean keys in a softmax */
     uint64_t peak_bytes;
 } kh_ppl_result;
-/* results [settings], attn by attn: attn_count times ff_count (1 where that is 0) */
+/* Of an encoder it is pseudo-perplexity: every token is masked once, alone, and predicted from all others of its
+ * window. results [settings], attn by attn: attn_count times ff_count (1 where that is 0) */
 KH_API kh_status kh_ppl(const kh_model *model, const int32_t *ids, size_t count,
                         const kh_ppl_options *options, kh_ppl_result *results);
 

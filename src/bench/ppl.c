@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "bench/isolate.h"
+#include "bench/pseudo.h"
 #include "bench/score.h"
 #include "gen/engine.h"
 
@@ -159,6 +160,8 @@ kh_status kh_ppl(const kh_model *model, const int32_t *ids, size_t count,
 {
     ppl_run r = {.model = model, .options = options, .ids = ids, .count = count};
     kh_reference reference = {.fd = -1};
+    if (options->attn_count > 0 && kh_model_get_kind(model) == KH_MODEL_ENCODER)
+        return kh_ppl_pseudo(model, ids, count, options, results);
     KH_TRY(prepare(&r));
     kh_status status = KH_OK;
     size_t V = (size_t)kh_model_get_info(model)->vocabulary;

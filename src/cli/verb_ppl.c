@@ -240,21 +240,24 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
 
 const cli_verb cli_verb_ppl = {
     .group = "Measure",
-    .command = {.name = "ppl",
-                .does = "perplexity of a text, several settings side by side",
-                .words = "[MODEL] [FILE]",
-                .most_words = 2,
-                .about =
-                    "Reads a text once per setting and prints, for each: mean negative "
-                    "log likelihood, perplexity (of all scored tokens, and of those in the second "
-                    "half of their window), the mean KL divergence to the first setting in nats, "
-                    "the share of positions with the same likeliest token, the keys that a softmax "
-                    "used on average, the seconds of reading, and the peak memory of that setting "
-                    "alone.\n\nWith --json: {\"results\": [{attn, ff, ctx, tokens, nll, ppl, kl, "
-                    "same_top1, seconds, peak_bytes, ppl_second_half, keys_kept}]}, and token_nll "
-                    "with --tokens (null where a token is not scored).",
-                .example = "keyhole ppl -m model.gguf -f novel.txt -c 4096 --chunks 1 --attn full "
-                           "--attn topk:k=64",
-                .groups = groups},
+    .command =
+        {.name = "ppl",
+         .does = "perplexity of a text, several settings side by side",
+         .words = "[MODEL] [FILE]",
+         .most_words = 2,
+         .about =
+             "Reads a text once per setting and prints, for each: mean negative "
+             "log likelihood, perplexity (of all scored tokens, and of those in the second "
+             "half of their window), the mean KL divergence to the first setting in nats, "
+             "the share of positions with the same likeliest token, the keys that a softmax "
+             "used on average, the seconds of reading, and the peak memory of that setting "
+             "alone.\n\nOf a model that predicts masked tokens (BERT) it is the pseudo-perplexity: "
+             "every token is masked once, alone.\n\nWith --json: {\"results\": [{attn, ff, ctx, "
+             "tokens, nll, ppl, kl, "
+             "same_top1, seconds, peak_bytes, ppl_second_half, keys_kept}]}, and token_nll "
+             "with --tokens (null where a token is not scored).",
+         .example = "keyhole ppl -m model.gguf -f novel.txt -c 4096 --chunks 1 --attn full "
+                    "--attn topk:k=64",
+         .groups = groups},
     .run = run,
 };

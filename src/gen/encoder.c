@@ -308,6 +308,34 @@ kh_status kh_encoder_masked(kh_encoder *e, float *logits, const kh_encoder_text 
     return n > 0 ? kh_encoder_run(e, text, 1, masked_rows, &k) : KH_OK;
 }
 
+typedef struct each {
+    const size_t *positions;
+    float *rows; /* [count][D] */
+    size_t D;
+} each;
+
+static kh_status one_row(void *context, size_t text, const float *rows)
+{
+    each *c = context;
+    memcpy(c->rows + text * c->D, rows + c->positions[text] * c->D, c->D * sizeof *rows);
+    return KH_OK;
+}
+
+kh_status kh_encoder_masked_each(kh_encoder *e, float *logits, const kh_encoder_text *texts,
+                                 const size_t *positions, size_t count)
+{
+    each c = {.positions = positions, .D = (size_t)e->model->d.D};
+    kh_batch batch = {.n = count};
+    kh_run run = run_of(e, &batch);
+    if (count > e->batch)
+        KH_FAIL(KH_ERR_ARGUMENT, "%zu rows exceed a pass of %zu", count, e->batch);
+    KH_TRY(kh_new(&c.rows, count * c.D, sizeof *c.rows, "the masked rows"));
+    kh_status status = kh_encoder_run(e, texts, count, one_row, &c);
+    if (status == KH_OK) status = kh_forward_masked(e->model, &run, logits, c.rows, count);
+    kh_free(c.rows);
+    return status;
+}
+
 typedef struct spanning {
     kh_encoder *encoder;
     float *start, *end;

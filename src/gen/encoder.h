@@ -11,6 +11,10 @@
 kh_status kh_encoder_source(kh_encoder *encoder, kh_kv *cross, const int32_t *ids, size_t n,
                             const kh_probe *probe);
 
+/* As kh_encoder_masked for one position of each text: logits [count][V]. */
+kh_status kh_encoder_masked_each(kh_encoder *encoder, float *logits, const kh_encoder_text *texts,
+                                 const size_t *positions, size_t count);
+
 const kh_tokenizer *kh_encoder_tokenizer(const kh_encoder *encoder);
 size_t kh_encoder_longest(const kh_encoder *encoder); /* tokens of a text */
 
