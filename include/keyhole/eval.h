@@ -91,6 +91,57 @@ typedef struct kh_recall_options {
 KH_API kh_status kh_recall(const kh_model *model, const char *text, size_t size,
                            const kh_recall_options *options, kh_recall_result *results);
 
+/* Question answering and multiple choice, under every combination of settings. */
+typedef struct kh_example {
+    const char *context;        /* NULL: none */
+    const char *question;       /* or the prompt that a choice continues */
+    const char *const *answers; /* [answer_count] all are right; 0: a multiple choice */
+    size_t answer_count;
+    const char *const *choices;   /* [choice_count] */
+    size_t choice_count, correct; /* index of the right choice */
+} kh_example;
+
+typedef struct kh_prediction {
+    const char *text;      /* the answer, or the choice of the largest likelihood */
+    double exact, f1;      /* of an answer: 0 or 1, and the overlap of words */
+    int right, right_norm; /* of a choice: by likelihood, and by likelihood per byte */
+} kh_prediction;
+
+typedef struct kh_evaluate_options {
+    kh_session_options session;
+    const char *const *attns; /* [attn_count] */
+    size_t attn_count;
+    const char *const *ffs; /* [ff_count]; 0: session.ff */
+    size_t ff_count;
+    size_t max_tokens; /* of an answer; 0: 32 */
+    /* NULL, or called for every example under every setting */
+    void (*predicted)(void *context, size_t setting, size_t example, const kh_prediction *found);
+    void *predicted_context;
+    kh_eval_progress *progress;
+    void *progress_context;
+} kh_evaluate_options;
+
+typedef struct kh_evaluate_result {
+    char attn[256], ff[64];
+    size_t questions, choices;      /* examples of each kind */
+    double exact, f1;               /* means over questions, 0 to 1; NaN without any */
+    double exact_error, f1_error;   /* standard errors of the means */
+    double accuracy, accuracy_norm; /* the same over choices */
+    double accuracy_error, accuracy_norm_error;
+    double seconds;
+    uint64_t peak_bytes;
+} kh_evaluate_result;
+
+/* Decoders answer "CONTEXT\n\nQuestion: QUESTION\nAnswer:" greedily, up to a line's end; models with an encoder and
+ * a decoder answer "question \\n context" in small letters (UnifiedQA); encoders with a head for answers point.
+ * Choices are compared by the likelihood of " CHOICE" behind the prompt. results [settings], attn by attn. */
+KH_API kh_status kh_evaluate(const kh_model *model, const kh_example *examples, size_t count,
+                             const kh_evaluate_options *options, kh_evaluate_result *results);
+/* The rules of the SQuAD script: small letters, no punctuation, no articles, single blanks; the best over the
+ * answers. */
+KH_API void kh_score_answer(const char *text, const char *const *answers, size_t count,
+                            double *exact, double *f1);
+
 /* The automatic setting: the fastest prompt among the candidates within 2 % of full perplexity. */
 typedef struct kh_calibrate_options {
     kh_session_options session;

@@ -51,7 +51,7 @@ typedef struct cli_args {
     int64_t width, layers, hidden;
     int act, gated, rule, recompute;
     int demo, dry_run;
-    const char *only, *report;
+    const char *only, *report, *predictions;
     /* pull */
     int list;
     int64_t tries;
@@ -70,7 +70,7 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
-    cli_verb_fill, cli_verb_qa;
+    cli_verb_fill, cli_verb_qa, cli_verb_eval;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
