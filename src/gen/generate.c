@@ -31,8 +31,9 @@ typedef struct answer {
 static kh_status open_answer(answer *a)
 {
     const kh_engine *e = a->session->engine;
-    /* an embedding may be padded: ids without a token are never drawn */
+    /* an embedding may be padded, a tokenizer may know more: only ids with both are drawn */
     size_t V = (size_t)kh_tokenizer_size(e->model->tokenizer);
+    if (V > (size_t)e->model->d.V) V = (size_t)e->model->d.V;
     size_t n = (size_t)(a->options->top_logprobs > 0 ? a->options->top_logprobs : 0);
     if (n > MOST_ALTERNATIVES) n = MOST_ALTERNATIVES;
     a->alternative_count = n < V ? n : V;

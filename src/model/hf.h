@@ -18,14 +18,18 @@ typedef enum kh_hf_kind {
     KH_HF_INT,
     KH_HF_REAL,
     KH_HF_BOOL,
+    KH_HF_TEXT,
+    KH_HF_SCALE, /* n becomes 1/sqrt(n) */
+    KH_HF_HAS, /* no value, only written: whether the tensor `to` is there; "TENSOR?yes:no" in words */
     KH_HF_EXPECT /* no value: the field, when there, must be one of the words in `to` */
 } kh_hf_kind;
 
 typedef enum kh_hf_absent { KH_HF_NEED, KH_HF_SKIP, KH_HF_USE } kh_hf_absent;
 
 typedef struct kh_hf_key {
-    const char *from; /* the first field that is there and not null counts: "n_positions|n_ctx" */
-    const char *to;   /* without "ARCHITECTURE."; whole when it begins with "tokenizer." */
+    /* The first field that is there and not null counts: "n_positions|n_ctx"; "" is never there. */
+    const char *from;
+    const char *to; /* without "ARCHITECTURE."; whole when it begins with "tokenizer." */
     kh_hf_kind kind;
     kh_hf_absent absent;
     double initial; /* of KH_HF_USE */
@@ -51,13 +55,14 @@ enum {
     KH_HF_HEAD = 16,     /* absent, or ignored, where embeddings are tied */
     KH_HF_AGAIN = 32,    /* another name of the row before: one of both is there, or equal ones */
     KH_HF_DENSE = 64,    /* needed where there are no experts */
-    KH_HF_EXPERTS = 128  /* needed where there are */
+    KH_HF_EXPERTS = 128, /* needed where there are */
+    KH_HF_UNGATED = 256  /* a name that the matrix has where there is no gate */
 };
 
 typedef struct kh_hf_tensor {
-    const char
-        *from;      /* without prefix and ".weight"; '#' is the layer, '@' the expert. Where `to` is
-                       * NULL: a whole name behind a prefix, '*' is anything */
+    /* Without prefix and ".weight"; '#' is the layer, '@' the expert. Where `to` is NULL: a whole name
+     * behind a prefix, '*' is anything. */
+    const char *from;
     const char *to; /* without ".weight"; NULL: known and not needed */
     /* Slowest dimension first, one letter each: V vocabulary, D width, F feed-forward, Q = H E, K = G
      * E, E head width, A = Q + 2 K, U = 2 F, H heads, X experts, M and S feed-forward of an expert and
@@ -72,8 +77,11 @@ typedef struct kh_hf_tensor {
 enum {
     KH_HF_ROTARY = 1, /* has rotary positions: theta, scaling, partial rotation are read */
     KH_HF_TIED = 2,   /* tie_word_embeddings is true where config.json does not say */
-    KH_HF_EXACT = 4   /* only for the architectures named, not for all of its model types */
+    KH_HF_EXACT = 4,  /* only for the architectures named, not for all of its model types */
+    KH_HF_MIXTURE = 8 /* the form with experts */
 };
+
+enum { KH_HF_LISTED = -1 }; /* of window_period */
 
 typedef struct kh_hf_map {
     const char *model_types;     /* "llama|mistral" */
@@ -82,7 +90,11 @@ typedef struct kh_hf_map {
     const kh_hf_key *keys;       /* ends with an empty one; before those that all families share */
     const kh_hf_tensor *tensors; /* ends with an empty one */
     unsigned flags;
-    int window_period; /* 0: no windows; 1: all layers; n: all but every n-th */
+    /* Which layers have a window where the file does not list them. 0: no windows; 1: all layers; n: all
+     * but every n-th; KH_HF_LISTED: all, and a GGUF file always lists them. */
+    int window_period;
+    int dialect;    /* which of the names of a shared field its class reads: 0, 1 (GPT-2), 2 (T5) */
+    double rotated; /* share of a head where config.json does not say; 0: all of it */
     /* What tables cannot say; called between the family's keys and the shared ones. NULL: nothing. */
     kh_status (*adjust)(kh_hf *hf);
     const struct kh_hf_map *next; /* another form of the same architecture, or NULL */

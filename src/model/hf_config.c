@@ -18,13 +18,14 @@
 
 const kh_hf_key kh_hf_shared_keys[] = {
     {"num_hidden_layers|n_layer|num_layers", "block_count", KH_HF_INT, KH_HF_NEED, 0},
-    {"max_position_embeddings|n_positions|n_ctx", "context_length", KH_HF_INT, KH_HF_NEED, 0},
+    {"max_position_embeddings|n_positions|n_positions|n_ctx", "context_length", KH_HF_INT,
+     KH_HF_NEED, 0},
     {"hidden_size|n_embd|d_model", "embedding_length", KH_HF_INT, KH_HF_NEED, 0},
     {"intermediate_size|n_inner|d_ff", "feed_forward_length", KH_HF_INT, KH_HF_NEED, 0},
     {"num_attention_heads|n_head|num_heads", "attention.head_count", KH_HF_INT, KH_HF_NEED, 0},
     {"num_key_value_heads", "attention.head_count_kv", KH_HF_INT, KH_HF_SKIP, 0},
-    {"head_dim|d_kv", "attention.key_length", KH_HF_INT, KH_HF_SKIP, 0},
-    {"head_dim|d_kv", "attention.value_length", KH_HF_INT, KH_HF_SKIP, 0},
+    {"head_dim|head_dim|d_kv", "attention.key_length", KH_HF_INT, KH_HF_SKIP, 0},
+    {"head_dim|head_dim|d_kv", "attention.value_length", KH_HF_INT, KH_HF_SKIP, 0},
     {"rms_norm_eps", "attention.layer_norm_rms_epsilon", KH_HF_REAL, KH_HF_SKIP, 0},
     {"layer_norm_eps|layer_norm_epsilon", "attention.layer_norm_epsilon", KH_HF_REAL, KH_HF_SKIP,
      0},
@@ -134,14 +135,26 @@ static kh_status expect(const kh_hf *hf, const kh_hf_key *key, const json_t *val
             hf->config, (int)strcspn(key->from, "|"), key->from, hf->family->name, text, key->to);
 }
 
+static kh_status set_text(kh_hf *hf, const kh_hf_key *key, const json_t *value)
+{
+    if (!json_is_string(value)) return wrong(hf, key->from, "a string", value);
+    return kh_gguf_set_string(hf->file, kh_hf_key_name(hf->family, key->to).text,
+                              (kh_slice){json_string_value(value), json_string_length(value)});
+}
+
 static kh_status set_row(kh_hf *hf, const kh_hf_key *key, const json_t *value)
 {
     double number = key->initial;
+    if (key->kind == KH_HF_TEXT) return set_text(hf, key, value);
     if (key->kind == KH_HF_BOOL && value) {
         if (!json_is_boolean(value)) return wrong(hf, key->from, "a truth value", value);
         number = json_is_true(value);
     } else if (value && !(kh_json_number(value, &number) && isfinite(number))) {
         return wrong(hf, key->from, "a number", value);
+    }
+    if (key->kind == KH_HF_SCALE) {
+        if (!(number > 0)) return wrong(hf, key->from, "a positive number", value);
+        return kh_hf_set_real(hf, key->to, 1 / sqrt(number));
     }
     if (key->kind == KH_HF_REAL) return kh_hf_set_real(hf, key->to, number);
     if (key->kind == KH_HF_BOOL) return kh_hf_set_bool(hf, key->to, number != 0);
@@ -159,7 +172,7 @@ static kh_status read_keys(kh_hf *hf, const kh_hf_key *keys)
             if (value) KH_TRY(expect(hf, key, value));
             continue;
         }
-        if (is_set(hf, key->to)) continue;
+        if (key->kind == KH_HF_HAS || is_set(hf, key->to)) continue;
         if (!value && key->absent == KH_HF_NEED)
             KH_FAIL(KH_ERR_FORMAT, "%s: %.*s is missing, which a %s model needs", hf->config,
                     (int)strcspn(key->from, "|"), key->from, hf->family->name);
@@ -193,7 +206,7 @@ static kh_status local_layers(const kh_hf *hf, uint8_t *local, uint64_t n, int *
                 hf->config, type ? "" : "no text", type ? type : "");
         if (types) local[l] = type[0] == 's';
         int usual = hf->map->window_period;
-        *standard &= local[l] == (usual <= 1 || (l + 1) % (uint64_t)usual != 0);
+        *standard &= usual > 0 && local[l] == (usual == 1 || (l + 1) % (uint64_t)usual != 0);
     }
     return KH_OK;
 }

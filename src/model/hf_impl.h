@@ -52,6 +52,23 @@ kh_status kh_hf_read_sizes(kh_hf *hf);
 /* Adds an f32 vector of which `data` (from kh_alloc) becomes the file's. */
 kh_status kh_hf_add_vector(kh_hf *hf, const char *name, float *data, size_t n);
 
+/* Adds layer, expert and suffix to a row's name. */
+enum { KH_HF_NAME = 256 };
+void kh_hf_expand(char out[KH_HF_NAME], const char *from, uint64_t layer, uint64_t expert,
+                  const char *suffix);
+/* What Llama 3's scaling divides frequency i of n_rot/2 by. */
+double kh_hf_llama3_divisor(double base, size_t i, size_t n_rot, double factor, double low,
+                            double high, double original);
+
+/* A model that is being written. */
+typedef struct kh_hf_out {
+    const kh_gguf *file;
+    const kh_family *family;
+    const kh_hf_map *map;
+    kh_description d;
+} kh_hf_out;
+kh_status kh_hf_write_config(kh_hf_out *out, const char *path);
+
 /* ---- conversions of bytes; `each` is the size of an element, 2 or 4 ---- */
 
 /* Rows [heads][2][half] to [heads][half][2], and back. */

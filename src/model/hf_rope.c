@@ -114,6 +114,15 @@ static kh_status read_yarn(kh_hf *hf, const scaling *given)
 
 /* Frequencies whose wave is longer than original / low are divided by the factor, those shorter than
  * original / high are kept, in between a blend over original / wavelength. */
+double kh_hf_llama3_divisor(double base, size_t i, size_t n_rot, double factor, double low,
+                            double high, double original)
+{
+    double frequency = pow(base, -(double)(2 * i) / (double)n_rot);
+    double turns = original * frequency / (2 * pi), keep = (turns - low) / (high - low);
+    keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
+    return 1 / ((1 - keep) / factor + keep);
+}
+
 static kh_status read_llama3(kh_hf *hf, const scaling *s)
 {
     double low = 1, high = 4, base = 10000;
@@ -128,12 +137,9 @@ static kh_status read_llama3(kh_hf *hf, const scaling *s)
                 hf->config, low, high);
     float *divisors;
     KH_TRY(kh_new(&divisors, s->n_rot / 2, sizeof *divisors, "rope factors"));
-    for (size_t i = 0; i < s->n_rot / 2; i++) {
-        double frequency = pow(base, -(double)(2 * i) / (double)s->n_rot);
-        double turns = s->original * frequency / (2 * pi), keep = (turns - low) / (high - low);
-        keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
-        divisors[i] = (float)(1 / ((1 - keep) / s->factor + keep));
-    }
+    for (size_t i = 0; i < s->n_rot / 2; i++)
+        divisors[i] = (float)kh_hf_llama3_divisor(base, i, s->n_rot, s->factor, low, high,
+                                                  s->original);
     return kh_hf_add_vector(hf, "rope_freqs.weight", divisors, s->n_rot / 2);
 }
 
@@ -173,7 +179,7 @@ static kh_status read_longrope(kh_hf *hf, const scaling *s)
 
 static kh_status read_rotated(kh_hf *hf, const json_t *rope, size_t *out)
 {
-    double part = 1;
+    double part = hf->map->rotated > 0 ? hf->map->rotated : 1;
     KH_TRY(kh_hf_number(hf, "partial_rotary_factor|rotary_pct", &part));
     KH_TRY(number(hf, rope, "partial_rotary_factor", &part));
     double rotated = floor(part * (double)hf->sizes['E'] + 1e-9);

@@ -18,7 +18,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAME = 256, SHAPE = 128 };
+enum { NAME = KH_HF_NAME, SHAPE = 128 };
 
 /* ---- sizes ---- */
 
@@ -69,8 +69,8 @@ kh_status kh_hf_read_sizes(kh_hf *hf)
 /* ---- names ---- */
 
 /* `from` with the layer and the expert in their places, and a suffix. */
-static void expand(char out[NAME], const char *from, uint64_t layer, uint64_t expert,
-                   const char *suffix)
+void kh_hf_expand(char out[KH_HF_NAME], const char *from, uint64_t layer, uint64_t expert,
+                  const char *suffix)
 {
     size_t at = 0;
     for (; *from && at + 24 < NAME; from++) {
@@ -102,10 +102,10 @@ static const kh_st_tensor *find_part(const kh_hf *hf, const char *from, uint64_t
                                      uint64_t expert, int bias)
 {
     char name[NAME];
-    expand(name, from, layer, expert, bias ? ".bias" : ".weight");
+    kh_hf_expand(name, from, layer, expert, bias ? ".bias" : ".weight");
     const kh_st_tensor *found = find(hf, name);
     if (found) return found;
-    expand(name, from, layer, expert, bias ? ".beta" : ".gamma");
+    kh_hf_expand(name, from, layer, expert, bias ? ".beta" : ".gamma");
     return find(hf, name);
 }
 
@@ -121,7 +121,7 @@ static kh_status missing(const kh_hf *hf, const kh_hf_tensor *row, uint64_t laye
     const char *list = hf->map->prefixes, *prefix = "";
     size_t size = 0;
     if (!(row->flags & KH_HF_HEAD)) kh_hf_next_word(&list, &prefix, &size);
-    expand(name, row->from, layer, expert, bias ? ".bias" : ".weight");
+    kh_hf_expand(name, row->from, layer, expert, bias ? ".bias" : ".weight");
     if (row->flags & KH_HF_HEAD)
         KH_FAIL(KH_ERR_FORMAT,
                 "%s: the weights have no tensor %s, which is expected because tie_word_embeddings "
@@ -296,7 +296,7 @@ static kh_status take_part(kh_hf *hf, const kh_hf_tensor *row, uint64_t layer, i
     char name[NAME], shape[5];
     const kh_st_tensor *t = find_part(hf, row->from, layer, 0, bias);
     if (!t) return needed ? missing(hf, row, layer, 0, bias) : KH_OK;
-    expand(name, row->to, layer, 0, bias ? ".bias" : ".weight");
+    kh_hf_expand(name, row->to, layer, 0, bias ? ".bias" : ".weight");
     mark(hf, t);
     if ((row->flags & KH_HF_HEAD) && hf->tied) return KH_OK;
     if ((row->flags & KH_HF_AGAIN) && kh_gguf_tensor(hf->file, name)) return KH_OK;
@@ -335,7 +335,7 @@ static kh_status stack(kh_hf *hf, const kh_hf_tensor *row, uint64_t layer,
         kh_free(copy);
         return status;
     }
-    expand(name, row->to, layer, 0, ".weight");
+    kh_hf_expand(name, row->to, layer, 0, ".weight");
     return add(hf, name, kh_st_kernel_type(first->type), dims, 3, copy, copy);
 }
 

@@ -90,10 +90,16 @@ static kh_status open_network(kh_model *m)
 
 enum { NETWORK = 1, TOKENS = 2 }; /* what is opened of a file */
 
-/* A folder's chat template joins its values, so that it is found where a file has its own. */
-static kh_status open_tokenizer(kh_model *m, const char *path)
+/* Of a folder whose tokens alone are wanted nothing else needs to be there. */
+static kh_status open_file(kh_model *m, const char *path, unsigned what)
 {
-    if (!kh_hf_is(path)) return kh_tokenizer_open(&m->tokenizer, m->file);
+    if (!kh_hf_is(path)) return kh_gguf_open(&m->file, path);
+    return what & NETWORK ? kh_hf_open(&m->file, path) : kh_gguf_new(&m->file, path);
+}
+
+/* A folder's chat template joins its values, so that it is found where a file has its own. */
+static kh_status open_folder_tokenizer(kh_model *m, const char *path)
+{
     char *folder = NULL;
     KH_TRY(kh_hf_folder_of(&folder, path));
     kh_status status = kh_tokenizer_open_folder(&m->tokenizer, folder);
@@ -103,9 +109,20 @@ static kh_status open_tokenizer(kh_model *m, const char *path)
     return chat.size ? kh_gguf_set_string(m->file, "tokenizer.chat_template", chat) : KH_OK;
 }
 
+static kh_status open_tokenizer(kh_model *m, const char *path, unsigned what)
+{
+    /* a folder's may know markers that its network does not (Gemma's of images) */
+    if (kh_hf_is(path)) return open_folder_tokenizer(m, path);
+    KH_TRY(kh_tokenizer_open(&m->tokenizer, m->file));
+    if ((what & NETWORK) && kh_tokenizer_size(m->tokenizer) > m->d.V)
+        KH_FAIL(KH_ERR_FORMAT, "the tokenizer has %d tokens, the embedding only %d",
+                kh_tokenizer_size(m->tokenizer), m->d.V);
+    return KH_OK;
+}
+
 static kh_status open_parts(kh_model *m, const char *path, unsigned what)
 {
-    KH_TRY(kh_hf_is(path) ? kh_hf_open(&m->file, path) : kh_gguf_open(&m->file, path));
+    KH_TRY(open_file(m, path, what));
     kh_slice arch = {"", 0};
     KH_TRY(kh_gguf_opt_string(m->file, "general.architecture", &arch));
     copy_slice(m->architecture, sizeof m->architecture, arch);
@@ -118,10 +135,7 @@ static kh_status open_parts(kh_model *m, const char *path, unsigned what)
                     m->architecture, kh_family_names());
         KH_TRY(open_network(m));
     }
-    if (what & TOKENS) KH_TRY(open_tokenizer(m, path));
-    if (what == (NETWORK | TOKENS) && kh_tokenizer_size(m->tokenizer) > m->d.V)
-        KH_FAIL(KH_ERR_FORMAT, "the tokenizer has %d tokens, the embedding only %d",
-                kh_tokenizer_size(m->tokenizer), m->d.V);
+    if (what & TOKENS) KH_TRY(open_tokenizer(m, path, what));
     fill_info(m);
     return KH_OK;
 }

@@ -4,6 +4,7 @@
  * ids, and the answers of greedy and of beam search. Then the same from the GGUF file that the folder
  * becomes, which must give the same bits. */
 #include "base/alloc.h"
+#include "model/network.h"
 #include "support/family_golden.h"
 
 #include <keyhole/encode.h>
@@ -166,6 +167,7 @@ static float *check_t5(const family *f, family_golden *g, const kh_model *model,
     assert_int_equal(given[0], kh_model_start(model));
     family_stream stream;
     family_stream_open(&stream, g, "");
+    stream.before = (size_t)model->d.encoder_layers;
     kh_session_observe(session, &stream.probe);
     float *logits = all_logits(model, session, given, T);
     kh_session_observe(session, NULL);
@@ -176,7 +178,8 @@ static float *check_t5(const family *f, family_golden *g, const kh_model *model,
         GOOD(kh_session_read(session, given + t, 1, NULL));
         family_check_logits(g, kh_session_logits(session), t, 1, V);
     }
-    check_answers(session, g, model, V);
+    /* the file that a folder becomes here has no tokenizer, so it knows no end */
+    if (kh_model_get_info(model)->tokenizer[0]) check_answers(session, g, model, V);
     kh_session_close(session);
     (void)f;
     *n = T * V;

@@ -23,26 +23,26 @@ const family families[] = {
     {"llama-yarn", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
     {"mistral", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
     {"mixtral", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"phi3", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"phi3-short", "phi3", FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"phi3-window", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
+    {"phi3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
+    {"phi3-short", "phi3", FAMILY_CAUSAL, FAMILY_GOOD},
+    {"phi3-window", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
     {"qwen2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen2-moe", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
+    {"qwen2-moe", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
     {"qwen3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen3-moe", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"gemma2", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
+    {"qwen3-moe", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
+    {"gemma2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
     {"gemma3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gpt2", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"gptneox", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"gptneox-serial", NULL, FAMILY_CAUSAL, FAMILY_REFUSED},
-    {"bert", NULL, FAMILY_MASKED, FAMILY_REFUSED},
-    {"bert-qa", NULL, FAMILY_SPANS, FAMILY_REFUSED},
-    {"bert-embed", NULL, FAMILY_EMBED, FAMILY_REFUSED},
-    {"roberta", NULL, FAMILY_MASKED, FAMILY_REFUSED},
-    {"nomic-bert", NULL, FAMILY_EMBED, FAMILY_REFUSED},
-    {"t5", NULL, FAMILY_T5, FAMILY_REFUSED},
-    {"t5-gated", NULL, FAMILY_T5, FAMILY_REFUSED},
-    {"t5-encoder", NULL, FAMILY_T5_ENCODER, FAMILY_REFUSED},
+    {"gpt2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
+    {"gptneox", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
+    {"gptneox-serial", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
+    {"bert", NULL, FAMILY_MASKED, FAMILY_GOOD},
+    {"bert-qa", NULL, FAMILY_SPANS, FAMILY_GOOD},
+    {"bert-embed", NULL, FAMILY_EMBED, FAMILY_GOOD},
+    {"roberta", NULL, FAMILY_MASKED, FAMILY_GOOD},
+    {"nomic-bert", NULL, FAMILY_EMBED, FAMILY_GOOD},
+    {"t5", NULL, FAMILY_T5, FAMILY_GOOD},
+    {"t5-gated", NULL, FAMILY_T5, FAMILY_GOOD},
+    {"t5-encoder", NULL, FAMILY_T5_ENCODER, FAMILY_GOOD},
 };
 const size_t family_count = sizeof families / sizeof *families;
 
@@ -153,9 +153,10 @@ static void look(void *context, kh_point point, int layer, float *data, size_t r
     size_t size = rows * width;
     assert_int_equal(rows, s->T);
     assert_int_equal(width, s->D);
-    if (point == KH_POINT_RESID_PRE && layer == 0) memcpy(s->states, data, size * sizeof *data);
+    if (point == KH_POINT_RESID_PRE && (size_t)layer == s->before)
+        memcpy(s->states, data, size * sizeof *data);
     if (point == KH_POINT_RESID_POST) {
-        assert_int_equal(layer, s->seen);
+        assert_int_equal(layer, s->before + s->seen);
         assert_true(s->seen < s->N);
         memcpy(s->states + ++s->seen * size, data, size * sizeof *data);
     }

@@ -67,7 +67,8 @@ const int32_t *family_ids(family_golden *g, const char *prefix, const char *name
 /* What a stack computes: fill with family_stream_open, attach `probe`, run, check. */
 typedef struct family_stream {
     size_t N, T, D;
-    size_t seen; /* layers that reported */
+    size_t seen;   /* layers that reported */
+    size_t before; /* layers whose numbers come first: a decoder's stand behind its encoder's */
     float *states /* [N + 1][T][D] */, *final /* [T][D] */;
     int has_final;
     kh_probe probe;

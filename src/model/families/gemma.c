@@ -41,57 +41,62 @@ static kh_status describe3(kh_description *d, const kh_gguf *file)
     return KH_OK;
 }
 
-/* Hugging Face: all gains are g - 1 there. What config.json leaves out is the 4B model's. */
-static kh_status adjust3(kh_hf *hf)
-{
-    double scalar = 0, width = 256;
-    KH_TRY(kh_hf_number(hf, "query_pre_attn_scalar", &scalar));
-    KH_TRY(kh_hf_number(hf, "head_dim", &width));
-    if (scalar > 0 && scalar != width)
-        KH_TRY(kh_hf_set_real(hf, "attention.scale", 1 / sqrt(scalar)));
-    return KH_OK;
-}
+enum { PARTS = KH_PARTS_DECODER | KH_PART_GATE | KH_PART_OUT_NORM };
 
-static const kh_hf_key hf3_keys[] = {
-    {"hidden_activation|hidden_act", "gelu_pytorch_tanh", KH_HF_EXPECT, 0, 0},
-    {"use_bidirectional_attention", "false", KH_HF_EXPECT, 0, 0},
+/* Hugging Face: all gains are g - 1 there. What config.json leaves out are the defaults of its class. */
+#define COMMON_KEYS                                                                                \
+    {"hidden_activation|hidden_act", "gelu_pytorch_tanh", KH_HF_EXPECT, 0, 0},                     \
+        {"use_bidirectional_attention", "false", KH_HF_EXPECT, 0, 0},                              \
+        {"num_attention_heads", "attention.head_count", KH_HF_INT, KH_HF_USE, 8},                  \
+        {"num_key_value_heads", "attention.head_count_kv", KH_HF_INT, KH_HF_USE, 4},               \
+        {"head_dim", "attention.key_length", KH_HF_INT, KH_HF_USE, 256},                           \
+        {"head_dim", "attention.value_length", KH_HF_INT, KH_HF_USE, 256},                         \
+        {"query_pre_attn_scalar", "attention.scale", KH_HF_SCALE, KH_HF_USE, 256},                 \
+    {                                                                                              \
+        "rms_norm_eps", "attention.layer_norm_rms_epsilon", KH_HF_REAL, KH_HF_USE, 1e-6            \
+    }
+static const kh_hf_key gemma2_keys[] = {COMMON_KEYS, {0}};
+static const kh_hf_key gemma3_keys[] = {
+    COMMON_KEYS,
     {"max_position_embeddings", "context_length", KH_HF_INT, KH_HF_USE, 131072},
-    {"num_attention_heads", "attention.head_count", KH_HF_INT, KH_HF_USE, 8},
-    {"num_key_value_heads", "attention.head_count_kv", KH_HF_INT, KH_HF_USE, 4},
-    {"head_dim", "attention.key_length", KH_HF_INT, KH_HF_USE, 256},
-    {"head_dim", "attention.value_length", KH_HF_INT, KH_HF_USE, 256},
-    {"rms_norm_eps", "attention.layer_norm_rms_epsilon", KH_HF_REAL, KH_HF_USE, 1e-6},
     {"rope_theta", "rope.freq_base", KH_HF_REAL, KH_HF_USE, 1e6},
     {"rope_local_base_freq", "rope.freq_base_swa", KH_HF_REAL, KH_HF_USE, 1e4},
     {0}};
-static const kh_hf_tensor hf3_tensors[] = {
-    {"embed_tokens", "token_embd", "VD", 0, 0},
-    {"norm", "output_norm", "D", KH_HF_ADD_ONE, 0},
-    {"lm_head", "output", "VD", 0, KH_HF_HEAD},
-    {"layers.#.input_layernorm", "blk.#.attn_norm", "D", KH_HF_ADD_ONE, 0},
-    {"layers.#.post_attention_layernorm", "blk.#.post_attention_norm", "D", KH_HF_ADD_ONE, 0},
-    {"layers.#.pre_feedforward_layernorm", "blk.#.ffn_norm", "D", KH_HF_ADD_ONE, 0},
-    {"layers.#.post_feedforward_layernorm", "blk.#.post_ffw_norm", "D", KH_HF_ADD_ONE, 0},
+
+#define ROWS                                                                                       \
+    {"embed_tokens", "token_embd", "VD", 0, 0}, {"norm", "output_norm", "D", KH_HF_ADD_ONE, 0},    \
+        {"lm_head", "output", "VD", 0, KH_HF_HEAD},                                                \
+        {"layers.#.input_layernorm", "blk.#.attn_norm", "D", KH_HF_ADD_ONE, 0},                    \
+        {"layers.#.post_attention_layernorm", "blk.#.post_attention_norm", "D", KH_HF_ADD_ONE, 0}, \
+        {"layers.#.pre_feedforward_layernorm", "blk.#.ffn_norm", "D", KH_HF_ADD_ONE, 0},           \
+        {"layers.#.post_feedforward_layernorm", "blk.#.post_ffw_norm", "D", KH_HF_ADD_ONE, 0},     \
+        KH_HF_ATTENTION(KH_HF_PLAIN, 0), KH_HF_GATED
+static const kh_hf_tensor gemma2_rows[] = {ROWS, {0}};
+static const kh_hf_tensor gemma3_rows[] = {
+    ROWS,
     {"layers.#.self_attn.q_norm", "blk.#.attn_q_norm", "E", KH_HF_ADD_ONE, 0},
     {"layers.#.self_attn.k_norm", "blk.#.attn_k_norm", "E", KH_HF_ADD_ONE, 0},
-    KH_HF_ATTENTION(KH_HF_PLAIN, 0),
-    KH_HF_GATED,
-    {"*vision_tower.*", 0, 0, 0, 0},
+    {"*vision_tower.*", 0, 0, 0, 0}, /* images are not read */
     {"*multi_modal_projector.*", 0, 0, 0, 0},
     {0}};
-static const kh_hf_map hf3 = {
+static const kh_hf_map gemma2_hf = {.model_types = "gemma2",
+                                    .architectures = "Gemma2ForCausalLM|Gemma2Model",
+                                    .prefixes = "model.|",
+                                    .keys = gemma2_keys,
+                                    .tensors = gemma2_rows,
+                                    .flags = KH_HF_ROTARY | KH_HF_TIED,
+                                    .window_period = 2};
+static const kh_hf_map gemma3_hf = {
     .model_types = "gemma3_text|gemma3",
     .architectures = "Gemma3ForCausalLM|Gemma3ForConditionalGeneration|Gemma3TextModel",
     .prefixes = "model.|language_model.model.|model.language_model.|",
-    .keys = hf3_keys,
-    .tensors = hf3_tensors,
+    .keys = gemma3_keys,
+    .tensors = gemma3_rows,
     .flags = KH_HF_ROTARY | KH_HF_TIED,
-    .window_period = 6,
-    .adjust = adjust3};
-
-enum { PARTS = KH_PARTS_DECODER | KH_PART_GATE | KH_PART_OUT_NORM };
+    .window_period = 6};
 
 const kh_family kh_family_gemma2 = {.name = "gemma2",
+                                    .hf = &gemma2_hf,
                                     .parts = PARTS,
                                     .optional = KH_PART_HEAD,
                                     .rope_style = KH_ROPE_HALF,
@@ -99,9 +104,9 @@ const kh_family kh_family_gemma2 = {.name = "gemma2",
                                     .describe = describe2};
 
 const kh_family kh_family_gemma3 = {.name = "gemma3",
+                                    .hf = &gemma3_hf,
                                     .parts = PARTS | KH_PART_QK_NORM,
                                     .optional = KH_PART_HEAD,
                                     .rope_style = KH_ROPE_HALF,
                                     .act = KH_ACT_GELU_TANH,
-                                    .hf = &hf3,
                                     .describe = describe3};

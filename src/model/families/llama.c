@@ -14,6 +14,8 @@ static kh_status describe(kh_description *d, const kh_gguf *file)
 
 /* Hugging Face: llama, mistral (windows in all layers), mixtral (w1 gate, w3 up, w2 down). */
 static const kh_hf_key hf_keys[] = {
+    {"attention_bias", "blk.0.attn_q.bias", KH_HF_HAS, 0, 0},
+    {"mlp_bias", "blk.0.ffn_up.bias", KH_HF_HAS, 0, 0},
     {"hidden_act", "silu|swish", KH_HF_EXPECT, 0, 0},
     {"rms_norm_eps", "attention.layer_norm_rms_epsilon", KH_HF_REAL, KH_HF_USE, 1e-6},
     {0}};
@@ -35,7 +37,7 @@ static const kh_hf_map mixtral = {.model_types = "mixtral",
                                   .prefixes = "model.|",
                                   .keys = hf_keys,
                                   .tensors = hf_tensors,
-                                  .flags = KH_HF_ROTARY,
+                                  .flags = KH_HF_ROTARY | KH_HF_MIXTURE,
                                   .window_period = 1};
 static const kh_hf_map mistral = {.model_types = "mistral",
                                   .architectures = "MistralForCausalLM|MistralModel",
@@ -54,11 +56,11 @@ static const kh_hf_map hf = {.model_types = "llama",
                              .next = &mistral};
 
 const kh_family kh_family_llama = {.name = "llama",
+                                   .hf = &hf,
                                    .parts = KH_PARTS_DECODER | KH_PART_GATE,
                                    .optional = KH_PART_QKV_BIAS | KH_PART_OUT_BIAS |
                                                KH_PART_FF_BIAS | KH_PART_HEAD | KH_PART_ROPE |
                                                KH_PART_EXPERTS,
                                    .rope_style = KH_ROPE_PAIRS,
                                    .act = KH_ACT_SILU,
-                                   .hf = &hf,
                                    .describe = describe};
