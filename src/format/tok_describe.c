@@ -9,10 +9,11 @@
  *     t5      unigram; a character map, blanks as U+2581
  *     bert    WordPiece behind BERT's normalizer and words; ## inside words becomes U+2581 in front of them
  *
- * Everything else is a sentence that names what GGUF has no word for. Two things are written
+ * Everything else is a sentence that names what GGUF has no word for. Three things are written
  * although GGUF does not keep them: white space that special tokens take along (lstrip, rstrip:
- * <mask> of RoBERTa), and that a blank stands in front of the text only (Metaspace's "first");
- * GGUF's readers put it behind markers too. And a character map works on characters there, as in
+ * <mask> of RoBERTa), that a blank stands in front of the text only (Metaspace's "first"; GGUF's
+ * readers put it behind markers too), and, where runs of blanks are one, the blank at the end of a
+ * text (the SentencePiece models from which such files come drop it as well). And a character map works on characters there, as in
  * SentencePiece; in `tokenizers` it takes the rest of a short grapheme along.
  *
  * Ids that nothing names get the text [PAD7] and the kind "unused", as in llama.cpp's converter. */
@@ -152,7 +153,7 @@ static kh_status describe_chars(const kh_tokenizer *t, kh_description *d, kh_ggu
     return set_flag(out, "tokenizer.ggml.add_space_prefix", prefix);
 }
 
-/* SentencePiece's runs of blanks that are one, and none at the end of a text. */
+/* SentencePiece's runs of blanks that are one; those at the ends of a text go in GGUF, always. */
 static kh_status find_runs(const kh_tokenizer *t, int *norm, int *merge)
 {
     int stripped = is_norm(t, *norm, KH_NORM_STRIP, KH_NORM_RIGHT) ||
@@ -164,9 +165,8 @@ static kh_status find_runs(const kh_tokenizer *t, int *norm, int *merge)
         *merge = 1;
         ++*norm;
     }
-    if (stripped == *merge) return KH_OK;
-    return refuse("runs of blanks that become one while those at the end of a text stay, or the "
-                  "other way round");
+    if (stripped && !*merge) return refuse("white space that is dropped at the end of a text only");
+    return KH_OK;
 }
 
 static kh_status describe_unigram(const kh_tokenizer *t, kh_description *d, kh_gguf *out)

