@@ -4,6 +4,7 @@
  * 2^50; keys that are not needed are not looked at. The two forms are at the head of hub_list.c. */
 #include "hub/hub_impl.h"
 
+#include "base/alloc.h"
 #include "base/fail.h"
 
 #include <jansson.h>
@@ -60,22 +61,37 @@ static kh_status parse_file(kh_hub_entry *entry, const json_t *file)
     return KH_OK;
 }
 
+/* The picked files that still lack their size; free with kh_free. A long list of many files must not
+ * be walked for each of them. */
+static kh_status wanting(kh_hub_entry ***out, size_t *count, kh_hub_list *list)
+{
+    *count = 0;
+    KH_TRY(kh_new(out, list->count + 1, sizeof **out, "a list of files"));
+    for (size_t i = 0; i < list->count; i++)
+        if (list->entries[i].picked && !list->entries[i].sized)
+            (*out)[(*count)++] = &list->entries[i];
+    return KH_OK;
+}
+
 kh_status kh_hub_parse_tree(kh_hub_list *list, const char *json, size_t size)
 {
     json_t *root = NULL;
+    kh_hub_entry **entries = NULL;
+    size_t count = 0;
     KH_TRY(parse(&root, json, size));
-    kh_status status = KH_OK;
-    if (!json_is_array(root)) status = kh_fail(KH_ERR_FORMAT, "the answer is no list of files");
+    kh_status status = wanting(&entries, &count, list);
+    if (status == KH_OK && !json_is_array(root))
+        status = kh_fail(KH_ERR_FORMAT, "the answer is no list of files");
     for (size_t i = 0; status == KH_OK && i < json_array_size(root); i++) {
         const json_t *file = json_array_get(root, i);
         const char *type = json_string_value(json_object_get(file, "type"));
         const char *path = json_string_value(json_object_get(file, "path"));
         if (!path || (type && strcmp(type, "file") != 0)) continue;
-        for (size_t j = 1; status == KH_OK && j <= list->picked; j++) {
-            kh_hub_entry *entry = kh_hub_list_picked(list, j);
-            if (!entry->sized && strcmp(entry->name, path) == 0) status = parse_file(entry, file);
-        }
+        for (size_t j = 0; status == KH_OK && j < count; j++)
+            if (!entries[j]->sized && strcmp(entries[j]->name, path) == 0)
+                status = parse_file(entries[j], file);
     }
+    kh_free(entries);
     json_decref(root);
     return status;
 }

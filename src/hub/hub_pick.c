@@ -89,16 +89,21 @@ static kh_hub_entry *find_tag(kh_hub_list *list, const char *tag)
     return NULL;
 }
 
-/* Marks a file, and the other parts of a split one. */
+/* Marks a file, and the other parts of a split one; of two files that are the same part, the first. */
 static kh_status pick_parts(kh_hub_list *list, const kh_hub_entry *first)
 {
+    enum { MOST_PARTS = 1000 };
+    unsigned char taken[MOST_PARTS + 1] = {0};
     part p = split_of(first->name);
+    if (p.count > MOST_PARTS)
+        KH_FAIL(KH_ERR_FORMAT, "%s: at most %d parts are expected", first->name, (int)MOST_PARTS);
     for (size_t i = 0; i < list->count; i++) {
         kh_hub_entry *e = &list->entries[i];
         part q = split_of(e->name);
-        if (q.count != p.count || q.prefix != p.prefix ||
+        if (q.count != p.count || q.prefix != p.prefix || taken[q.index] ||
             memcmp(e->name, first->name, p.prefix) != 0)
             continue;
+        taken[q.index] = 1;
         e->picked = q.index;
         list->picked++;
     }
