@@ -36,13 +36,13 @@ kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary)
     if (args->hf) return open_from_hub(out, args, vocabulary);
     if (!args->model)
         KH_FAIL(KH_ERR_ARGUMENT,
-                "no model was named: type keyhole %s -m FILE.gguf (scripts/models obtains one to "
-                "begin with)",
+                "no model was named: type keyhole %s -m FILE.gguf, or -hf OWNER/MODEL to fetch one "
+                "(scripts/models obtains one to begin with)",
                 args->verb);
     if (access(args->model, F_OK) != 0 && errno == ENOENT)
         KH_FAIL(KH_ERR_NOT_FOUND,
-                "%s: there is no such file; type keyhole %s -m FILE.gguf (scripts/models obtains a "
-                "model to begin with)",
+                "%s: there is no such file; type keyhole %s -m FILE.gguf, or -hf OWNER/MODEL to "
+                "fetch one (scripts/models obtains a model to begin with)",
                 args->model, args->verb);
     kh_status status = vocabulary ? kh_model_open_vocabulary(out, args->model)
                                   : kh_model_open(out, args->model);
