@@ -32,11 +32,12 @@ typedef struct kh_model_info {
     const char *identity;     /* 16 hexadecimal digits: the key of everything stored per file */
     uint64_t file_bytes, parameters;
     int layers, width, heads, key_heads, head_width, ff_width, vocabulary; /* N D H G E F V */
-    int context;                                                           /* trained length */
-    int window;       /* 0, or the window of the local layers */
-    int local_layers; /* how many layers are local */
-    int add_bos;      /* the file asks for a bos token */
-    int tied;         /* the output head is the token embedding */
+    int encoder_layers; /* of the encoder in front of a decoder; else 0 */
+    int context;        /* trained length */
+    int window;         /* 0, or the window of the local layers */
+    int local_layers;   /* how many layers are local */
+    int add_bos;        /* the file asks for a bos token */
+    int tied;           /* the output head is the token embedding */
 } kh_model_info;
 KH_API const kh_model_info *kh_model_get_info(const kh_model *model);
 

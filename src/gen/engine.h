@@ -49,6 +49,12 @@ kh_status kh_engine_open(kh_engine **out, const kh_model *model, const kh_sessio
 /* Drops one reference. */
 void kh_engine_close(kh_engine *engine);
 
+/* 1: keys rotate by the frequencies of contexts beyond the original one. */
+static inline int kh_engine_beyond(const kh_engine *e)
+{
+    return e->model->far.n_rot > 0 && (double)e->context > e->model->d.rope[0].original;
+}
+
 /* One forward pass over ids [n] at the end of the session, n <= engine->batch. `sink` NULL: the logits
  * of the last row go to session->logits when `last` is set; otherwise all rows go to the sink. */
 enum kh_want { KH_WANT_NOTHING, KH_WANT_LAST, KH_WANT_ALL };

@@ -124,7 +124,7 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                   .phase = phase,
                   .kv_self = &s->kv,
                   .kv_cross = s->cross ? &s->cross : NULL,
-                  .beyond = (double)e->context > e->model->d.rope[0].original,
+                  .beyond = kh_engine_beyond(e),
                   .attn = e->plan,
                   .ff = &e->ff,
                   .probe = s->probe,

@@ -49,6 +49,7 @@ static void fill_info(kh_model *m)
                               .file_bytes = kh_gguf_size(m->file),
                               .parameters = m->w.parameters,
                               .layers = d->N,
+                              .encoder_layers = d->encoder_layers,
                               .width = d->D,
                               .heads = d->H,
                               .key_heads = d->G,
