@@ -11,8 +11,7 @@
  * takes the whole numbers beside its wish that miss least, together, for they share the rounding; and
  * with all whole numbers and levels fixed, d and dmin are the least-squares solution over the block.
  * The best turn is kept; three are enough (a fourth gains below 0.1 % of the error).
- *
- * What counts more: a number's weight in the sums. */
+ */
 #include "kern/encode_row.h"
 #include "kern/encode_search.h"
 
@@ -26,8 +25,7 @@ typedef struct shape {
     int groups, width; /* groups * width = 256 */
     int least, most;   /* whole numbers of a group's scale; minima are [0, most] */
     int levels;        /* affine: levels are [0, levels]; centred: [-levels, levels - 1] */
-    float flat;        /* a number's weight: flat * rms of its group + |x| to the power */
-    int power;
+    float flat;        /* part of the weights */
 } shape;
 
 /* A block, rounded. */
@@ -37,21 +35,9 @@ typedef struct fitted {
     float miss;
 } fitted;
 
-static void weigh(float *w, const float *x, const shape *s)
+static void weigh_groups(float *w, const float *x, const shape *s)
 {
-    for (int g = 0; g < s->groups; g++, x += s->width, w += s->width) {
-        float squares = 0;
-        for (int i = 0; i < s->width; i++) squares += x[i] * x[i];
-        float rms = sqrtf(squares / (float)s->width);
-        if (!(rms > KH_ENCODE_TINY)) {
-            for (int i = 0; i < s->width; i++) w[i] = 1;
-            continue;
-        }
-        for (int i = 0; i < s->width; i++) {
-            float size = fabsf(x[i]) / rms;
-            w[i] = s->flat + (s->power == 0 ? 1 : s->power == 1 ? size : size * size);
-        }
-    }
+    for (int at = 0; at < 256; at += s->width) weigh(w + at, x + at, s->width, s->flat);
 }
 
 static float rounded_half(float v)
@@ -136,7 +122,7 @@ static void fit_affine(fitted *best, uint8_t *q /* [256] */, const float *x /* [
 {
     float w[256], top = 0, top_min = 0;
     kh_line wish[MOST_GROUPS];
-    weigh(w, x, s);
+    weigh_groups(w, x, s);
     for (int g = 0; g < s->groups; g++) {
         int at = g * s->width;
         wish[g] = search_line(x + at, w + at, s->width, s->levels, 1);
@@ -200,7 +186,7 @@ static void fit_centred(fitted *best, uint8_t *q /* [256] */, const float *x /* 
                         const shape *s)
 {
     float w[256], wish[MOST_GROUPS];
-    weigh(w, x, s);
+    weigh_groups(w, x, s);
     for (int g = 0; g < s->groups; g++)
         wish[g] = search_scale(x + g * s->width, w + g * s->width, s->width, s->levels);
     fitted turn = {.d = rounded_half(extreme_of(wish, s->groups) / (float)s->least)};
@@ -254,8 +240,7 @@ static void join_k_scales(uint8_t *packed /* [12] */, const fitted *f)
 
 void encode_q2_k(void *y, const float *x, size_t n)
 {
-    static const shape s = {
-        .groups = 16, .width = 16, .most = 15, .levels = 3, .flat = 0.5f, .power = 1};
+    static const shape s = {.groups = 16, .width = 16, .most = 15, .levels = 3, .flat = 0.5f};
     kh_block_q2_k *to = y;
     fitted f;
     uint8_t q[256];
@@ -271,7 +256,7 @@ void encode_q2_k(void *y, const float *x, size_t n)
 void encode_q3_k(void *y, const float *x, size_t n)
 {
     static const shape s = {
-        .groups = 16, .width = 16, .least = -32, .most = 31, .levels = 4, .flat = 0.5f, .power = 1};
+        .groups = 16, .width = 16, .least = -32, .most = 31, .levels = 4, .flat = 0.5f};
     kh_block_q3_k *to = y;
     fitted f;
     uint8_t q[256];
@@ -292,8 +277,7 @@ void encode_q3_k(void *y, const float *x, size_t n)
 
 void encode_q4_k(void *y, const float *x, size_t n)
 {
-    static const shape s = {
-        .groups = 8, .width = 32, .most = 63, .levels = 15, .flat = 1, .power = 1};
+    static const shape s = {.groups = 8, .width = 32, .most = 63, .levels = 15, .flat = 1};
     kh_block_q4_k *to = y;
     fitted f;
     uint8_t q[256];
@@ -308,8 +292,7 @@ void encode_q4_k(void *y, const float *x, size_t n)
 
 void encode_q5_k(void *y, const float *x, size_t n)
 {
-    static const shape s = {
-        .groups = 8, .width = 32, .most = 63, .levels = 31, .flat = 1, .power = 1};
+    static const shape s = {.groups = 8, .width = 32, .most = 63, .levels = 31, .flat = 1};
     kh_block_q5_k *to = y;
     fitted f;
     uint8_t q[256];
@@ -325,13 +308,8 @@ void encode_q5_k(void *y, const float *x, size_t n)
 
 void encode_q6_k(void *y, const float *x, size_t n)
 {
-    static const shape s = {.groups = 16,
-                            .width = 16,
-                            .least = -128,
-                            .most = 127,
-                            .levels = 32,
-                            .flat = 0.5f,
-                            .power = 1};
+    static const shape s = {
+        .groups = 16, .width = 16, .least = -128, .most = 127, .levels = 32, .flat = 0.5f};
     kh_block_q6_k *to = y;
     fitted f;
     uint8_t q[256];

@@ -8,6 +8,10 @@
  * Integer positions of the extreme value are among the scales that are tried, so numbers that lie on
  * such a grid already are found to do so.
  *
+ * Large numbers count more: weights are a flat part plus |x| by the group's rms. On the demo model with
+ * Q4_0 that takes the distance of the logits from 0.97 to 0.95 of what plain rounding gives, and it evens
+ * out texts (flat weights alone: 0.89 to 1.05).
+ *
  * Levels are floats here: adding and subtracting 1.5 * 2^23 rounds to nearest even without a call, and
  * the loops over eight lanes become vector code. Groups have n = 16 or 32. */
 #ifndef KH_KERN_ENCODE_SEARCH_H
@@ -46,9 +50,18 @@ static inline float inverse_of(float d)
     return fabsf(d) > KH_ENCODE_TINY ? 1.0f / d : 0.0f;
 }
 
-/* Sums of w, levels and numbers over a group. */
+/* What an error of each number of a group counts: its size by the group's rms, and a flat part. */
+static inline void weigh(float *w, const float *x, int n, float flat)
+{
+    float squares = 0;
+    for (int i = 0; i < n; i++) squares += x[i] * x[i];
+    float inverse = inverse_of(sqrtf(squares / (float)n));
+    for (int i = 0; i < n; i++) w[i] = flat + fabsf(x[i]) * inverse;
+}
+
+/* Sums over a group: of levels, their squares, and levels times distances x - b. */
 typedef struct kh_moments {
-    float q, qq, xq;
+    float q, qq, zq;
 } kh_moments;
 
 static inline float lanes_sum(const float *lane /* [8] */)
@@ -61,15 +74,15 @@ static inline float lanes_sum(const float *lane /* [8] */)
 static inline kh_moments moments_of(const float *x, const float *w, int n, float inverse, float b,
                                     kh_levels range)
 {
-    float q[8] = {0}, qq[8] = {0}, xq[8] = {0};
+    float q[8] = {0}, qq[8] = {0}, zq[8] = {0};
     for (int i = 0; i < n; i += 8)
         for (int l = 0; l < 8; l++) {
-            float level = level_of((x[i + l] - b) * inverse, range), wq = w[i + l] * level;
+            float z = x[i + l] - b, level = level_of(z * inverse, range), wq = w[i + l] * level;
             q[l] += wq;
             qq[l] += wq * level;
-            xq[l] += wq * x[i + l];
+            zq[l] += wq * z;
         }
-    return (kh_moments){lanes_sum(q), lanes_sum(qq), lanes_sum(xq)};
+    return (kh_moments){lanes_sum(q), lanes_sum(qq), lanes_sum(zq)};
 }
 
 /* The weighted squared distance of a group from its rounding to this line. */
@@ -104,30 +117,57 @@ static inline float search_scale(const float *x, const float *w, int n, int step
     for (int k = -2 * span; k <= 10; k++) {
         float inverse = -((float)steps + 0.1f * (float)k) / extreme;
         kh_moments s = moments_of(x, w, n, inverse, 0, range);
-        if (s.qq > 0 && s.xq * s.xq > gain * s.qq) {
-            gain = s.xq * s.xq / s.qq;
-            best = s.xq / s.qq;
+        if (s.qq > 0 && s.zq * s.zq > gain * s.qq) {
+            gain = s.zq * s.zq / s.qq;
+            best = s.zq / s.qq;
         }
     }
     for (int turn = 0; turn < 4; turn++) {
         kh_moments s = moments_of(x, w, n, inverse_of(best), 0, range);
-        if (!(s.qq > 0 && s.xq * s.xq > gain * s.qq)) break;
-        gain = s.xq * s.xq / s.qq;
-        best = s.xq / s.qq;
+        if (!(s.qq > 0 && s.zq * s.zq > gain * s.qq)) break;
+        gain = s.zq * s.zq / s.qq;
+        best = s.zq / s.qq;
     }
     return best;
 }
 
-/* The best line through the moments; with `below`, b <= 0. */
-static inline kh_line line_of(kh_moments s, float w, float wx, int below)
+/* A group seen from its lowest number: z = x - low. */
+typedef struct kh_group {
+    float low, high;
+    float w, z, zz; /* sums of weights, of z and of its squares */
+    float ceiling;  /* of b seen from there */
+} kh_group;
+
+static inline kh_group group_of(const float *x, const float *w, int n, int below)
 {
-    float det = w * s.qq - s.q * s.q;
-    kh_line line = {0, w > 0 ? wx / w : 0};
-    if (det > 0) {
-        line.d = (w * s.xq - wx * s.q) / det;
-        line.b = (s.qq * wx - s.q * s.xq) / det;
+    kh_group g = {.low = x[0], .high = x[0], .ceiling = FLT_MAX};
+    for (int i = 0; i < n; i++) {
+        g.low = x[i] < g.low ? x[i] : g.low;
+        g.high = x[i] > g.high ? x[i] : g.high;
     }
-    if (below && line.b > 0) line = (kh_line){s.qq > 0 ? s.xq / s.qq : 0, 0};
+    if (below && g.low > 0) g.low = 0;
+    if (below) g.ceiling = -g.low;
+    for (int i = 0; i < n; i++) {
+        float z = x[i] - g.low;
+        g.w += w[i];
+        g.z += w[i] * z;
+        g.zz += w[i] * z * z;
+    }
+    return g;
+}
+
+/* The best line through z for levels with these moments (seen from the group's lowest number), and how
+ * much it misses. */
+static inline kh_line line_of(kh_moments s, const kh_group *g, float *miss)
+{
+    kh_line line = {0, g->w > 0 ? g->z / g->w : 0};
+    float det = g->w * s.qq - s.q * s.q;
+    if (det > 0) line.b = (s.qq * g->z - s.q * s.zq) / det;
+    if (line.b > g->ceiling) line.b = g->ceiling;
+    if (s.qq > 0) line.d = (s.zq - line.b * s.q) / s.qq;
+    double d = (double)line.d, b = (double)line.b, q = (double)s.q, qq = (double)s.qq;
+    *miss = (float)((double)g->zz + d * (d * qq - 2 * (double)s.zq + 2 * b * q) +
+                    b * (b * (double)g->w - 2 * (double)g->z));
     return line;
 }
 
@@ -135,30 +175,26 @@ static inline kh_line line_of(kh_moments s, float w, float wx, int below)
 static inline kh_line search_line(const float *x, const float *w, int n, int most, int below)
 {
     const kh_levels range = {0, (float)most};
-    float low = x[0], high = x[0], sum = 0, sum_x = 0;
-    for (int i = 0; i < n; i++) {
-        low = x[i] < low ? x[i] : low;
-        high = x[i] > high ? x[i] : high;
-        sum += w[i];
-        sum_x += w[i] * x[i];
-    }
-    if (below && low > 0) low = 0;
-    kh_line best = {(high - low) / (float)most, low};
-    if (!(high - low > KH_ENCODE_TINY)) return (kh_line){0, low};
-    float least = miss_of(x, w, n, best, range);
+    const kh_group g = group_of(x, w, n, below);
+    float width = g.high - g.low, guess = FLT_MAX, miss;
+    kh_line best = {width / (float)most, g.low}, found = {0, 0};
+    if (!(width > KH_ENCODE_TINY)) return (kh_line){0, g.low};
     for (int k = most > 3 ? -15 : -9; k <= 10; k++) {
-        float inverse = ((float)most + 0.1f * (float)k) / (high - low);
-        kh_line line = line_of(moments_of(x, w, n, inverse, low, range), sum, sum_x, below);
-        float miss = line.d > 0 ? miss_of(x, w, n, line, range) : FLT_MAX;
-        if (miss < least) least = miss, best = line;
+        float inverse = ((float)most + 0.1f * (float)k) / width;
+        kh_line line = line_of(moments_of(x, w, n, inverse, g.low, range), &g, &miss);
+        if (line.d > 0 && miss < guess) guess = miss, found = line;
     }
-    for (int turn = 0; turn < 4; turn++) {
-        kh_moments s = moments_of(x, w, n, inverse_of(best.d), best.b, range);
-        kh_line line = line_of(s, sum, sum_x, below);
-        float miss = line.d > 0 ? miss_of(x, w, n, line, range) : FLT_MAX;
+    float least = miss_of(x, w, n, best, range);
+    for (int turn = 0; turn < 5 && found.d > 0; turn++) {
+        kh_line line = {found.d, found.b + g.low};
+        miss = miss_of(x, w, n, line, range);
         if (!(miss < least)) break;
         least = miss;
         best = line;
+        /* levels of this line, moments from the group's lowest number */
+        kh_moments s = moments_of(x, w, n, inverse_of(line.d), line.b, range);
+        s.zq += (line.b - g.low) * s.q;
+        found = line_of(s, &g, &miss);
     }
     return best;
 }

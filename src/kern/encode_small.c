@@ -4,16 +4,15 @@
  * that was searched. Where a block's numbers lie on a grid (a file that was quantised before) the
  * search finds it.
  *
- * Every number counts alike in Q4_0 to Q5_1. Q8_0 maps the largest number to 127: at that fineness
- * nothing is gained by a search (0.1 % of the error), and the result is what everybody else writes. */
+ * Q8_0 maps the largest number to 127: at that fineness nothing is gained by a search (0.1 % of the
+ * error), and the result is what everybody else writes. */
 #include "kern/encode_row.h"
 #include "kern/encode_search.h"
 
 #include <stdint.h>
 #include <string.h>
 
-static const float ones[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-                               1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static const float flat = 0.5f; /* part of the weights */
 
 static void encode_f32(void *y, const float *x, size_t n)
 {
@@ -63,7 +62,9 @@ static void fifth_bits(uint8_t *qh /* [4] */, const uint8_t *q /* [32] */)
 /* Levels of a block without a minimum, `steps` the level of zero; returns the stored scale. */
 static uint16_t centred(uint8_t *q /* [32] */, const float *x /* [32] */, int steps)
 {
-    uint16_t stored = half_of(search_scale(x, ones, 32, steps));
+    float w[32];
+    weigh(w, x, 32, flat);
+    uint16_t stored = half_of(search_scale(x, w, 32, steps));
     float inverse = inverse_of(kh_f16_to_f32(stored));
     const kh_levels range = {(float)-steps, (float)(steps - 1)};
     for (int i = 0; i < 32; i++) q[i] = (uint8_t)((int)level_of(x[i] * inverse, range) + steps);
@@ -74,7 +75,9 @@ static uint16_t centred(uint8_t *q /* [32] */, const float *x /* [32] */, int st
 static void affine(uint8_t *q /* [32] */, uint16_t *d, uint16_t *m, const float *x /* [32] */,
                    int most)
 {
-    kh_line line = search_line(x, ones, 32, most, 0);
+    float w[32];
+    weigh(w, x, 32, flat);
+    kh_line line = search_line(x, w, 32, most, 0);
     *d = half_of(line.d);
     *m = half_of(line.b);
     float inverse = inverse_of(kh_f16_to_f32(*d)), b = kh_f16_to_f32(*m);
