@@ -75,7 +75,10 @@ typedef struct kh_encoder {
     kh_norm_scratch norm;
     kh_split_scratch split;
     kh_regex_scratch match;
-    kh_buf text; /* a word as the vocabulary stores it, or the lattice of UNIGRAM */
+    kh_buf text;       /* a word as the vocabulary stores it, or the lattice of UNIGRAM */
+    const char *start; /* of the text that the guards are ranges of */
+    const kh_text_range *guards;
+    size_t n_guards, next_guard; /* the first that may touch what is not yet normalised */
 } kh_encoder;
 
 /* Appends the ids of one word, by the tokenizer's model. */

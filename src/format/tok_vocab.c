@@ -201,8 +201,25 @@ static void sort(kh_marker *list, uint32_t count)
     }
 }
 
+/* Some publishers leave the markers of turns without the mark of a control token: <|user|>, or with
+ * the wide bars of DeepSeek. */
+static int spelled_like_control(kh_slice text)
+{
+    static const char *const ends[][2] = {
+        {"<|", "|>"}, {"<\xEF\xBD\x9C", "\xEF\xBD\x9C>"}, {"<start_of_", ">"}, {"<end_of_", ">"}};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; ++i) {
+        size_t head = strlen(ends[i][0]), tail = strlen(ends[i][1]);
+        if (text.size > head + tail && !memcmp(text.data, ends[i][0], head) &&
+            !memcmp(text.data + text.size - tail, ends[i][1], tail))
+            return 1;
+    }
+    return 0;
+}
+
 static void arrange(kh_markers *markers)
 {
+    for (uint32_t i = 0; i < markers->count; ++i)
+        if (spelled_like_control(markers->list[i].text)) markers->list[i].flags |= KH_MARKER_TURN;
     sort(markers->list, markers->count);
     for (uint32_t i = 0; i < markers->count; ++i)
         ++markers->first[(unsigned char)markers->list[i].text.data[0] + 1];
@@ -259,15 +276,21 @@ static uint32_t bound(const kh_markers *m, uint32_t low, uint32_t high, size_t d
     return low;
 }
 
+static size_t reach(const kh_marker *marker, size_t size, size_t open, size_t unguarded)
+{
+    if (marker->flags & KH_MARKER_SPECIAL) return open;
+    return marker->flags & KH_MARKER_TURN ? unguarded : size;
+}
+
 const kh_marker *kh_markers_match(const kh_markers *markers, const char *text, size_t size,
-                                  size_t open)
+                                  size_t open, size_t unguarded)
 {
     const kh_marker *best = NULL;
     unsigned byte = (unsigned char)text[0];
     uint32_t low = markers->first[byte], high = markers->first[byte + 1];
     for (size_t depth = 1; low < high; ++depth) {
         for (; low < high && markers->list[low].text.size == depth; ++low)
-            if (!(markers->list[low].flags & KH_MARKER_SPECIAL) || depth <= open)
+            if (depth <= reach(&markers->list[low], size, open, unguarded))
                 best = &markers->list[low];
         if (low == high || depth == size) break;
         byte = (unsigned char)text[depth];

@@ -39,7 +39,8 @@ enum {
     KH_MARKER_SPECIAL = 1, /* only where the caller allows it */
     KH_MARKER_WORD = 2,    /* only as a word of its own */
     KH_MARKER_LEFT = 4,    /* takes the white space in front of it along */
-    KH_MARKER_RIGHT = 8    /* and behind it */
+    KH_MARKER_RIGHT = 8,   /* and behind it */
+    KH_MARKER_TURN = 16 /* user-defined, but spelled like a control token: not in a guarded range */
 };
 
 typedef struct kh_marker {
@@ -60,8 +61,8 @@ kh_status kh_markers_init(kh_markers *markers, const kh_vocab *vocab);
 kh_status kh_markers_build(kh_markers *markers, const kh_marker *list, size_t count);
 void kh_markers_free(kh_markers *markers);
 /* The longest marker at the start of `text`, or NULL. Special markers count only within the first
- * `open` bytes, others within all of `size`. */
+ * `open` bytes, those of turns within the first `unguarded`, others within all of `size`. */
 const kh_marker *kh_markers_match(const kh_markers *markers, const char *text, size_t size,
-                                  size_t open);
+                                  size_t open, size_t unguarded);
 
 #endif

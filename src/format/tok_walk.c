@@ -14,8 +14,9 @@
  * control tokens only where the caller allows it. A guarded range is text that a stranger wrote: a
  * control token that touches one is not taken, so a message cannot end its own turn, yet the text
  * is tokenised as a whole, and the ids are those of the unguarded text wherever there is nothing
- * to guard against. Behind a normalizer nobody knows what a guard covers: control tokens that are
- * looked for there are not taken at all when there are guards.
+ * to guard against. The same holds for user-defined tokens that are spelled like control tokens
+ * (KH_MARKER_TURN). Behind a normalizer that changed the text nobody knows what a guard covers:
+ * tokens that are looked for there are not taken at all when there are guards.
  *
  * Where control tokens are not asked for, `tokenizers` still finds them, and what lies inside them
  * is not looked at again; files that were read from tokenizer.json do the same (skips_longest).
@@ -53,16 +54,19 @@ void kh_tokens_free(kh_tokens *tokens)
 typedef struct guard_walk {
     const kh_text_range *guards;
     size_t count, next;
+    size_t offset; /* of the text walked over, in the text that the guards are ranges of */
 } guard_walk;
 
 static size_t open_bytes(guard_walk *walk, size_t at, size_t size)
 {
+    size_t left = size - at;
+    at += walk->offset;
     while (walk->next < walk->count &&
            walk->guards[walk->next].start + walk->guards[walk->next].size <= at)
         ++walk->next;
-    if (walk->next == walk->count) return size - at;
-    size_t start = walk->guards[walk->next].start;
-    return start > at ? start - at : 0;
+    if (walk->next == walk->count) return left;
+    size_t start = walk->guards[walk->next].start, open = start > at ? start - at : 0;
+    return open < left ? open : left;
 }
 
 static kh_status encode_words(kh_encoder *e, kh_slice text, int origin)
@@ -126,11 +130,12 @@ static kh_status walk(kh_encoder *e, const kh_markers *markers, kh_slice text, u
             ++at;
             continue;
         }
-        size_t left = text.size - at, open = 0;
-        if (flags & KH_TOKENIZE_SPECIAL)
-            open = guards ? open_bytes(guards, at, text.size) : guarded ? 0 : left;
+        size_t left = text.size - at;
+        size_t unguarded = guards ? open_bytes(guards, at, text.size) : guarded ? 0 : left;
+        size_t open = flags & KH_TOKENIZE_SPECIAL ? unguarded : 0;
         int hides = e->tokenizer->skips_longest && !(flags & KH_TOKENIZE_SPECIAL);
-        const kh_marker *m = kh_markers_match(markers, text.data + at, left, hides ? left : open);
+        const kh_marker *m = kh_markers_match(markers, text.data + at, left, hides ? left : open,
+                                              unguarded);
         if (!m) {
             ++at;
             continue;
@@ -163,8 +168,15 @@ static kh_status encode_normal(kh_encoder *e, kh_slice text, unsigned flags, int
 static kh_status encode_raw(kh_encoder *e, kh_slice text, unsigned flags, int guarded, int origin)
 {
     const kh_tokenizer *t = e->tokenizer;
+    kh_slice raw = text;
     KH_TRY(kh_norm_run(&t->norm, &e->norm, &e->match, &text));
-    return walk(e, &t->late_markers, text, flags, NULL, guarded, origin, encode_normal);
+    int known = guarded && t->late_markers.count && text.size == raw.size &&
+                !memcmp(text.data, raw.data, raw.size);
+    guard_walk guards = {e->guards, e->n_guards, e->next_guard, (size_t)(raw.data - e->start)};
+    KH_TRY(walk(e, &t->late_markers, text, flags, known ? &guards : NULL, guarded, origin,
+                encode_normal));
+    e->next_guard = guards.next;
+    return KH_OK;
 }
 
 /* U+2581 is the blank of SentencePiece's pieces: text that holds it is read as if it held blanks,
@@ -240,7 +252,7 @@ static kh_status encode(kh_encoder *e, kh_slice text, unsigned flags, const kh_t
                         size_t n_guards)
 {
     const kh_tokenizer *t = e->tokenizer;
-    guard_walk guarded = {guards, n_guards, 0};
+    guard_walk guarded = {guards, n_guards, 0, 0};
     kh_buf cleaned = {0};
     kh_text_range *ranges = NULL;
     kh_status status = KH_OK;
@@ -252,6 +264,10 @@ static kh_status encode(kh_encoder *e, kh_slice text, unsigned flags, const kh_t
         guarded.guards = ranges;
         text = (kh_slice){cleaned.data, cleaned.size};
     }
+    e->start = text.data;
+    e->guards = guarded.guards;
+    e->n_guards = n_guards;
+    e->next_guard = 0;
     if (status == KH_OK)
         status = walk(e, &t->markers, text, flags, &guarded, n_guards > 0, 1, encode_raw);
     kh_buf_free(&cleaned);

@@ -15,8 +15,8 @@
  * tojson without escapes, raise_exception, strftime_now. What differs: a failure's sentence
  * (only raise_exception's is the same), generators are not lazy, integers have 64 bits.
  *
- * Measured: the published templates in tests/golden/jinja take 150 to 6,000 steps for a short
- * conversation and 20 KB to 300 KB of memory. */
+ * Measured: for a conversation of three short messages the published templates in
+ * tests/golden/jinja take 270 to 1,900 steps and 6 to 53 KB of memory. */
 #include "gen/jinja.h"
 
 #include "base/alloc.h"
