@@ -103,7 +103,7 @@ static void check(const char *name, int relu)
     snprintf(positive, sizeof positive, "topk:k=%zu", w.most_positive);
     if (relu) {
         assert_true(distance(model, dense, "full", positive) <= 1e-6);
-        strcat(positive, ",rule=g");
+        snprintf(positive, sizeof positive, "topk:k=%zu,rule=g", w.most_positive);
         assert_true(distance(model, dense, "full", positive) <= 1e-6);
     }
     kh_free(dense);
