@@ -22,6 +22,14 @@ typedef struct measured {
     float *nll;             /* NULL, or [settings][count] */
 } measured;
 
+/* A number that was not measured. */
+static const char *shown(char out[32], int digits, double value)
+{
+    if (isnan(value)) return "-";
+    snprintf(out, 32, "%.*f", digits, value);
+    return out;
+}
+
 static void print_table(const measured *m)
 {
     cli_table table = {0};
@@ -31,10 +39,11 @@ static void print_table(const measured *m)
                   ff ? "\tff" : "");
     for (size_t i = 0; i < m->settings; i++) {
         const kh_ppl_result *r = m->results + i;
-        char peak[32];
-        cli_table_row(&table, "%s%s%s\t%zu\t%zu\t%.5f\t%.4f\t%.4f\t%.5f\t%.2f %%\t%.1f\t%.2f\t%s",
+        char peak[32], second[32], keys[32];
+        cli_table_row(&table, "%s%s%s\t%zu\t%zu\t%.5f\t%.4f\t%s\t%.5f\t%.2f %%\t%s\t%.2f\t%s",
                       r->attn, ff ? "\t" : "", ff ? r->ff : "", r->ctx, r->tokens, r->nll, r->ppl,
-                      r->ppl_second, r->kl, 100 * r->same_top1, r->keys_kept, r->seconds,
+                      shown(second, 4, r->ppl_second), r->kl, 100 * r->same_top1,
+                      shown(keys, 1, r->keys_kept), r->seconds,
                       cli_bytes(peak, sizeof peak, r->peak_bytes));
     }
     cli_table_print(&table);

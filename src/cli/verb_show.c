@@ -30,15 +30,23 @@ static kh_status count_types(const kh_model *model, share *shares, size_t *count
     return KH_OK;
 }
 
-static void print_head(const kh_model_info *i, const char *format)
+/* As kh_model_kind. */
+static const char *const kinds[] = {"decoder", "encoder", "encoder and decoder"};
+
+static void print_head(const kh_model *model, const char *format)
 {
+    const kh_model_info *i = kh_model_get_info(model);
+    kh_model_kind kind = kh_model_get_kind(model);
     char bytes[32];
     cli_out("name            %s\n", *i->name ? i->name : "(none)");
     cli_out("file            %s, %s\n", i->path, cli_bytes(bytes, sizeof bytes, i->file_bytes));
     cli_out("identity        %s\n", i->identity);
-    cli_out("architecture    %s, %.1f million parameters, mostly %s%s\n", i->architecture,
-            (double)i->parameters / 1e6, i->quantisation, i->tied ? ", tied output head" : "");
-    cli_out("layers          %d of width %d, feed-forward %d\n", i->layers, i->width, i->ff_width);
+    cli_out("architecture    %s (%s), %.1f million parameters, mostly %s%s\n", i->architecture,
+            kinds[kind], (double)i->parameters / 1e6, i->quantisation,
+            i->tied && kind != KH_MODEL_ENCODER ? ", tied output head" : "");
+    cli_out("layers          ");
+    if (i->encoder_layers) cli_out("%d and ", i->encoder_layers);
+    cli_out("%d of width %d, feed-forward %d\n", i->layers, i->width, i->ff_width);
     cli_out("heads           %d of width %d, over %d of keys and values\n", i->heads, i->head_width,
             i->key_heads);
     cli_out("trained length  %d tokens\n", i->context);
@@ -46,13 +54,14 @@ static void print_head(const kh_model_info *i, const char *format)
         cli_out("windows         %d keys in %d layers\n", i->window, i->local_layers);
     cli_out("tokenizer       %s%s%s, %d tokens%s\n", i->tokenizer, *i->pre ? " " : "", i->pre,
             i->vocabulary, i->add_bos ? ", bos in front" : "");
-    cli_out("chat format     %s\n", *format ? format : "none");
+    if (kind == KH_MODEL_DECODER) cli_out("chat format     %s\n", *format ? format : "none");
 }
 
 static void print_auto(const kh_model *model)
 {
     char setting[256];
     const char *source = "";
+    if (kh_model_get_kind(model) != KH_MODEL_DECODER) return;
     if (kh_auto_setting(model, setting, sizeof setting, &source) == KH_OK)
         cli_out("--attn auto     %s (%s)\n", setting, source);
 }
@@ -183,11 +192,13 @@ static kh_status print_json(const kh_model *model, const cli_args *args)
         i->heads, "key_heads", i->key_heads, "head_width", i->head_width, "ff_width", i->ff_width,
         "vocabulary", i->vocabulary, "context", i->context, "window", i->window, "local_layers",
         i->local_layers);
-    json_t *rest = json_pack(
-        "{s:s, s:s, s:s, s:b, s:{s:I, s:I, s:I, s:I}, s:o, s:o}", "tokenizer", i->tokenizer, "pre",
-        i->pre, "chat_format", kh_model_chat_format(model), "tied", i->tied, "memory", "context",
-        (json_int_t)options.context, "file", (json_int_t)need.file, "cache", (json_int_t)need.cache,
-        "compute", (json_int_t)need.compute, "metadata", metadata, "tensors", tensors);
+    json_t *rest = json_pack("{s:s, s:i, s:s, s:s, s:s, s:b, s:{s:I, s:I, s:I, s:I}, s:o, s:o}",
+                             "kind", kinds[kh_model_get_kind(model)], "encoder_layers",
+                             i->encoder_layers, "tokenizer", i->tokenizer, "pre", i->pre,
+                             "chat_format", kh_model_chat_format(model), "tied", i->tied, "memory",
+                             "context", (json_int_t)options.context, "file", (json_int_t)need.file,
+                             "cache", (json_int_t)need.cache, "compute", (json_int_t)need.compute,
+                             "metadata", metadata, "tensors", tensors);
     if (!object || !rest || json_object_update(object, rest) != 0 || status != KH_OK) {
         json_decref(object);
         object = NULL;
@@ -209,7 +220,7 @@ static kh_status run(cli_args *args, const char **words, size_t count)
         if (args->metadata) status = print_metadata(model);
         if (status == KH_OK && args->tensors) status = print_tensors(model);
     } else {
-        print_head(kh_model_get_info(model), kh_model_chat_format(model));
+        print_head(model, kh_model_chat_format(model));
         print_auto(model);
         status = print_types(model);
         if (status == KH_OK) status = print_memory(model, args);

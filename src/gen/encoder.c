@@ -394,6 +394,20 @@ kh_status kh_encoder_source(kh_encoder *e, kh_kv *cross, const int32_t *ids, siz
     return kh_encoder_run(e, &text, 1, source_rows, &s);
 }
 
+kh_status kh_encoder_memory(kh_memory_need *out, const kh_model *model)
+{
+    kh_encoder *e = NULL;
+    kh_encoder_options options = {.batch = (size_t)model->d.context};
+    KH_TRY(kh_encoder_open(&e, model, &options));
+    size_t pages = (e->longest + KH_PAGE - 1) / KH_PAGE;
+    *out = (kh_memory_need){.file = kh_gguf_size(model->file),
+                            .cache = pages * kh_kv_page_bytes(kh_kv_pool_shape(e->pages)),
+                            .compute = e->step.size + (size_t)e->pool.threads * e->scratch[0].size +
+                                       e->batch * (size_t)model->d.D * sizeof *e->rows};
+    kh_encoder_close(e);
+    return KH_OK;
+}
+
 const kh_tokenizer *kh_encoder_tokenizer(const kh_encoder *e)
 {
     return e->model->tokenizer;

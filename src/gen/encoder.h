@@ -11,6 +11,8 @@
 kh_status kh_encoder_source(kh_encoder *encoder, kh_kv *cross, const int32_t *ids, size_t n,
                             const kh_probe *probe);
 
+/* kh_model_memory of a model that is an encoder alone: of a text of the trained length. */
+kh_status kh_encoder_memory(kh_memory_need *out, const kh_model *model);
 /* As kh_encoder_masked for one position of each text: logits [count][V]. */
 kh_status kh_encoder_masked_each(kh_encoder *encoder, float *logits, const kh_encoder_text *texts,
                                  const size_t *positions, size_t count);

@@ -193,6 +193,7 @@ kh_status kh_model_memory(const kh_model *model, const kh_session_options *optio
 {
     static const kh_session_options defaults;
     *out = (kh_memory_need){0};
+    if (model->d.structure == KH_ENCODER) return kh_encoder_memory(out, model);
     kh_engine *e = NULL;
     KH_TRY(kh_engine_open(&e, model, options ? options : &defaults));
     size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE;

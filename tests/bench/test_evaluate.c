@@ -4,6 +4,7 @@
 #include "support/golden_run.h"
 
 #include <jansson.h>
+#include <keyhole/encode.h>
 #include <keyhole/eval.h>
 #include <math.h>
 #include <setjmp.h>
@@ -104,9 +105,53 @@ static void choices_by_likelihood(void **state)
     kh_model_close(model);
 }
 
+/* Every token of a text masked once, alone. */
+static void pseudo_perplexity(void **state)
+{
+    (void)state;
+    static const char *const attns[] = {"full", "topk:k=3"};
+    kh_model *model = open_model(golden_path("families/bert"));
+    size_t V = (size_t)kh_model_get_info(model)->vocabulary, n;
+    const char *text = "the cat sat on a mat";
+    int32_t *ids;
+    GOOD(kh_model_tokenize(model, text, strlen(text), KH_TEXT_EDGES, &ids, &n));
+    assert_in_range(n, 8, 64);
+    float nll[2 * 64], *logits = kh_alloc(V * sizeof *logits);
+    kh_ppl_options options = {.session = {.precision = KH_PRECISION_F32},
+                              .attns = attns,
+                              .attn_count = 2,
+                              .token_nll = nll};
+    kh_ppl_result results[2];
+    GOOD(kh_ppl(model, ids, n, &options, results));
+    kh_encoder_options exact = {.precision = KH_PRECISION_F32};
+    kh_encoder *encoder;
+    GOOD(kh_encoder_open(&encoder, model, &exact));
+    double sum = 0;
+    for (size_t t = 1; t + 1 < n; t++) {
+        int32_t masked[64];
+        memcpy(masked, ids, n * sizeof *ids);
+        masked[t] = kh_model_mask(model);
+        kh_encoder_text one = {.ids = masked, .count = n};
+        GOOD(kh_encoder_masked(encoder, logits, &one, &t, 1));
+        double want = log_sum_exp(logits, V) - (double)logits[ids[t]];
+        assert_true(fabs((double)nll[t] - want) < 1e-4);
+        sum += want;
+    }
+    assert_true(isnan(nll[0]) && isnan(nll[n - 1]));
+    assert_int_equal(results[0].tokens, n - 2);
+    assert_true(fabs(results[0].nll - sum / (double)(n - 2)) < 1e-5);
+    assert_true(results[0].kl == 0 && results[0].same_top1 == 1);
+    assert_true(results[1].kl > 1e-6 && fabs(results[1].nll - results[0].nll) > 1e-6);
+    kh_encoder_close(encoder);
+    kh_free(logits);
+    kh_free_ids(ids);
+    kh_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(answers_by_the_rules),
-                                       cmocka_unit_test(choices_by_likelihood)};
+                                       cmocka_unit_test(choices_by_likelihood),
+                                       cmocka_unit_test(pseudo_perplexity)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
