@@ -569,6 +569,10 @@ def pull_hf(t):
     t.run(0, "tokenize", "--hf-repo", "owner/model", "--hf-file", "tiny-Q8_0.gguf", "--ids", "a", HF_HUB_OFFLINE="1")
     t.run(0, "tokenize", "--offline", "--ids", "a", LLAMA_ARG_HF_REPO="owner/model:Q8_0")
     t.check("offline nobody is asked", len(hub.requests()) == before + 1)
+    t.run(0, "help", "--verbs")
+    for verb in t.out.split("\n")[:-1]:
+        t.run(0, "help", *verb.split())
+        t.check(f"{verb} takes -hf where it takes -m", ("--model" in t.out) == ("--hf-repo" in t.out))
     hub.faults["model"] = [status(503)]
     t.run(0, *show)
     t.check(f"one line about a failing hub: {t.err}", t.err.count("\n") == 1 and "503; using the copy in the cache" in t.err)
