@@ -460,6 +460,7 @@ static kh_status perform(exchange *e, const char *url, char **next)
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(curl, CURLOPT_NOBODY, (long)(e->request->head != 0));
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 262144L); /* the usual 16 KiB cost a write each */
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, http->message);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "keyhole/" KH_VERSION_STRING);
     curl_easy_setopt(curl, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
