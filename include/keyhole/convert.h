@@ -1,4 +1,4 @@
-/* keyhole/convert.h: a model as a GGUF file of any type: from a GGUF file or a Hugging Face folder. */
+/* keyhole/convert.h: a model as a GGUF file of any type, or as a Hugging Face folder: from either. */
 #ifndef KEYHOLE_CONVERT_H
 #define KEYHOLE_CONVERT_H
 
@@ -47,7 +47,8 @@ typedef struct kh_convert_result {
 } kh_convert_result;
 
 /* Writes the model at `input`, whatever the program opens, as the GGUF file `output`, which appears
- * when it is whole. `options` may be NULL, as may `result`. KH_ERR_FORMAT names a tensor that holds what
+ * when it is whole; where `output` is a folder or ends in '/', as a Hugging Face folder (F32, F16 or
+ * BF16; with the tokenizer). `options` may be NULL, as may `result`. KH_ERR_FORMAT names a tensor that holds what
  * the type cannot; KH_ERR_STOPPED when `progress` said so. */
 KH_API kh_status kh_convert(const char *input, const char *output,
                             const kh_convert_options *options, kh_convert_result *result);

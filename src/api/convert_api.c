@@ -9,7 +9,9 @@
  *
  * Values are the input's, but those that describe the types: general.file_type and
  * general.quantization_version are set, general.alignment is the default again, and the parts of a split
- * model become one file. A folder's tokenizer joins them (convert_tokens.c). */
+ * model become one file. A folder's tokenizer joins them (convert_tokens.c). Where the output is a
+ * folder, it becomes one as Hugging Face has them (convert_folder.c). */
+#include "api/convert_folder.h"
 #include "api/convert_mix.h"
 #include "api/convert_tokens.h"
 #include "base/alloc.h"
@@ -208,12 +210,15 @@ kh_status kh_convert(const char *input, const char *output, const kh_convert_opt
     const char *name = options->type ? options->type : "F16";
     const kh_mix *mix = kh_mix_find(name);
     if (!mix) return unknown_type(name);
-    if (!options->overwrite && access(output, F_OK) == 0)
+    int to_folder = kh_convert_is_folder(output);
+    if (!to_folder && !options->overwrite && access(output, F_OK) == 0)
         KH_FAIL(KH_ERR_STATE, "%s: exists already; it is replaced only on demand (--force)",
                 output);
     kh_gguf *file;
     KH_TRY(kh_hf_is(input) ? kh_hf_open(&file, input) : kh_gguf_open(&file, input));
-    kh_status status = convert(file, input, output, mix, options, result);
+    kh_status status = to_folder
+                           ? kh_convert_folder(file, input, output, mix->name, options, result)
+                           : convert(file, input, output, mix, options, result);
     kh_gguf_close(file);
     result->seconds = now() - started;
     return status;

@@ -129,8 +129,11 @@ static const kh_opt output_options[] = {
     CLI_CHOICE(type, "--type --outtype", "TYPE",
                "what most matrices become; Q4_K is Q4_K_M, Q3_K and Q5_K likewise", "F16", types,
                NULL),
-    CLI_TEXT(output, "-o --output", "FILE",
-             "the file to write (default: the model's name with the type, in this folder)", NULL),
+    CLI_TEXT(
+        output, "-o --output", "FILE",
+        "the file to write (default: the model's name with the type, in this folder), or NAME/ "
+        "for a Hugging Face folder",
+        NULL),
     CLI_FLAG(force, "-f --force", "replaces a file that exists"),
     CLI_FLAG(pure, "--pure", "every matrix in that type, none with more bits"),
     CLI_FLAG(no_tokenizer, "--no-tokenizer", "leaves out the tokenizer of a Hugging Face folder"),
@@ -147,19 +150,23 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
 
 const cli_verb cli_verb_convert = {
     .group = "Files",
-    .command = {.name = "convert",
-                .does = "a model as a GGUF file of another type",
-                .words = "[MODEL] [FILE]",
-                .most_words = 2,
-                .about =
-                    "Writes a model, a GGUF file or a Hugging Face folder, as a GGUF file with its "
-                    "weights in any type: dense (F32, F16, BF16) "
-                    "or quantised. The mixes are those that llama.cpp's users know: the output "
-                    "head, the values of attention and ffn_down get more bits; norms and biases "
-                    "stay F32; rows that a type's blocks do not divide get a type that fits.\n\n"
-                    "The file appears under its name when it is whole, and llama.cpp reads it too.",
-                .example = "keyhole convert -m model-F16.gguf --type Q4_K_M -o model-Q4_K_M.gguf\n"
-                           "keyhole convert SmolLM2-135M-Instruct/ --type Q8_0",
-                .groups = groups},
+    .command =
+        {.name = "convert",
+         .does = "a model as a GGUF file of another type",
+         .words = "[MODEL] [FILE]",
+         .most_words = 2,
+         .about =
+             "Writes a model, a GGUF file or a Hugging Face folder, as a GGUF file with its "
+             "weights in any type: dense (F32, F16, BF16) "
+             "or quantised. The mixes are those that llama.cpp's users know: the output "
+             "head, the values of attention and ffn_down get more bits; norms and biases "
+             "stay F32; rows that a type's blocks do not divide get a type that fits.\n\n"
+             "The file appears under its name when it is whole, and llama.cpp reads it too.\n\n"
+             "An output that is a folder, or ends in a slash, becomes a Hugging Face folder: "
+             "config.json and model.safetensors in F32, F16 or BF16, and the tokenizer.",
+         .example = "keyhole convert -m model-F16.gguf --type Q4_K_M -o model-Q4_K_M.gguf\n"
+                    "keyhole convert SmolLM2-135M-Instruct/ --type Q8_0\n"
+                    "keyhole convert model.gguf --type BF16 -o folder/",
+         .groups = groups},
     .run = run,
 };

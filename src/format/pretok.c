@@ -152,6 +152,11 @@ int kh_pretok_at(size_t index, kh_pretok *out)
     return 1;
 }
 
+const char *kh_pretok_pattern(const kh_pretok *pretok, int stage)
+{
+    return stage >= 0 && stage < STAGES ? patterns[pretok->family][stage] : NULL;
+}
+
 kh_status kh_pretok_add(kh_split *split, const kh_pretok *pretok)
 {
     const char *const *list = patterns[pretok->family];

@@ -16,6 +16,8 @@ typedef struct kh_pretok {
 kh_status kh_pretok_find(kh_pretok *out, kh_slice name);
 /* Entry `index` of the table; 0 behind its end. */
 int kh_pretok_at(size_t index, kh_pretok *out);
+/* Its pattern number `stage`; NULL behind the last. */
+const char *kh_pretok_pattern(const kh_pretok *pretok, int stage);
 /* Adds its patterns to a splitter. */
 kh_status kh_pretok_add(kh_split *split, const kh_pretok *pretok);
 

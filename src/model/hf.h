@@ -145,8 +145,8 @@ kh_status kh_hf_folder_of(char **out, const char *path);
  * values have GGUF's keys, the tensors GGUF's names and conventions; plain ones lie in the mapped
  * files, the others are copies that belong to *out. */
 kh_status kh_hf_open(kh_gguf **out, const char *path);
-/* Writes config.json and model.safetensors of a model into a folder, which is made. Quantised
- * matrices become F16. */
-kh_status kh_hf_write(const kh_gguf *file, const char *folder);
+/* Writes config.json and model.safetensors of a model into a folder, which is made. Matrices become
+ * `type`: F32, F16, BF16; KH_TYPE_NONE: they stay as they are, quantised ones become F16. */
+kh_status kh_hf_write(const kh_gguf *file, const char *folder, kh_type type);
 
 #endif

@@ -65,6 +65,7 @@ typedef struct kh_hf_out {
     const kh_gguf *file;
     const kh_family *family;
     const kh_hf_map *map;
+    kh_type type; /* of matrices; KH_TYPE_NONE: as they are */
     kh_description d;
 } kh_hf_out;
 kh_status kh_hf_write_config(kh_hf_out *out, const char *path);

@@ -1,9 +1,9 @@
 /* Writing a model as a Hugging Face folder: the tables of opening, read backwards.
  *
  * Every GGUF tensor has to be named by a row of the family's table; one that is not would be lost, so
- * it is refused. Quantised matrices are unpacked to F16, the precision that Hugging Face's own tools
- * expect; F32, F16 and BF16 stay what they are, so a folder that was converted comes back with the
- * same numbers (gains stored as g - 1 within their rounding).
+ * it is refused. Matrices get the type that is asked for. Without one F32, F16 and BF16 stay what they
+ * are, so a folder that was converted comes back with the same numbers (gains stored as g - 1 within
+ * their rounding), and quantised ones become F16, the precision that Hugging Face's own tools expect.
  *
  * Tensors are written one at a time, so memory is what the largest of them needs; weights first, and
  * config.json, without which nothing opens the folder, last. */
@@ -111,39 +111,45 @@ static kh_status collect(job *j)
 
 /* ---- their bytes ---- */
 
-static kh_type written_type(const source *s)
+static kh_type written_type(const kh_hf_out *out, const source *s)
 {
     if (s->row->transform == KH_HF_ADD_ONE) return KH_TYPE_F32;
+    if (out->type == KH_TYPE_F32 || (out->type != KH_TYPE_NONE && s->tensor->n_dims > 1))
+        return out->type;
     return kh_st_type_of(s->tensor->type) == KH_ST_TYPES ? KH_TYPE_F16 : s->tensor->type;
 }
 
+static void narrow(void *out, kh_type type, const float *in, size_t n, float added)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (type == KH_TYPE_F32)
+            ((float *)out)[i] = in[i] + added;
+        else
+            ((uint16_t *)out)[i] = type == KH_TYPE_F16 ? kh_f32_to_f16(in[i])
+                                                       : kh_f32_to_bf16(in[i]);
+    }
+}
+
 /* The tensor's elements in the written type, in GGUF's order; *own is what the caller frees. */
-static kh_status unpacked(const void **out, void **own, const source *s, size_t rows, size_t cols)
+static kh_status unpacked(const void **out, void **own, const source *s, kh_type type, size_t rows,
+                          size_t cols)
 {
     const kh_tensor *t = s->tensor;
-    size_t row_bytes = kh_type_row_bytes(t->type, (size_t)t->dims[0]);
+    size_t row_bytes = kh_type_row_bytes(t->type, cols), each = kh_type_bytes(type);
+    float added = s->row->transform == KH_HF_ADD_ONE ? -1.0f : 0.0f, *line;
     const char *from = (const char *)t->data + s->expert * rows * row_bytes;
     *own = NULL;
     *out = from;
-    if (written_type(s) == t->type && s->row->transform != KH_HF_ADD_ONE) return KH_OK;
-    uint16_t *half;
-    float *line;
+    if (type == t->type && added == 0) return KH_OK;
     KH_TRY(kh_new(&line, cols, sizeof *line, "a row of a tensor"));
-    kh_status status = kh_new(own, rows * cols, s->row->transform == KH_HF_ADD_ONE ? 4 : 2,
-                              t->name);
+    kh_status status = kh_new(own, rows * cols, each, t->name);
     kh_unpack unpack = kh_unpack_of(kh_kern_get(kh_cpu_isa()), t->type);
-    half = *own;
     for (size_t r = 0; r < rows && status == KH_OK; r++) {
         if (kh_st_type_of(t->type) == KH_ST_TYPES)
             unpack.f32(line, from + r * row_bytes, cols);
         else
             kh_hf_to_f32(line, from + r * row_bytes, t->type, cols, 0);
-        for (size_t c = 0; c < cols; c++) {
-            if (s->row->transform == KH_HF_ADD_ONE)
-                ((float *)*own)[r * cols + c] = line[c] - 1.0f;
-            else
-                half[r * cols + c] = kh_f32_to_f16(line[c]);
-        }
+        narrow((char *)*own + r * cols * each, type, line, cols, added);
     }
     kh_free(line);
     *out = *own;
@@ -168,12 +174,13 @@ static kh_status put(const job *j, kh_st_writer *writer, const source *s)
 {
     const kh_tensor *t = s->tensor;
     size_t cols = (size_t)t->dims[0], rows = (size_t)t->dims[1];
-    size_t each = kh_type_bytes(written_type(s));
+    kh_type type = written_type(j->out, s);
+    size_t each = kh_type_bytes(type);
     kh_hf_transform x = s->row->transform;
     int moved = x == KH_HF_PAIRS || x == KH_HF_BY_HEAD || (x == KH_HF_TURN && t->n_dims == 2);
     const void *bytes;
     void *own, *turned = NULL;
-    kh_status status = unpacked(&bytes, &own, s, rows, cols);
+    kh_status status = unpacked(&bytes, &own, s, type, rows, cols);
     if (status == KH_OK && moved) {
         turned = kh_alloc(rows * cols * each);
         if (turned)
@@ -189,10 +196,10 @@ static kh_status put(const job *j, kh_st_writer *writer, const source *s)
     return status;
 }
 
-static kh_st_tensor shape_of(const source *s, size_t index)
+static kh_st_tensor shape_of(const kh_hf_out *o, const source *s, size_t index)
 {
     const kh_tensor *t = s->tensor;
-    kh_st_tensor out = {.name = s->name, .type = kh_st_type_of(written_type(s)), .part = index};
+    kh_st_tensor out = {.name = s->name, .type = kh_st_type_of(written_type(o, s)), .part = index};
     int n = s->row->transform == KH_HF_STACK ? 2 : t->n_dims;
     for (int i = 0; i < n; i++) out.dims[i] = t->dims[n - 1 - i];
     if (s->row->transform == KH_HF_TURN && n == 2) {
@@ -213,7 +220,7 @@ static kh_status write_weights(job *j, const char *path)
     kh_st_tensor *tensors;
     kh_st_writer *writer;
     KH_TRY(kh_new(&tensors, j->n, sizeof *tensors, "the tensors of a folder"));
-    for (size_t i = 0; i < j->n; i++) tensors[i] = shape_of(&j->sources[i], i);
+    for (size_t i = 0; i < j->n; i++) tensors[i] = shape_of(j->out, &j->sources[i], i);
     kh_status status = kh_st_writer_open(&writer, path, tensors, j->n);
     for (size_t i = 0; i < j->n && status == KH_OK; i++)
         status = put(j, writer, &j->sources[tensors[i].part]);
@@ -273,11 +280,12 @@ static kh_status write_folder(job *j, const char *folder)
     return status;
 }
 
-kh_status kh_hf_write(const kh_gguf *file, const char *folder)
+kh_status kh_hf_write(const kh_gguf *file, const char *folder, kh_type type)
 {
     kh_hf_out *out;
     KH_TRY(kh_new(&out, 1, sizeof *out, "a description"));
     job j = {.out = out};
+    out->type = type;
     kh_status status = describe(out, file);
     if (status == KH_OK) status = write_folder(&j, folder);
     kh_free(j.sources);

@@ -57,6 +57,36 @@ done
 runs 0 "$keyhole" convert "$tiny/../families/qwen3" bare.gguf --type F32 --no-tokenizer -q
 refused 1 "tokenizer.ggml.model is missing" tokenize bare.gguf hello
 
+# a folder as the result
+families=$tiny/../families
+for name in qwen3 gpt2 gemma2 mixtral; do
+    runs 0 "$keyhole" convert "$families/$name" "$name-back/" --type F32 --json -q
+    python 'd=json.load(open(sys.argv[1]))
+assert d["bytes_out"] == sum(t["bytes"] for t in d["types"]) and [t["type"] for t in d["types"]] == ["F32"], d' "$scratch/out"
+    check "$name has its tokenizer" cmp "$families/$name/tokenizer.json" "$name-back/tokenizer.json"
+    runs 0 "$keyhole" run "$families/$name" --raw -p "A keyhole" -n 12 --temp 0 --ignore-eos --compute f32 -q
+    before=$out
+    runs 0 "$keyhole" run "$name-back" --raw -p "A keyhole" -n 12 --temp 0 --ignore-eos --compute f32 -q
+    check "$name generates the same" test "$out" = "$before"
+done
+runs 0 "$keyhole" convert "$families/qwen3" half/ --type F16 -q
+check "F16 halves it" test "$(stat -c %s half/model.safetensors)" -lt "$(stat -c %s qwen3-back/model.safetensors)"
+runs 0 "$keyhole" convert "$base" made/ -q
+check "a GGUF file has a configuration" test -f made/config.json
+check "and a tokenizer.json" test -f made/tokenizer.json
+for words in "A keyhole" "42 wörds;  näm" "  two  blanks "; do
+    runs 0 "$keyhole" tokenize "$base" "$words" --ids -q
+    before=$out
+    runs 0 "$keyhole" tokenize made "$words" --ids -q
+    check "the file's ids" test "$out" = "$before"
+done
+runs 0 "$keyhole" convert "$base" bare/ --no-tokenizer -q
+check "or none" test ! -e bare/tokenizer.json
+refused 1 "replaced only on demand" convert "$base" made/ -q
+runs 0 "$keyhole" convert "$base" made/ -f -q
+refused 1 "holds F32, F16 or BF16, not Q8_0" convert "$base" other/ --type Q8_0 -q
+check "nothing is left of it" test ! -e other
+
 # names of the output, and what is in the way
 runs 0 "$keyhole" convert "$base" --type Q8_0
 has "$out" "gemma3-q8-Q8_0.gguf: "

@@ -106,7 +106,7 @@ static void folders_come_back(void **state)
         kh_gguf *first, *again;
         snprintf(path, sizeof path, "families/%s", names[i]);
         GOOD(kh_hf_open(&first, golden_path(path)));
-        GOOD(kh_hf_write(first, folder));
+        GOOD(kh_hf_write(first, folder, KH_TYPE_NONE));
         GOOD(kh_hf_open(&again, folder));
         if (strcmp(names[i], "llama-llama3") != 0) { /* other numbers than the published ones */
             same_values(names[i], first, again);
@@ -123,7 +123,7 @@ static void quantised_files_become_f16(void **state)
     (void)state;
     kh_gguf *file, *again;
     GOOD(kh_gguf_open(&file, golden_path("tiny/qwen3-q4.gguf")));
-    GOOD(kh_hf_write(file, folder));
+    GOOD(kh_hf_write(file, folder, KH_TYPE_NONE));
     GOOD(kh_hf_open(&again, folder));
     assert_int_equal(kh_gguf_tensor_count(file), kh_gguf_tensor_count(again));
     float rows[2][512];
@@ -158,12 +158,12 @@ static void what_has_no_name_is_refused(void **state)
     float zeros[16] = {0};
     GOOD(kh_gguf_new(&file, "composed"));
     GOOD(kh_gguf_set_string(file, "general.architecture", (kh_slice){"mamba", 5}));
-    assert_int_equal(kh_hf_write(file, folder), KH_ERR_UNSUPPORTED);
+    assert_int_equal(kh_hf_write(file, folder, KH_TYPE_NONE), KH_ERR_UNSUPPORTED);
     assert_non_null(strstr(kh_last_error(), "mamba"));
     kh_gguf_close(file);
     GOOD(kh_hf_open(&file, golden_path("families/llama")));
     GOOD(kh_gguf_add_tensor(file, "blk.0.attn_extra.weight", KH_TYPE_F32, 2, dims, zeros));
-    assert_int_equal(kh_hf_write(file, folder), KH_ERR_UNSUPPORTED);
+    assert_int_equal(kh_hf_write(file, folder, KH_TYPE_NONE), KH_ERR_UNSUPPORTED);
     assert_non_null(strstr(kh_last_error(), "attn_extra"));
     kh_gguf_close(file);
 }
