@@ -160,7 +160,8 @@ def unigram(size=150):
                     key=lambda item: (-item[1], item[0]))
     vocab = [(t, 0.0) for t in marks.values()] + scored + [(t, 0.0) for t in extra]
     hf = Tokenizer(models.Unigram(vocab, unk_id=2, byte_fallback=False))
-    hf.normalizer = normalizers.Replace(Regex(" {2,}"), " ")
+    hf.normalizer = normalizers.Sequence([normalizers.Strip(left=False, right=True),
+                                          normalizers.Replace(Regex(" {2,}"), "\u2581")])
     hf.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always", split=True)
     hf.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always", split=True)
     hf.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in [*marks.values(), *extra]])

@@ -70,6 +70,7 @@ need_model() {
     case $1 in
     smollm2) file=SmolLM2-135M-Instruct.Q4_1.gguf ;;
     gemma3) file=gemma-3-270m-q4_k_m.gguf ;;
+    minilm) file=all-MiniLM-L6-v2 ;;
     *) bad "no model is called $1" && finish ;;
     esac
     model=$folder/$file

@@ -88,7 +88,6 @@ static double distance(const kh_model *model, const float *dense, const char *at
 static void check(const char *name, int relu)
 {
     const family *f = find(name);
-    family_need(f);
     kh_model *model = open_model(family_path(f));
     char all[64], positive[64];
     watch w = {0};
@@ -128,7 +127,6 @@ static void each_stack_has_its_setting(void **state)
                  {"encoder=topk:k=5", {5, TARGET, SOURCE}},
                  {"decoder=topk:k=3;cross=topk:k=9", {SOURCE, 3, 9}}};
     const family *f = find("t5");
-    family_need(f);
     kh_model *model = open_model(family_path(f));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         watch w = {0};

@@ -3,8 +3,8 @@
 #include "support/family_golden.h"
 
 #include "base/alloc.h"
-#include "model/network.h"
 
+#include <keyhole/convert.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,33 +16,33 @@
 #include <cmocka.h>
 
 const family families[] = {
-    {"llama", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"llama-bias", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"llama-llama3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"llama-linear", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"llama-yarn", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"mistral", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"mixtral", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"phi3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"phi3-short", "phi3", FAMILY_CAUSAL, FAMILY_GOOD},
-    {"phi3-window", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen2-moe", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"qwen3-moe", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gemma2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gemma3", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gpt2", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gptneox", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"gptneox-serial", NULL, FAMILY_CAUSAL, FAMILY_GOOD},
-    {"bert", NULL, FAMILY_MASKED, FAMILY_GOOD},
-    {"bert-qa", NULL, FAMILY_SPANS, FAMILY_GOOD},
-    {"bert-embed", NULL, FAMILY_EMBED, FAMILY_GOOD},
-    {"roberta", NULL, FAMILY_MASKED, FAMILY_GOOD},
-    {"nomic-bert", NULL, FAMILY_EMBED, FAMILY_GOOD},
-    {"t5", NULL, FAMILY_T5, FAMILY_GOOD},
-    {"t5-gated", NULL, FAMILY_T5, FAMILY_GOOD},
-    {"t5-encoder", NULL, FAMILY_T5_ENCODER, FAMILY_GOOD},
+    {"llama", NULL, FAMILY_CAUSAL},
+    {"llama-bias", NULL, FAMILY_CAUSAL},
+    {"llama-llama3", NULL, FAMILY_CAUSAL},
+    {"llama-linear", NULL, FAMILY_CAUSAL},
+    {"llama-yarn", NULL, FAMILY_CAUSAL},
+    {"mistral", NULL, FAMILY_CAUSAL},
+    {"mixtral", NULL, FAMILY_CAUSAL},
+    {"phi3", NULL, FAMILY_CAUSAL},
+    {"phi3-short", "phi3", FAMILY_CAUSAL},
+    {"phi3-window", NULL, FAMILY_CAUSAL},
+    {"qwen2", NULL, FAMILY_CAUSAL},
+    {"qwen2-moe", NULL, FAMILY_CAUSAL},
+    {"qwen3", NULL, FAMILY_CAUSAL},
+    {"qwen3-moe", NULL, FAMILY_CAUSAL},
+    {"gemma2", NULL, FAMILY_CAUSAL},
+    {"gemma3", NULL, FAMILY_CAUSAL},
+    {"gpt2", NULL, FAMILY_CAUSAL},
+    {"gptneox", NULL, FAMILY_CAUSAL},
+    {"gptneox-serial", NULL, FAMILY_CAUSAL},
+    {"bert", NULL, FAMILY_MASKED},
+    {"bert-qa", NULL, FAMILY_SPANS},
+    {"bert-embed", NULL, FAMILY_EMBED},
+    {"roberta", NULL, FAMILY_MASKED},
+    {"nomic-bert", NULL, FAMILY_EMBED},
+    {"t5", NULL, FAMILY_T5},
+    {"t5-gated", NULL, FAMILY_T5},
+    {"t5-encoder", NULL, FAMILY_T5_ENCODER},
 };
 const size_t family_count = sizeof families / sizeof *families;
 
@@ -53,29 +53,30 @@ const char *family_path(const family *f)
     return golden_path(name);
 }
 
-void family_need(const family *f)
-{
-    kh_model *model = NULL;
-    if (f->state == FAMILY_GOOD) return;
-    int opens = kh_model_open(&model, family_path(f)) == KH_OK;
-    kh_model_close(model);
-    if (opens && f->state == FAMILY_REFUSED)
-        fail_msg("%s opens now: let it be checked (tests/support/family_golden.c)", f->name);
-    print_message("pending: %s (%s)\n", f->name, opens ? "not right yet" : kh_last_error());
-    skip();
-}
-
-kh_model *family_as_gguf(const kh_model *model)
+kh_model *family_as_gguf(const family *f)
 {
     char folder[] = "/tmp/keyhole-family-XXXXXX", path[64];
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/model.gguf", folder);
-    GOOD(kh_gguf_write(model->file, path));
-    kh_model *again = NULL;
-    GOOD(kh_model_open_network(&again, path));
+    GOOD(kh_convert(family_path(f), path, &(kh_convert_options){.type = "F32"}, NULL));
+    kh_model *model = open_model(path);
     unlink(path);
     rmdir(folder);
-    return again;
+    return model;
+}
+
+void family_same_tokens(const kh_model *one, const kh_model *other)
+{
+    static const char text[] = "Hello, the keyhole was 12 feet deep.\nIsn't it?  Yes";
+    int32_t *a = NULL, *b = NULL;
+    size_t m = 0, n = 0;
+    GOOD(kh_model_tokenize(one, text, strlen(text), KH_TEXT_EDGES, &a, &m));
+    GOOD(kh_model_tokenize(other, text, strlen(text), KH_TEXT_EDGES, &b, &n));
+    assert_true(n > 10);
+    assert_int_equal(m, n);
+    assert_memory_equal(a, b, n * sizeof *a);
+    kh_free_ids(a);
+    kh_free_ids(b);
 }
 
 void family_open(family_golden *g, const family *f)
@@ -153,10 +154,10 @@ static void look(void *context, kh_point point, int layer, float *data, size_t r
     size_t size = rows * width;
     assert_int_equal(rows, s->T);
     assert_int_equal(width, s->D);
-    if (point == KH_POINT_RESID_PRE && (size_t)layer == s->before)
+    if (point == KH_POINT_RESID_PRE && layer == s->first)
         memcpy(s->states, data, size * sizeof *data);
     if (point == KH_POINT_RESID_POST) {
-        assert_int_equal(layer, s->before + s->seen);
+        assert_int_equal(layer, s->first + (int)s->seen);
         assert_true(s->seen < s->N);
         memcpy(s->states + ++s->seen * size, data, size * sizeof *data);
     }

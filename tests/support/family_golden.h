@@ -17,17 +17,10 @@ typedef enum family_task {
     FAMILY_T5_ENCODER
 } family_task;
 
-typedef enum family_state {
-    FAMILY_GOOD,
-    FAMILY_REFUSED, /* does not open yet; a test fails as soon as it does */
-    FAMILY_WRONG    /* opens and is not right yet: printed, not checked */
-} family_state;
-
 typedef struct family {
     const char *name;   /* of the golden */
     const char *folder; /* NULL: as the golden */
     family_task task;
-    family_state state;
 } family;
 
 extern const family families[];
@@ -35,10 +28,10 @@ extern const size_t family_count;
 
 /* tests/golden/families/FOLDER; valid until the next golden_path. */
 const char *family_path(const family *f);
-/* Skips the test of a model that is not to be checked yet. */
-void family_need(const family *f);
-/* The GGUF file that a folder becomes, written and opened again. */
-kh_model *family_as_gguf(const kh_model *model);
+/* The GGUF file that kh_convert makes of the folder, opened. */
+kh_model *family_as_gguf(const family *f);
+/* Both read a sentence as the same tokens. */
+void family_same_tokens(const kh_model *one, const kh_model *other);
 
 typedef struct family_array {
     char name[25];
@@ -67,8 +60,8 @@ const int32_t *family_ids(family_golden *g, const char *prefix, const char *name
 /* What a stack computes: fill with family_stream_open, attach `probe`, run, check. */
 typedef struct family_stream {
     size_t N, T, D;
-    size_t seen;   /* layers that reported */
-    size_t before; /* layers whose numbers come first: a decoder's stand behind its encoder's */
+    int first;   /* its first layer's number: 0, which a caller may change before the run */
+    size_t seen; /* layers that reported */
     float *states /* [N + 1][T][D] */, *final /* [T][D] */;
     int has_final;
     kh_probe probe;
