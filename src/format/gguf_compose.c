@@ -312,12 +312,21 @@ uint64_t kh_gguf_composed_size(const kh_gguf *file)
     return size;
 }
 
+/* A folder that is renamed stays the same model. */
+static int is_name(const kh_gguf_value *value)
+{
+    static const char name[] = "general.name";
+    return value->key.size == sizeof name - 1 &&
+           memcmp(value->key.data, name, sizeof name - 1) == 0;
+}
+
 uint64_t kh_gguf_composed_identity(const kh_gguf *file, uint64_t h)
 {
     enum { SAMPLE = 4 << 10 };
     const kh_gguf_part *part = &file->parts[0];
     for (size_t i = 0; i < part->n_values; i++) {
         const kh_gguf_value *value = &part->values[i];
+        if (is_name(value)) continue;
         uint64_t form[4] = {value->key.size, value->kind, value->element, value->count};
         h = kh_gguf_mix(h, form, sizeof form);
         h = kh_gguf_mix(h, value->key.data, value->key.size);

@@ -119,6 +119,10 @@ assert r[0]["kl"] == 0 and r[1]["kl"] > 1e-6 and r[0]["tokens"] == r[1]["tokens"
 ' "$scratch/out"
 runs 0 "$keyhole" show "$families/t5" --json
 python 'x = json.load(open(sys.argv[1])); assert x["kind"] == "encoder and decoder" and x["encoder_layers"] == 2, x' "$scratch/out"
+cp -r "$families/t5" "$scratch/renamed"
+cp "$scratch/out" "$scratch/here"
+runs 0 "$keyhole" show "$scratch/renamed" --json
+python 'a, b = (json.load(open(p))["identity"] for p in sys.argv[1:]); assert a == b, (a, b)' "$scratch/here" "$scratch/out"
 runs 0 "$keyhole" show "$families/bert"
 has "$out" "bert (encoder)"
 finish
