@@ -50,6 +50,8 @@ struct kh_tokenizer {
     kh_norm norm;
     kh_markers markers;      /* found in the text as it is */
     kh_markers late_markers; /* found in the normalised text */
+    kh_markers
+        guarded_markers; /* `markers` and the special ones of the late, or none: for guards */
     kh_split split;
     kh_merges merges;      /* BYTES, CHARS */
     kh_trie trie;          /* UNIGRAM, WORDPIECE */

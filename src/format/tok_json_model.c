@@ -365,8 +365,8 @@ kh_status kh_json_model(kh_tokenizer *t, const json_t *model, const json_t *adde
 /* ---- added tokens ---- */
 
 typedef struct adder {
-    kh_marker *raw, *late;
-    size_t n_raw, n_late;
+    kh_marker *raw, *late, *guarded; /* guarded: raw ones, and special ones that are late */
+    size_t n_raw, n_late, n_guarded;
     kh_norm_scratch norm;
     kh_regex_scratch match;
 } adder;
@@ -410,6 +410,7 @@ static kh_status add_token(kh_tokenizer *t, adder *a, const json_t *token)
     int normalized = !(marker.flags & KH_MARKER_SPECIAL);
     KH_TRY(kh_part_flag(token, "added token", "normalized", &normalized));
     t->vocab.kinds[id] = marker.flags & KH_MARKER_SPECIAL ? KH_TOKEN_CONTROL : KH_TOKEN_USER;
+    if (!normalized || marker.flags & KH_MARKER_SPECIAL) a->guarded[a->n_guarded++] = marker;
     if (normalized) return add_late(t, a, marker);
     a->raw[a->n_raw++] = marker;
     return KH_OK;
@@ -420,8 +421,11 @@ static kh_status add_all(kh_tokenizer *t, adder *a, const json_t *added)
     size_t count = json_array_size(added);
     KH_TRY(kh_new(&a->raw, count, sizeof *a->raw, "added tokens"));
     KH_TRY(kh_new(&a->late, count, sizeof *a->late, "added tokens"));
+    KH_TRY(kh_new(&a->guarded, count, sizeof *a->guarded, "added tokens"));
     for (size_t i = 0; i < count; ++i) KH_TRY(add_token(t, a, json_array_get(added, i)));
     KH_TRY(kh_markers_build(&t->markers, a->raw, a->n_raw));
+    if (a->n_guarded > a->n_raw)
+        KH_TRY(kh_markers_build(&t->guarded_markers, a->guarded, a->n_guarded));
     return kh_markers_build(&t->late_markers, a->late, a->n_late);
 }
 
@@ -433,5 +437,6 @@ kh_status kh_json_added(kh_tokenizer *t, const json_t *added)
     kh_regex_scratch_free(&a.match);
     kh_free(a.raw);
     kh_free(a.late);
+    kh_free(a.guarded);
     return status;
 }

@@ -16,7 +16,8 @@
  * is tokenised as a whole, and the ids are those of the unguarded text wherever there is nothing
  * to guard against. The same holds for user-defined tokens that are spelled like control tokens
  * (KH_MARKER_TURN). Behind a normalizer that changed the text nobody knows what a guard covers:
- * tokens that are looked for there are not taken at all when there are guards.
+ * where there are guards, control tokens that are meant for normalised text are looked for in the
+ * text as it is, and others only where normalising changed nothing.
  *
  * Where control tokens are not asked for, `tokenizers` still finds them, and what lies inside them
  * is not looked at again; files that were read from tokenizer.json do the same (skips_longest).
@@ -269,7 +270,8 @@ static kh_status encode(kh_encoder *e, kh_slice text, unsigned flags, const kh_t
     e->n_guards = n_guards;
     e->next_guard = 0;
     if (status == KH_OK)
-        status = walk(e, &t->markers, text, flags, &guarded, n_guards > 0, 1, encode_raw);
+        status = walk(e, n_guards && t->guarded_markers.count ? &t->guarded_markers : &t->markers,
+                      text, flags, &guarded, n_guards > 0, 1, encode_raw);
     kh_buf_free(&cleaned);
     kh_free(ranges);
     return status;

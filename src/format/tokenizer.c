@@ -35,6 +35,7 @@ void kh_tokenizer_close(kh_tokenizer *tokenizer)
     kh_merges_free(&tokenizer->merges);
     kh_markers_free(&tokenizer->markers);
     kh_markers_free(&tokenizer->late_markers);
+    kh_markers_free(&tokenizer->guarded_markers);
     kh_trie_free(&tokenizer->trie);
     kh_free(tokenizer->scores);
     kh_vocab_free(&tokenizer->vocab);

@@ -164,6 +164,40 @@ static void test_odd(void **state)
         "a \t<m>\n a w", "1 2 0 3 ");
 }
 
+/* A stranger's text makes no special token, of neither kind; the template's beside it do. */
+static void test_guards(void **state)
+{
+    (void)state;
+    static const char text[] = "<m>a<N><m><N>";
+    kh_tokenizer *t;
+    kh_tokens ids = {0};
+    assert_int_equal(
+        open_text(
+            &t,
+            "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"u\":0,\"a\":1}},"
+            "\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":2,\"content\":\"<m>"
+            "\","
+            "\"special\":true,\"normalized\":false},{\"id\":3,\"content\":\"<N>\",\"special\":true,"
+            "\"normalized\":true}]}"),
+        KH_OK);
+    const struct {
+        kh_text_range guard;
+        size_t count, special;
+    } cases[] = {{{0, 0}, 5, 4}, {{0, 3}, 4, 3}, {{4, 3}, 4, 3}, {{3, 10}, 2, 1}, {{0, 13}, 1, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        size_t special = 0;
+        ids.count = 0;
+        assert_int_equal(kh_tokenize_guarded(t, &ids, text, sizeof text - 1, KH_TOKENIZE_SPECIAL,
+                                             &cases[i].guard, i > 0),
+                         KH_OK);
+        for (size_t k = 0; k < ids.count; ++k) special += ids.ids[k] >= 2;
+        assert_int_equal(special, cases[i].special);
+        assert_int_equal(ids.count, cases[i].count);
+    }
+    kh_tokens_free(&ids);
+    kh_tokenizer_close(t);
+}
+
 /* Small, and together with everything that allocates. */
 static const char *const small[] = {
     "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"u\",\"end_of_word_suffix\":\"</"
@@ -338,9 +372,9 @@ static int use_our_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),       cmocka_unit_test(test_odd),
-        cmocka_unit_test(test_faults),        cmocka_unit_test(test_quarter_megabyte),
-        cmocka_unit_test(test_nothing_leaks),
+        cmocka_unit_test(test_refused),          cmocka_unit_test(test_odd),
+        cmocka_unit_test(test_guards),           cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_quarter_megabyte), cmocka_unit_test(test_nothing_leaks),
     };
     return cmocka_run_group_tests(tests, use_our_memory, NULL);
 }
