@@ -78,19 +78,6 @@ static const kh_attn_setting *setting_of(const kh_attention_call *call, int head
     return kh_attn_plan_at(call->plan, KH_PHASE_PREFILL, 0, head);
 }
 
-static kh_status check_plan(const kh_attention_call *call)
-{
-    for (int head = 0; call->args->mask == KH_ATTENTION_FREE && head < call->args->heads; head++) {
-        const kh_attn_setting *s = setting_of(call, head);
-        if (s->recent > 0)
-            KH_FAIL(
-                KH_ERR_ARGUMENT,
-                "attention '%s': recent=%d means the keys before a row and needs the causal mask",
-                call->args->attn, s->recent);
-    }
-    return KH_OK;
-}
-
 static size_t most_kept(const kh_attention_call *call)
 {
     size_t most = 0, visible = call->args->keys, window = (size_t)call->args->window;
@@ -127,7 +114,7 @@ kh_status kh_attention_call_open(kh_attention_call *call, const kh_attention_arg
     const kh_attention_dropout *d = &a->dropout;
     if (d->rate > 0) call->drop = kh_attn_drop_make(d->rate, d->seed, d->step, d->layer);
     KH_TRY(kh_attn_plan_parse(&call->plan, a->attn ? a->attn : "full", 1, a->heads));
-    KH_TRY(check_plan(call));
+    if (a->mask == KH_ATTENTION_FREE) KH_TRY(kh_attn_plan_check_all_keys(call->plan, 0, 1));
     call->kept = most_kept(call);
     return KH_OK;
 }

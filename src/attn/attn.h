@@ -51,6 +51,9 @@ kh_status kh_attn_plan_parse_stacks(kh_attn_plan **out, const char *text, int en
                                     int heads);
 void kh_attn_plan_free(kh_attn_plan *plan);
 const char *kh_attn_plan_text(const kh_attn_plan *plan); /* verbatim */
+/* KH_ERR_ARGUMENT where one of these layers, whose rows see all keys, has a setting that speaks of the keys before
+ * a row (recent). */
+kh_status kh_attn_plan_check_all_keys(const kh_attn_plan *plan, int first, int layers);
 const kh_attn_setting *kh_attn_plan_at(const kh_attn_plan *plan, enum kh_phase phase, int layer,
                                        int head);
 

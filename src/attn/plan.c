@@ -379,3 +379,18 @@ const kh_attn_setting *kh_attn_plan_at(const kh_attn_plan *plan, enum kh_phase p
     size_t row = (size_t)phase * (size_t)plan->layers + (size_t)layer;
     return &plan->settings[plan->at[row * (size_t)plan->heads + (size_t)head]];
 }
+
+kh_status kh_attn_plan_check_all_keys(const kh_attn_plan *plan, int first, int layers)
+{
+    for (int phase = 0; phase < PHASES; phase++)
+        for (int layer = first; layer < first + layers; layer++)
+            for (int head = 0; head < plan->heads; head++) {
+                int recent = kh_attn_plan_at(plan, (enum kh_phase)phase, layer, head)->recent;
+                if (recent > 0)
+                    KH_FAIL(KH_ERR_ARGUMENT,
+                            "attention '%s': recent=%d means the keys before a row and needs the "
+                            "causal mask",
+                            plan->text, recent);
+            }
+    return KH_OK;
+}

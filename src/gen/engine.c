@@ -74,7 +74,19 @@ kh_status kh_engine_plan(kh_attn_plan **out, const kh_model *model, const char *
         KH_TRY(kh_auto_find(model->identity, automatic, sizeof automatic, NULL));
         attn = automatic;
     }
-    return kh_attn_plan_parse_stacks(out, attn, d->encoder_layers, d->N, d->H);
+    KH_TRY(kh_attn_plan_parse_stacks(out, attn, d->encoder_layers, d->N, d->H));
+    kh_status status = KH_OK;
+    if (d->structure == KH_ENCODER) status = kh_attn_plan_check_all_keys(*out, 0, d->N);
+    if (d->structure == KH_ENCODER_DECODER) {
+        status = kh_attn_plan_check_all_keys(*out, 0, d->encoder_layers);
+        if (status == KH_OK)
+            status = kh_attn_plan_check_all_keys(*out, d->encoder_layers + d->N, d->N);
+    }
+    if (status != KH_OK) {
+        kh_attn_plan_free(*out);
+        *out = NULL;
+    }
+    return status;
 }
 
 kh_status kh_engine_ff(kh_ff_plan *out, const kh_model *model, const kh_kern *kern, const char *ff)

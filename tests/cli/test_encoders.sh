@@ -23,6 +23,9 @@ assert max(abs(a - b) for r, e in zip(rows, x["embeddings"]) for a, b in zip(r, 
 runs 0 "$keyhole" embed "$families/bert-embed" "a dog ran" --pooling cls --no-normalize
 runs 0 "$keyhole" embed "$families/bert-embed" "a dog ran" --attn topk:k=2
 runs 0 "$keyhole" embed "$families/t5-encoder" "a dog ran"
+refused 2 "needs the causal mask" embed "$families/bert-embed" "a dog ran" --attn window:recent=3
+refused 2 "needs the causal mask" run "$families/t5" -p "a dog ran" --attn "cross=topk:k=4,recent=2"
+runs 0 "$keyhole" run "$families/t5" -p "a dog ran" --attn "decoder=topk:k=4,recent=2" -n 3 -q
 long=$(printf 'mat %.0s' $(seq 600))
 refused 1 "tokens, at most" embed "$families/bert-embed" "$long"
 runs 0 "$keyhole" embed "$families/bert-embed" "$long" --truncate
