@@ -63,6 +63,14 @@ static kh_slice special(const words *w, const char *key)
     return id < w->pieces->count ? w->pieces->strings[id] : (kh_slice){"", 0};
 }
 
+/* A list that could not take an item becomes NULL, and the document with it. */
+static void append(json_t **list, json_t *item)
+{
+    if (json_array_append_new(*list, item) == 0) return;
+    json_decref(*list);
+    *list = NULL;
+}
+
 /* ---- vocabularies ---- */
 
 /* "##x" for a piece inside a word, "x" for one that begins it. */
@@ -99,11 +107,7 @@ static json_t *vocabulary(const words *w, int is_wordpiece)
 static json_t *given_merges(const words *w)
 {
     json_t *all = json_array();
-    for (size_t i = 0; i < w->merges->count && all; i++)
-        if (json_array_append_new(all, text(w->merges->strings[i])) != 0) {
-            json_decref(all);
-            all = NULL;
-        }
+    for (size_t i = 0; i < w->merges->count && all; i++) append(&all, text(w->merges->strings[i]));
     return all;
 }
 
@@ -152,9 +156,7 @@ static json_t *made_merges(const words *w)
     for (size_t i = 0; i < n && all; i++) {
         json_t *pair = json_pack("[o, o]", text(w->pieces->strings[list[i].left]),
                                  text(w->pieces->strings[list[i].right]));
-        if (json_array_append_new(all, pair) == 0) continue;
-        json_decref(all);
-        all = NULL;
+        append(&all, pair);
     }
     kh_free(list);
     return all;
@@ -167,9 +169,7 @@ static json_t *scored(const words *w)
         double score = 0;
         if (w->scores) kh_gguf_element_f64(w->scores, id, &score);
         json_t *pair = json_pack("[o, f]", text(w->pieces->strings[id]), score);
-        if (json_array_append_new(all, pair) == 0) continue;
-        json_decref(all);
-        all = NULL;
+        append(&all, pair);
     }
     return all;
 }
@@ -186,9 +186,7 @@ static json_t *added_tokens(const words *w, int is_wordpiece)
         json_t *one = json_pack("{s:I, s:o, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)id,
                                 "content", name, "single_word", 0, "lstrip", 0, "rstrip", 0,
                                 "normalized", 0, "special", kind != KH_TOKEN_USER);
-        if (json_array_append_new(all, one) == 0) continue;
-        json_decref(all);
-        all = NULL;
+        append(&all, one);
     }
     return all;
 }
@@ -222,44 +220,51 @@ static json_t *splits(const words *w)
         json_array_append_new(all,
                               json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern",
                                         "Regex", pattern, "behavior", "Isolated", "invert", 0));
-    json_array_append_new(all, byte_level(0));
+    append(&all, byte_level(0));
     return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", all);
 }
 
-static void add_special(json_t *single, json_t *pair, json_t *named, const words *w,
-                        const char *key, int type_id, int in_single)
+typedef struct frame {
+    json_t *single, *pair, *named;
+} frame;
+
+static void add_special(frame *f, const words *w, const char *key, int type_id, int in_single)
 {
     kh_slice name = special(w, key);
     uint64_t id = 0;
     if (!name.size) return;
     kh_gguf_opt_u64(w->file, key, &id, UINT32_MAX);
     json_t *one = json_pack("{s:{s:o, s:i}}", "SpecialToken", "id", text(name), "type_id", type_id);
-    if (in_single) json_array_append(single, one);
-    json_array_append_new(pair, one);
-    json_object_setn_new(named, name.data, name.size,
-                         json_pack("{s:o, s:[I], s:[o]}", "id", text(name), "ids", (json_int_t)id,
-                                   "tokens", text(name)));
+    if (in_single) append(&f->single, json_incref(one));
+    append(&f->pair, one);
+    json_t *about = json_pack("{s:o, s:[I], s:[o]}", "id", text(name), "ids", (json_int_t)id,
+                              "tokens", text(name));
+    if (json_object_setn_new(f->named, name.data, name.size, about) == 0) return;
+    json_decref(f->named);
+    f->named = NULL;
+}
+
+static json_t *sequence(const char *name, int type_id)
+{
+    return json_pack("{s:{s:s, s:i}}", "Sequence", "id", name, "type_id", type_id);
 }
 
 /* bos (cls) in front, eos (sep) behind, as the file asks for. */
 static json_t *template_of(const words *w, int bos, int eos, const char *begin, const char *end)
 {
-    json_t *single = json_array(), *pair = json_array(), *named = json_object();
-    if (bos) add_special(single, pair, named, w, begin, 0, 1);
-    json_t *first = json_pack("{s:{s:s, s:i}}", "Sequence", "id", "A", "type_id", 0);
-    json_array_append(single, first);
-    json_array_append_new(pair, first);
-    if (eos) add_special(single, pair, named, w, end, 0, 1);
-    json_array_append_new(pair, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "B", "type_id", 1));
-    if (eos) add_special(single, pair, named, w, end, 1, 0);
-    if (json_object_size(named) == 0) {
-        json_decref(single);
-        json_decref(pair);
-        json_decref(named);
-        return json_null();
-    }
-    return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair",
-                     pair, "special_tokens", named);
+    frame f = {json_array(), json_array(), json_object()};
+    if (bos) add_special(&f, w, begin, 0, 1);
+    append(&f.single, sequence("A", 0));
+    append(&f.pair, sequence("A", 0));
+    if (eos) add_special(&f, w, end, 0, 1);
+    append(&f.pair, sequence("B", 1));
+    if (eos) add_special(&f, w, end, 1, 0);
+    int none = f.named && json_object_size(f.named) == 0;
+    json_t *made = json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single",
+                             f.single, "pair", f.pair, "special_tokens", f.named);
+    if (!none) return made;
+    json_decref(made);
+    return json_null();
 }
 
 /* "AQID", for the map of characters. */
@@ -317,15 +322,14 @@ static json_t *of_scores(const words *w)
     int bos = flag(w->file, "tokenizer.ggml.add_bos_token", 1);
     int eos = flag(w->file, "tokenizer.ggml.add_eos_token", 0);
     json_t *steps = json_array(), *back = json_array();
+    if (prefix) append(&steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", BLANK));
+    append(&steps, replace("String", " ", BLANK));
+    append(&back, replace("String", BLANK, " "));
+    append(&back, type_only("ByteFallback"));
+    append(&back, type_only("Fuse"));
     if (prefix)
-        json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", BLANK));
-    json_array_append_new(steps, replace("String", " ", BLANK));
-    json_array_append_new(back, replace("String", BLANK, " "));
-    json_array_append_new(back, type_only("ByteFallback"));
-    json_array_append_new(back, type_only("Fuse"));
-    if (prefix)
-        json_array_append_new(back, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content",
-                                              " ", "start", 1, "stop", 0));
+        append(&back, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1,
+                                "stop", 0));
     kh_slice unk = special(w, "tokenizer.ggml.unknown_token_id");
     json_t *model = json_pack("{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE",
                               "dropout", "unk_token", unk.size ? text(unk) : json_null(),
@@ -359,8 +363,8 @@ static json_t *of_unigram(const words *w)
                               json_pack("{s:s, s:o}", "type", "Precompiled", "precompiled_charsmap",
                                         base64(map->data, (size_t)map->count)));
     if (flag(w->file, "tokenizer.ggml.remove_extra_whitespaces", 0)) {
-        json_array_append_new(steps, replace("Regex", "\\A +| +\\z", ""));
-        json_array_append_new(steps, replace("Regex", " {2,}", " "));
+        append(&steps, replace("Regex", "\\A +| +\\z", ""));
+        append(&steps, replace("Regex", " {2,}", " "));
     }
     json_t *model = json_pack("{s:s, s:I, s:o, s:b}", "type", "Unigram", "unk_id", (json_int_t)unk,
                               "vocab", scored(w), "byte_fallback", 0);

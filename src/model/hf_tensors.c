@@ -305,35 +305,37 @@ static kh_status take_part(kh_hf *hf, const kh_hf_tensor *row, uint64_t layer, i
     return add_tensor(hf, name, t, row);
 }
 
+/* All experts are there and alike, so that what is allocated for them is no more than the file holds. */
+static kh_status check_experts(const kh_hf *hf, const kh_hf_tensor *row, uint64_t layer,
+                               const kh_st_tensor *first)
+{
+    for (uint64_t x = 0; x < hf->sizes['X']; x++) {
+        const kh_st_tensor *t = find_part(hf, row->from, layer, x, 0);
+        if (!t) return missing(hf, row, layer, x, 0);
+        KH_TRY(check(hf, t, row->shape + 1));
+        if (t->type != first->type)
+            KH_FAIL(KH_ERR_UNSUPPORTED,
+                    "%s: tensor %.200s: the type of expert 0, %s, is expected, found %s",
+                    kh_safetensors_part(hf->weights, t), t->name, kh_st_type_name(first->type),
+                    kh_st_type_name(t->type));
+    }
+    return KH_OK;
+}
+
 /* One tensor of every expert, behind each other. */
 static kh_status stack(kh_hf *hf, const kh_hf_tensor *row, uint64_t layer,
                        const kh_st_tensor *first)
 {
     uint64_t X = hf->sizes['X'], dims[3] = {X, first->dims[0], first->dims[1]};
     char name[NAME];
-    char *copy;
-    size_t bytes;
-    KH_TRY(check(hf, first, row->shape + 1));
-    if (__builtin_mul_overflow(first->size, (size_t)X, &bytes)) bytes = SIZE_MAX;
-    KH_TRY(copy_of((void **)&copy, first, bytes));
-    kh_status status = KH_OK;
-    for (uint64_t x = 0; x < X && status == KH_OK; x++) {
+    void *copy;
+    KH_TRY(check_experts(hf, row, layer, first));
+    KH_TRY(copy_of(&copy, first, (size_t)X * first->size));
+    for (uint64_t x = 0; x < X; x++) {
         const kh_st_tensor *t = find_part(hf, row->from, layer, x, 0);
-        status = t ? check(hf, t, row->shape + 1) : missing(hf, row, layer, x, 0);
-        if (status == KH_OK && t->type != first->type)
-            status = kh_fail(KH_ERR_UNSUPPORTED,
-                             "%s: tensor %.200s: the type of expert 0, %s, is "
-                             "expected, found %s",
-                             kh_safetensors_part(hf->weights, t), t->name,
-                             kh_st_type_name(first->type), kh_st_type_name(t->type));
-        if (status != KH_OK) break;
-        memcpy(copy + x * first->size, t->data, first->size);
+        memcpy((char *)copy + x * first->size, t->data, first->size);
         kh_safetensors_release(hf->weights, t);
         mark(hf, t);
-    }
-    if (status != KH_OK) {
-        kh_free(copy);
-        return status;
     }
     kh_hf_expand(name, row->to, layer, 0, ".weight");
     return add(hf, name, kh_st_kernel_type(first->type), dims, 3, copy, copy);

@@ -327,6 +327,39 @@ static void every_cut_of_the_weights(void **state)
     }
 }
 
+/* No crash, no leak; any answer. */
+static void every_byte_of_the_configuration(void **state)
+{
+    (void)state;
+    static const char marks[] = "\"{}[]:,0-9.e \\n";
+    static const char *const configs[] = {
+        "{\"model_type\":\"mistral\"," NUMBERS UNTIED ",\"sliding_window\":8,\"layer_types\":"
+        "[\"full_attention\"],\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4,"
+        "\"rope_theta\":1e4,\"original_max_position_embeddings\":16,\"beta_fast\":32}}",
+        "{\"text_config\":{\"model_type\":\"llama\"," NUMBERS UNTIED "},\"rope_scaling\":"
+        "{\"type\":\"longrope\",\"long_factor\":[2.5],\"short_factor\":[1]}}"};
+    save_weights(folder, whole, "F32");
+    uint64_t live = kh_alloc_get_stats().live;
+    for (size_t c = 0; c < 2; c++) {
+        char text[1024];
+        snprintf(text, sizeof text, "%s", configs[c]);
+        save_text(folder, "config.json", text);
+        kh_gguf_close(opened());
+        for (size_t i = 0; text[i]; i++) {
+            char old = text[i];
+            for (size_t m = 0; m < sizeof marks - 1; m++) {
+                kh_gguf *f;
+                text[i] = marks[m];
+                save_text(folder, "config.json", text);
+                if (kh_hf_open(&f, folder) != KH_OK) assert_null(f);
+                kh_gguf_close(f);
+            }
+            text[i] = old;
+        }
+    }
+    assert_int_equal(kh_alloc_get_stats().live, live);
+}
+
 static void memory_runs_out(void **state)
 {
     (void)state;
@@ -359,9 +392,13 @@ int main(void)
 {
     json_set_alloc_funcs(kh_alloc, kh_free);
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(becomes_a_gguf_file),    IN_FOLDER(pairs_of_rows),
-        IN_FOLDER(files_that_are_missing), IN_FOLDER(configurations_that_are_wrong),
-        IN_FOLDER(tensors_that_are_wrong), IN_FOLDER(every_cut_of_the_weights),
+        IN_FOLDER(becomes_a_gguf_file),
+        IN_FOLDER(pairs_of_rows),
+        IN_FOLDER(files_that_are_missing),
+        IN_FOLDER(configurations_that_are_wrong),
+        IN_FOLDER(tensors_that_are_wrong),
+        IN_FOLDER(every_cut_of_the_weights),
+        IN_FOLDER(every_byte_of_the_configuration),
         IN_FOLDER(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,6 +168,28 @@ static void what_has_no_name_is_refused(void **state)
     kh_gguf_close(file);
 }
 
+/* Every allocation fails once: a sentence, and nothing is left. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    kh_gguf *file;
+    GOOD(kh_gguf_open(&file, golden_path("tiny/gemma3-q8.gguf")));
+    GOOD(kh_hf_write(file, folder, KH_TYPE_F16));
+    uint64_t live = kh_alloc_get_stats().live;
+    kh_alloc_fail_at(0);
+    GOOD(kh_hf_write(file, folder, KH_TYPE_F16));
+    uint64_t n = kh_alloc_fail_at(0);
+    assert_true(n > 100);
+    for (uint64_t i = 1; i <= n; i++) {
+        kh_alloc_fail_at(i);
+        kh_status status = kh_hf_write(file, folder, KH_TYPE_F16);
+        kh_alloc_fail_at(0);
+        if (status == KH_OK) fail_msg("allocation %llu is not missed", (unsigned long long)i);
+        assert_int_equal(kh_alloc_get_stats().live, live);
+    }
+    kh_gguf_close(file);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, drop_folder)
 
 int main(void)
@@ -177,6 +199,7 @@ int main(void)
         IN_FOLDER(folders_come_back),
         IN_FOLDER(quantised_files_become_f16),
         IN_FOLDER(what_has_no_name_is_refused),
+        IN_FOLDER(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,6 +120,31 @@ static void what_is_wrong_is_refused(void **state)
     kh_gguf_close(file);
 }
 
+/* Every allocation fails once: a sentence, and nothing is left. */
+static void memory_runs_out(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/keyhole-export-XXXXXX";
+    kh_gguf *file;
+    assert_non_null(mkdtemp(folder));
+    GOOD(kh_gguf_open(&file, golden_path("tokens/gpt2.gguf")));
+    GOOD(kh_tokenizer_export(file, folder));
+    uint64_t live = kh_alloc_get_stats().live, step;
+    kh_alloc_fail_at(0);
+    GOOD(kh_tokenizer_export(file, folder));
+    uint64_t n = kh_alloc_fail_at(0);
+    for (uint64_t i = 1; i <= n; i += step) {
+        step = i < 64 || n - i < 256 ? 1 : 97;
+        kh_alloc_fail_at(i);
+        kh_status status = kh_tokenizer_export(file, folder);
+        kh_alloc_fail_at(0);
+        if (status == KH_OK) fail_msg("allocation %llu is not missed", (unsigned long long)i);
+        assert_int_equal(kh_alloc_get_stats().live, live);
+    }
+    kh_gguf_close(file);
+    drop(folder);
+}
+
 int main(void)
 {
     json_set_alloc_funcs(kh_alloc, kh_free);
@@ -127,6 +152,7 @@ int main(void)
         cmocka_unit_test(files_come_back),
         cmocka_unit_test(folders_come_back),
         cmocka_unit_test(what_is_wrong_is_refused),
+        cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
