@@ -1,9 +1,9 @@
-/* kern/encode_row.h: f32 rows to the block types of GGUF, the opposite of unpack_f32_*.
- *
- * Not in the list of kernels: a file is made once, in plain C. Pure functions all the same. */
+/* kern/encode_row.h: f32 rows to the block types of GGUF, the opposite of unpack_f32_*. Pure functions,
+ * with the same bytes for every instruction set. */
 #ifndef KH_KERN_ENCODE_ROW_H
 #define KH_KERN_ENCODE_ROW_H
 
+#include "cpu/cpu.h"
 #include "tensor/types.h"
 
 #include <stddef.h>
@@ -13,11 +13,12 @@
 typedef void kh_encode(void *y, const float *x, size_t n);
 
 /* NULL for a type that is read but not written, and for KH_TYPE_NONE. */
-kh_encode *kh_encode_of(kh_type type);
+kh_encode *kh_encode_of(kh_isa isa, kh_type type);
 /* The largest |x| that the type can hold. */
 float kh_encode_limit(kh_type type);
 
-/* the super-block types, of encode_k.c */
-kh_encode encode_q2_k, encode_q3_k, encode_q4_k, encode_q5_k, encode_q6_k;
+/* One for each instruction set. */
+kh_encode *kh_encode_of_ref(kh_type type);
+kh_encode *kh_encode_of_avx2(kh_type type);
 
 #endif

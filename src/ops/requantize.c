@@ -94,7 +94,7 @@ kh_status kh_op_requantize(const kh_pool *pool, const kh_kern *kern, void *y, kh
 {
     job j = {.y = y,
              .x = x,
-             .encode = kh_encode_of(to),
+             .encode = kh_encode_of(kern->isa, to),
              .unpack = kh_unpack_of(kern, from).f32,
              .limit = kh_encode_limit(to),
              .rows = rows,

@@ -109,7 +109,7 @@ static void near_simple_rounding(void **state)
     for (int k = 0; k < KINDS; k++) {
         fill(x, k);
         for (int f = 0; f < FORMS; f++) {
-            kh_encode_of(forms[f].type)(blocks, x, N);
+            kh_encode_of_ref(forms[f].type)(blocks, x, N);
             decode(forms[f].type, y, blocks, N);
             double ours = sqrt(squares(x, y, N) / N), theirs = sqrt(simple(x, &forms[f]) / N);
             print_message("%s, %s: %.6g, simple rounding %.6g: %.3f\n", kinds[k],
@@ -134,7 +134,7 @@ static void near_the_best_scale(void **state)
     for (int f = 1; f < 3; f++) {
         double ours = 0, best = 0;
         fill(x, 0);
-        kh_encode_of(forms[f].type)(blocks, x, N);
+        kh_encode_of_ref(forms[f].type)(blocks, x, N);
         decode(forms[f].type, y, blocks, N);
         for (size_t at = 0; at < N; at += 32) {
             double steps = forms[f].steps, extreme = 0, least = DBL_MAX;
@@ -168,9 +168,9 @@ static void again_is_the_same(void **state)
     for (int k = 0; k < KINDS - 1; k++)
         for (int f = 0; f < FORMS; f++) {
             fill(x, k);
-            kh_encode_of(forms[f].type)(blocks, x, N);
+            kh_encode_of_ref(forms[f].type)(blocks, x, N);
             decode(forms[f].type, y, blocks, N);
-            kh_encode_of(forms[f].type)(blocks, y, N);
+            kh_encode_of_ref(forms[f].type)(blocks, y, N);
             decode(forms[f].type, z, blocks, N);
             double first = sqrt(squares(x, y, N)), second = sqrt(squares(y, z, N));
             int coarse = forms[f].type == KH_TYPE_Q2_K || forms[f].type == KH_TYPE_Q3_K;
@@ -198,7 +198,7 @@ static void zeros_and_dust(void **state)
     for (int t = 1; t < TYPES; t++)
         for (size_t s = 0; s < sizeof small / sizeof *small; s++) {
             for (int i = 0; i < N; i++) x[i] = i % 3 ? small[s] : 0;
-            kh_encode_of(types[t])(blocks, x, N);
+            kh_encode_of_ref(types[t])(blocks, x, N);
             decode(types[t], y, blocks, N);
             for (int i = 0; i < N; i++) assert_true(fabsf(x[i] - y[i]) <= 3e-8f);
         }
@@ -215,7 +215,7 @@ static void hell(void **state)
             for (int every = 1; every < 100; every += 49) {
                 fill(x, 0);
                 for (int i = 0; i < N; i += every) x[i] = bad[b];
-                kh_encode_of(types[t])(blocks, x, N);
+                kh_encode_of_ref(types[t])(blocks, x, N);
                 if (types[t] == KH_TYPE_F32) continue;
                 decode(types[t], y, blocks, N);
                 if (!(fabsf(bad[b]) <= kh_encode_limit(types[t]))) continue;
@@ -231,12 +231,12 @@ static void dense_types(void **state)
     (void)state;
     const float x[4] = {1.0f, 1.0f + 0x1p-11f, -65504.0f, 0x1p-24f};
     uint16_t y[4];
-    kh_encode_of(KH_TYPE_F16)(y, x, 4);
+    kh_encode_of_ref(KH_TYPE_F16)(y, x, 4);
     assert_true(y[0] == 0x3c00 && y[1] == 0x3c00 && y[2] == 0xfbff && y[3] == 1);
-    kh_encode_of(KH_TYPE_BF16)(y, (float[]){1, -2, 1.00390625f, 3e38f}, 4);
+    kh_encode_of_ref(KH_TYPE_BF16)(y, (float[]){1, -2, 1.00390625f, 3e38f}, 4);
     assert_true(y[0] == 0x3f80 && y[1] == 0xc000 && y[2] == 0x3f80 && y[3] == 0x7f62);
-    assert_null(kh_encode_of(KH_TYPE_IQ4_XS));
-    assert_null(kh_encode_of(KH_TYPE_NONE));
+    assert_null(kh_encode_of_ref(KH_TYPE_IQ4_XS));
+    assert_null(kh_encode_of_ref(KH_TYPE_NONE));
 }
 
 static void rows_in_parallel(void **state)
@@ -245,7 +245,7 @@ static void rows_in_parallel(void **state)
     enum { ROWS = 200, COLS = 512 };
     static float x[ROWS * COLS], row[COLS], back[COLS];
     static uint8_t first[ROWS * COLS * 4], second[ROWS * COLS * 4];
-    const kh_kern *kern = kh_kern_get(KH_ISA_REF);
+    const kh_kern *kern = kh_kern_get(kh_cpu_isa());
     kh_rng_key key = {.seed = 9};
     for (uint64_t i = 0; i < ROWS * COLS; i++) x[i] = (float)kh_rng_normal(key, i);
     for (int t = 0; t < TYPES; t++) {
@@ -260,7 +260,7 @@ static void rows_in_parallel(void **state)
         }
         for (size_t r = 0; r < ROWS; r += 67) {
             uint8_t one[COLS * 4];
-            kh_encode_of(types[t])(one, x + r * COLS, COLS);
+            kh_encode_of_ref(types[t])(one, x + r * COLS, COLS);
             assert_memory_equal(one, first + r * bytes, bytes);
         }
         /* and on from there: every type can be read to make another */
@@ -275,6 +275,27 @@ static void rows_in_parallel(void **state)
             decode(types[t], back, first + 5 * bytes, COLS);
         assert_memory_equal(row, back, sizeof row);
     }
+}
+
+/* Whatever the instruction set, the bytes are those of plain C. */
+static void same_bytes_everywhere(void **state)
+{
+    (void)state;
+    static float x[N];
+    static uint8_t plain[N * 4], other[N * 4];
+    const float bad[] = {0.5f, NAN, INFINITY, -FLT_MAX, 1e-40f};
+    for (int k = 0; k < KINDS; k++)
+        for (int b = 0; b < 5; b++) {
+            fill(x, k);
+            for (int i = 0; i < N; i += 37) x[i] = bad[b];
+            for (int t = 0; t < TYPES; t++) {
+                size_t bytes = kh_type_row_bytes(types[t], N);
+                kh_encode_of(KH_ISA_REF, types[t])(plain, x, N);
+                kh_encode_of(kh_cpu_isa(), types[t])(other, x, N);
+                if (memcmp(plain, other, bytes) != 0)
+                    fail_msg("%s, %s, with %g", kinds[k], kh_type_name(types[t]), (double)bad[b]);
+            }
+        }
 }
 
 static void refusals(void **state)
@@ -326,6 +347,7 @@ int main(void)
         cmocka_unit_test(dense_types),
         cmocka_unit_test(rows_in_parallel),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(same_bytes_everywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* Rows as the types with blocks of 32, as half floats and as floats.
+/* kern/encode_small_body.h: rows as the types with blocks of 32, as half floats and as floats.
  *
  * The stored scale is a binary16 number, so levels are chosen for the rounded scale, not for the one
  * that was searched. Where a block's numbers lie on a grid (a file that was quantised before) the
@@ -6,8 +6,11 @@
  *
  * Q8_0 maps the largest number to 127: at that fineness nothing is gained by a search (0.1 % of the
  * error), and the result is what everybody else writes. */
-#include "kern/encode_row.h"
+#ifndef KH_KERN_ENCODE_SMALL_BODY_H
+#define KH_KERN_ENCODE_SMALL_BODY_H
+
 #include "kern/encode_search.h"
+#include "tensor/types.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -127,32 +130,4 @@ static void encode_q5_1(void *y, const float *x, size_t n)
     }
 }
 
-kh_encode *kh_encode_of(kh_type type)
-{
-    switch (type) {
-    case KH_TYPE_F32: return encode_f32;
-    case KH_TYPE_F16: return encode_f16;
-    case KH_TYPE_BF16: return encode_bf16;
-    case KH_TYPE_Q8_0: return encode_q8_0;
-    case KH_TYPE_Q4_0: return encode_q4_0;
-    case KH_TYPE_Q4_1: return encode_q4_1;
-    case KH_TYPE_Q5_0: return encode_q5_0;
-    case KH_TYPE_Q5_1: return encode_q5_1;
-    case KH_TYPE_Q2_K: return encode_q2_k;
-    case KH_TYPE_Q3_K: return encode_q3_k;
-    case KH_TYPE_Q4_K: return encode_q4_k;
-    case KH_TYPE_Q5_K: return encode_q5_k;
-    case KH_TYPE_Q6_K: return encode_q6_k;
-    case KH_TYPE_IQ4_NL:
-    case KH_TYPE_IQ4_XS:
-    case KH_TYPE_NONE: break;
-    }
-    return NULL;
-}
-
-float kh_encode_limit(kh_type type)
-{
-    return type == KH_TYPE_F32    ? FLT_MAX
-           : type == KH_TYPE_BF16 ? kh_bf16_to_f32(0x7f7f)
-                                  : kh_f16_to_f32(0x7bff);
-}
+#endif

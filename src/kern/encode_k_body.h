@@ -1,4 +1,4 @@
-/* Rows as the types with blocks of 256: two steps of scales.
+/* kern/encode_k_body.h: rows as the types with blocks of 256: two steps of scales.
  *
  *     block of 256:   d (dmin)                     binary16
  *       group of 16 or 32:   scale (minimum)       whole numbers of 4, 6 or 8 bits
@@ -12,8 +12,11 @@
  * with all whole numbers and levels fixed, d and dmin are the least-squares solution over the block.
  * The best turn is kept; three are enough (a fourth gains below 0.1 % of the error).
  */
-#include "kern/encode_row.h"
+#ifndef KH_KERN_ENCODE_K_BODY_H
+#define KH_KERN_ENCODE_K_BODY_H
+
 #include "kern/encode_search.h"
+#include "tensor/types.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -206,7 +209,7 @@ static void fit_centred(fitted *best, uint8_t *q /* [256] */, const float *x /* 
 
 /* ---- bits, as kern/unpack_block.h reads them */
 
-static void join_nibbles(uint8_t *qs, const uint8_t *q /* [2n] */, int n)
+static void join_runs(uint8_t *qs /* [n] */, const uint8_t *q /* [2n] */, int n)
 {
     for (int i = 0; i < n; i++) qs[i] = (uint8_t)((q[i] & 15) | (q[i + n] & 15) << 4);
 }
@@ -238,7 +241,7 @@ static void join_k_scales(uint8_t *packed /* [12] */, const fitted *f)
     }
 }
 
-void encode_q2_k(void *y, const float *x, size_t n)
+static void encode_q2_k(void *y, const float *x, size_t n)
 {
     static const shape s = {.groups = 16, .width = 16, .most = 15, .levels = 3, .flat = 0.5f};
     kh_block_q2_k *to = y;
@@ -253,7 +256,7 @@ void encode_q2_k(void *y, const float *x, size_t n)
     }
 }
 
-void encode_q3_k(void *y, const float *x, size_t n)
+static void encode_q3_k(void *y, const float *x, size_t n)
 {
     static const shape s = {
         .groups = 16, .width = 16, .least = -32, .most = 31, .levels = 4, .flat = 0.5f};
@@ -275,7 +278,7 @@ void encode_q3_k(void *y, const float *x, size_t n)
     }
 }
 
-void encode_q4_k(void *y, const float *x, size_t n)
+static void encode_q4_k(void *y, const float *x, size_t n)
 {
     static const shape s = {.groups = 8, .width = 32, .most = 63, .levels = 15, .flat = 1};
     kh_block_q4_k *to = y;
@@ -286,11 +289,11 @@ void encode_q4_k(void *y, const float *x, size_t n)
         to->d = half_of(f.d);
         to->dmin = half_of(f.dmin);
         join_k_scales(to->scales, &f);
-        for (int part = 0; part < 4; part++) join_nibbles(to->qs + 32 * part, q + 64 * part, 32);
+        for (int part = 0; part < 4; part++) join_runs(to->qs + 32 * part, q + 64 * part, 32);
     }
 }
 
-void encode_q5_k(void *y, const float *x, size_t n)
+static void encode_q5_k(void *y, const float *x, size_t n)
 {
     static const shape s = {.groups = 8, .width = 32, .most = 63, .levels = 31, .flat = 1};
     kh_block_q5_k *to = y;
@@ -301,12 +304,12 @@ void encode_q5_k(void *y, const float *x, size_t n)
         to->d = half_of(f.d);
         to->dmin = half_of(f.dmin);
         join_k_scales(to->scales, &f);
-        for (int part = 0; part < 4; part++) join_nibbles(to->qs + 32 * part, q + 64 * part, 32);
+        for (int part = 0; part < 4; part++) join_runs(to->qs + 32 * part, q + 64 * part, 32);
         join_bits(to->qh, q, 4);
     }
 }
 
-void encode_q6_k(void *y, const float *x, size_t n)
+static void encode_q6_k(void *y, const float *x, size_t n)
 {
     static const shape s = {
         .groups = 16, .width = 16, .least = -128, .most = 127, .levels = 32, .flat = 0.5f};
@@ -318,8 +321,10 @@ void encode_q6_k(void *y, const float *x, size_t n)
         to->d = half_of(f.d);
         for (int g = 0; g < 16; g++) to->scales[g] = (int8_t)f.scale[g];
         for (int half = 0; half < 2; half++) {
-            join_nibbles(to->ql + 64 * half, q + 128 * half, 64);
+            join_runs(to->ql + 64 * half, q + 128 * half, 64);
             join_pairs(to->qh + 32 * half, q + 128 * half, 4);
         }
     }
 }
+
+#endif
