@@ -8,6 +8,7 @@ a list of small expressions.
 """
 
 import argparse
+import copy
 import datetime
 import json
 import pathlib
@@ -194,7 +195,7 @@ def render(template, messages, more, special):
 
 def evaluate(source):
     try:
-        return {"text": environment(source).render(**VARIABLES)}
+        return {"text": environment(source).render(**copy.deepcopy(VARIABLES))}
     except Exception as e:  # whatever it is, keyhole has to refuse too
         return {"fails": f"{type(e).__name__}: {e}"[:120]}
 

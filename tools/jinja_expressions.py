@@ -164,6 +164,13 @@ l[1:100]
 l[:1]
 l[0:0]
 l[::0]
+n[1:]
+nil[1:]
+d[1:]
+missing[1:]
+l['a':]
+l[:2.0]
+l[true:]
 l.0
 l['x']
 l[none]
@@ -603,6 +610,10 @@ range(3) | tojson
 'a\nb' | indent('> ')
 'a\nb' | indent(width=1, first=True)
 '' | indent(3, true)
+n | indent
+l | indent
+missing | indent
+nil | indent
 strftime_now('%d %b %Y')
 strftime_now('%Y-%m-%d')
 strftime_now('%H:%M')
@@ -658,6 +669,19 @@ d | attr('a')
 ('<%s>' | safe) % '<'
 ('{}' | safe).format('<')
 ('%s' | safe) | format('<')
+('<a' | safe) | list
+('<a' | safe) | first + '<'
+('<a' | safe) | reverse + '<'
+'x' % missing
+(1, 2).copy()
+(1, 2).index(2)
+l.copy()
+missing | reverse | list
+[missing, missing] | sort
+{'a': missing, 'b': missing} | dictsort(by='value')
+u | wordcount
+'x' % 1
+'ßa ß' | title
 ('<' | safe | string) + '<'
 ('<' | safe) == '<'
 ('<' | safe) | tojson
@@ -785,6 +809,13 @@ WHOLE = [
     "{% for x in l %}{% if x == 1 %}{% break %}{% endif %}{{ x }}{% else %}e{% endfor %}",
     "{% for x in [1, 2] %}{% for y in [1, 2] %}{% if y == 2 %}{% break %}{% endif %}{{ x }}{{ y }}{{ loop.first }} {% endfor %}{{ loop.last }};{% endfor %}",
     "{% break %}",
+    "{% for x in l %}{{ x }}{% break %}{% else %}e{% endfor %}",
+    "{% for x in l %}{{ x }}{% continue %}{% else %}e{% endfor %}",
+    "{% for x in l %}{% if x == 2 %}{% break %}{% endif %}{% else %}e{% endfor %}",
+    "{% macro m() %}a{% endmacro %}{% call m() %}{% endcall %}",
+    "{% macro m() %}{{ varargs }}{% endmacro %}{{ m(x=1) }}",
+    "{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(1) }}",
+    "{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(x=1) }}",
     "{% for x in l %}{% set y = x %}{% endfor %}{{ y }}",
     "{% set y = 0 %}{% for x in l %}{{ y }}{% set y = y + x %}{{ y }},{% endfor %}{{ y }}",
     "{% set y = 0 %}{% if t %}{% set y = 1 %}{% endif %}{{ y }}",

@@ -142,22 +142,21 @@ static kh_status bind_rest(kh_jrun *run, const kh_jnode *macro, size_t params, c
         while (param &&
                !(param->value.s->size == name->size && kh_jtext_starts(*name, *param->value.s)))
             param = param->next;
-        if (kh_jtext_is(*name, "caller"))
+        if (kh_jtext_is(*name, "caller") && macro->op & KH_J_TAKES_CALLER)
             KH_TRY(set_word(run, "caller", args->items[i]));
         else if (!param)
             KH_TRY(kh_jdict_set(run, named.dict, (kh_jval){.kind = KH_J_STRING, .s = name},
                                 args->items[i]));
     }
-    if (!macro->op && rest.list->count)
+    if (!(macro->op & KH_J_TAKES_REST) && rest.list->count)
         KH_FAIL(KH_ERR_FORMAT, "macro '%.*s' takes not more than %zu argument(s)",
                 (int)macro->value.s->size, macro->value.s->data, params);
-    if (!macro->op && named.dict->count)
+    if (!(macro->op & KH_J_TAKES_NAMED) && named.dict->count)
         KH_FAIL(KH_ERR_FORMAT, "macro '%.*s' takes no keyword argument '%.*s'",
                 (int)macro->value.s->size, macro->value.s->data,
                 (int)named.dict->entries[0].key.s->size, named.dict->entries[0].key.s->data);
-    if (!macro->op) return KH_OK;
-    KH_TRY(set_word(run, "varargs", rest));
-    return set_word(run, "kwargs", named);
+    if (macro->op & KH_J_TAKES_REST) KH_TRY(set_word(run, "varargs", rest));
+    return macro->op & KH_J_TAKES_NAMED ? set_word(run, "kwargs", named) : KH_OK;
 }
 
 kh_status kh_jmacro_call(kh_jrun *run, const kh_jmacro *macro, const kh_jargs *args, kh_jval *out)
@@ -261,16 +260,11 @@ static kh_status do_for(kh_jrun *run, const kh_jnode *node, kh_jout *out)
     kh_jval over;
     kh_jlist *items;
     kh_jloop *loop;
+    int finished = 0; /* an iteration came to its end; if none did, Jinja2 runs the else */
     KH_TRY(kh_jmemory_take(&run->memory, &items, 1, sizeof *items));
     KH_TRY(kh_jeval(run, node->b, &over));
     KH_TRY(kh_jval_iterate(run, over, items));
     if (node->e) KH_TRY(passing(run, node, items));
-    if (!items->count && node->d) {
-        KH_TRY(kh_jscope_open(run));
-        KH_TRY(kh_jexec(run, node->d, out));
-        kh_jscope_close(run);
-        return KH_OK;
-    }
     KH_TRY(kh_jmemory_take(&run->memory, &loop, 1, sizeof *loop));
     loop->items = items;
     for (; loop->index < items->count && run->jump != KH_J_BREAK; ++loop->index) {
@@ -280,8 +274,13 @@ static kh_status do_for(kh_jrun *run, const kh_jnode *node, kh_jout *out)
         KH_TRY(assign(run, node->a, items->items[loop->index]));
         KH_TRY(kh_jexec(run, node->c, out));
         kh_jscope_close(run);
+        finished |= run->jump == KH_J_GO_ON;
     }
     run->jump = KH_J_GO_ON;
+    if (finished || !node->d) return KH_OK;
+    KH_TRY(kh_jscope_open(run));
+    KH_TRY(kh_jexec(run, node->d, out));
+    kh_jscope_close(run);
     return KH_OK;
 }
 

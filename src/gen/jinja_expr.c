@@ -112,7 +112,9 @@ static kh_status name(kh_jparser *p, kh_jnode **out)
     } else {
         KH_TRY(kh_jparser_node(p, out, KH_J_LOAD));
         KH_TRY(kh_jval_text(p->run, &(*out)->value, t->text));
-        if (name_is(t, "varargs") || name_is(t, "kwargs")) p->takes_any = 1;
+        if (name_is(t, "varargs")) p->takes |= KH_J_TAKES_REST;
+        if (name_is(t, "kwargs")) p->takes |= KH_J_TAKES_NAMED;
+        if (name_is(t, "caller")) p->takes |= KH_J_TAKES_CALLER;
     }
     ++p->at;
     return KH_OK;

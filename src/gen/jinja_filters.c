@@ -76,14 +76,16 @@ static kh_status list_of(kh_jcall *c, kh_jkeyed *from, size_t n, kh_jkind kind, 
     return KH_OK;
 }
 
-/* "a,b" sorts by a, then by b: the key is a list of both. */
-static kh_status by_many(kh_jcall *c, kh_jkeyed *list, size_t n, const kh_jtext *names,
-                         int with_case)
+/* The key of `sort` is a list, also for one attribute or none: equal keys need no order. "a,b"
+ * sorts by a, then by b. */
+static kh_status by_lists(kh_jcall *c, kh_jkeyed *list, size_t n, const kh_jtext *names,
+                          int with_case)
 {
     for (size_t i = 0; i < n; ++i) {
         kh_jval keys, key, name;
-        KH_TRY(kh_jval_list(c->run, &keys, KH_J_LIST, 0));
-        for (size_t start = 0, end; start <= names->size; start = end + 1) {
+        KH_TRY(kh_jval_list(c->run, &keys, KH_J_LIST, 1));
+        if (!names) KH_TRY(kh_jlist_add(c->run, keys.list, list[i].key));
+        for (size_t start = 0, end; names && start <= names->size; start = end + 1) {
             for (end = start; end < names->size && names->data[end] != ',';) ++end;
             KH_TRY(kh_jval_text(c->run, &name, kh_jtext_cut(*names, start, end)));
             KH_TRY(key_of(c->run, list[i].value, name, with_case, &key));
@@ -102,7 +104,7 @@ static kh_status sort(kh_jcall *c, kh_jval *out)
     int with_case = kh_jcall_truth(c, 1, 0);
     int many = by.kind == KH_J_STRING && by.s->size && memchr(by.s->data, ',', by.s->size);
     KH_TRY(keyed(c, c->self, many ? (kh_jval){0} : by, with_case, &list, &n));
-    if (many) KH_TRY(by_many(c, list, n, by.s, with_case));
+    KH_TRY(by_lists(c, list, n, many ? by.s : NULL, with_case));
     KH_TRY(kh_jkeyed_sort(c->run, list, n, kh_jcall_truth(c, 0, 0)));
     return list_of(c, list, n, KH_J_LIST, out);
 }
@@ -226,12 +228,11 @@ static kh_status copy(kh_jcall *c, kh_jval *out)
 static kh_status reverse(kh_jcall *c, kh_jval *out)
 {
     kh_jlist items;
-    KH_TRY(kh_jval_need(c->run, c->self));
     KH_TRY(kh_jval_iterate(c->run, c->self, &items));
     if (c->self.kind == KH_J_STRING) {
         kh_jout text = {.run = c->run};
         for (size_t i = items.count; i-- > 0;) KH_TRY(kh_jout_add(&text, *items.items[i].s));
-        return kh_jout_value(&text, out);
+        return kh_jout_markup(&text, out, c->self.s->markup);
     }
     KH_TRY(kh_jval_list(c->run, out, c->self.kind == KH_J_ITERATOR ? KH_J_LIST : KH_J_ITERATOR,
                         items.count));

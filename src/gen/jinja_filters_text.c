@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 static kh_status in_case(kh_jcall *c, kh_jval *out, enum kh_jcase how)
 {
@@ -51,7 +52,9 @@ static kh_status title(kh_jcall *c, kh_jval *out)
         int apart = between_words(kh_jtext_code(text, at));
         for (end = at; end < text.size && between_words(kh_jtext_code(text, end)) == apart;)
             end += kh_jtext_step(text, end);
-        KH_TRY(kh_jout_case(&result, kh_jtext_cut(text, at, end), KH_J_CAPITAL));
+        size_t rest = at + kh_jtext_step(text, at);
+        KH_TRY(kh_jout_case(&result, kh_jtext_cut(text, at, rest), KH_J_UPPER));
+        KH_TRY(kh_jout_case(&result, kh_jtext_cut(text, rest, end), KH_J_LOWER));
     }
     return kh_jout_value(&result, out);
 }
@@ -122,6 +125,9 @@ static kh_status indent(kh_jcall *c, kh_jval *out)
     kh_jtext text, step = {.data = ""};
     kh_jout made = {.run = c->run}, result = {.run = c->run};
     int64_t width = 4;
+    KH_TRY(kh_jval_need(c->run, c->self));
+    if (c->self.kind != KH_J_STRING)
+        KH_FAIL(KH_ERR_FORMAT, "'%s' object has no lines to indent", kh_jval_type(c->self));
     if (c->arg[0].kind == KH_J_STRING)
         step = *c->arg[0].s;
     else
@@ -171,8 +177,9 @@ static kh_status wordcount(kh_jcall *c, kh_jval *out)
     KH_TRY(kh_jrun_count(c->run, text.size));
     for (size_t at = 0; at < text.size; at += kh_jtext_step(text, at)) {
         uint32_t code = kh_jtext_code(text, at);
-        int word = code >= 128 ? !kh_jchar_space(code)
-                               : (code | 32) - 'a' < 26 || code - '0' < 10 || code == '_';
+        utf8proc_category_t kind = utf8proc_category((utf8proc_int32_t)code);
+        int word = code == '_' || (kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO) ||
+                   (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO);
         words += word && !inside;
         inside = word;
     }

@@ -241,7 +241,9 @@ kh_status kh_jtext_percent(kh_jrun *run, kh_jtext format, kh_jval value, kh_jval
         if (end < format.size) KH_TRY(one_percent(&p, &out));
     }
     int all = value.kind == KH_J_TUPLE ? p.used == value.list->count : p.used == 1 || p.named;
-    if (!all && value.kind != KH_J_DICT && value.kind != KH_J_LIST)
+    int mapping = value.kind == KH_J_DICT || value.kind == KH_J_LIST || value.kind == KH_J_RANGE ||
+                  value.kind == KH_J_UNDEFINED;
+    if (!all && !mapping)
         KH_FAIL(KH_ERR_FORMAT, "not all arguments converted during string formatting");
     return kh_jout_markup(&out, result, format.markup);
 }

@@ -628,7 +628,7 @@ static kh_status occurrences(kh_jcall *c, kh_jval *out)
 }
 
 const kh_jdef kh_jmethods_list[] = {
-    {"index", "value", position}, {"count", "value", occurrences}, {"copy", "", same}, {0}};
+    {"copy", "", same}, {"index", "value", position}, {"count", "value", occurrences}, {0}};
 
 static kh_status cycle(kh_jcall *c, kh_jval *out)
 {

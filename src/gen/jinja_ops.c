@@ -225,10 +225,11 @@ static int changes(kh_jval a, kh_jtext name)
 /* The method of that name bound to `a`, ABSENT when there is none. */
 static kh_status method(kh_jrun *run, kh_jval a, const kh_jtext *name, kh_jval *out)
 {
-    const kh_jdef *tables[] = {a.kind == KH_J_STRING ? kh_jmethods_text
-                               : a.kind == KH_J_DICT ? kh_jmethods_dict
-                               : a.kind == KH_J_LOOP ? kh_jmethods_loop
-                                                     : kh_jmethods_list,
+    const kh_jdef *tables[] = {a.kind == KH_J_STRING  ? kh_jmethods_text
+                               : a.kind == KH_J_DICT  ? kh_jmethods_dict
+                               : a.kind == KH_J_LOOP  ? kh_jmethods_loop
+                               : a.kind == KH_J_TUPLE ? kh_jmethods_list + 1 /* no copy */
+                                                      : kh_jmethods_list,
                                NULL};
     *out = (kh_jval){0};
     if (a.kind != KH_J_STRING && a.kind != KH_J_DICT && a.kind != KH_J_LIST &&
@@ -371,11 +372,13 @@ kh_status kh_jval_slice(kh_jrun *run, kh_jval a, const kh_jval part[3], kh_jval 
 {
     int64_t n, step = part[2].kind == KH_J_NONE ? 1 : part[2].i;
     KH_TRY(kh_jval_need(run, a));
-    int good = a.kind == KH_J_STRING || a.kind == KH_J_LIST || a.kind == KH_J_TUPLE ||
-               a.kind == KH_J_RANGE;
+    if (a.kind != KH_J_STRING && a.kind != KH_J_LIST && a.kind != KH_J_TUPLE &&
+        a.kind != KH_J_RANGE)
+        KH_FAIL(KH_ERR_FORMAT, "'%s' object has no slices", kh_jval_type(a));
     for (int i = 0; i < 3; ++i)
-        good &= part[i].kind == KH_J_NONE || part[i].kind == KH_J_INT || part[i].kind == KH_J_BOOL;
-    if (!good) return kh_jval_missing(run, out, "a slice of what has none is undefined");
+        if (part[i].kind != KH_J_NONE && part[i].kind != KH_J_INT && part[i].kind != KH_J_BOOL)
+            KH_FAIL(KH_ERR_FORMAT, "slice indices must be integers or None, not '%s'",
+                    kh_jval_type(part[i]));
     if (!step) KH_FAIL(KH_ERR_FORMAT, "slice step cannot be zero");
     if (step < -INT32_MAX) step = -INT32_MAX;
     if (step > INT32_MAX) step = INT32_MAX;

@@ -124,13 +124,13 @@ static kh_status parameters(kh_jparser *p, const kh_jnode **out)
 /* Parameters and body; a macro starts anew with what encloses it. */
 static kh_status macro_body(kh_jparser *p, kh_jnode *macro, const char *end)
 {
-    int any = p->takes_any;
+    int takes = p->takes;
     unsigned loops = p->loops;
-    p->takes_any = 0;
+    p->takes = 0;
     p->loops = 0;
     KH_TRY(body_to(p, &macro->b, end));
-    macro->op = p->takes_any;
-    p->takes_any = any;
+    macro->op = p->takes;
+    p->takes = takes;
     p->loops = loops;
     return KH_OK;
 }

@@ -13,10 +13,10 @@
  *     of its arguments, so each output byte has the mark of the character that it came from. Where
  *     pieces lose their identity (JSON, repr, numbers with a format) the whole result is marked.
  *
- * Marks err on one side only: a clean byte was written by the template, or shows a number or a truth
- * (of the conversation too: digits and True are no markers); a marked byte may be harmless. The
- * tokenizer then reads no control token out of a stretch that holds a marked byte, also where a
- * template puts a marker together around a message.
+ * Marks err on one side only: a clean byte was written by the template, or shows a number or a
+ * truth (of the conversation too: digits and True are no markers); a marked byte may be
+ * harmless. The tokenizer then reads no control token out of a stretch that holds a marked byte,
+ * also where a template puts a marker together around a message.
  *
  *     data   | < | | | i | m | ... | \n | H | i |
  *     said   | 0 | 0 | 0 | 0 | ... | 0  | 1 | 1 |     NULL as long as it would be all 0

@@ -43,11 +43,11 @@ typedef enum kh_jnode_kind {
     KH_J_DO_FOR,       /* a: target; b: what; c: body; d: else; e: the filter behind `if` */
     KH_J_DO_SET,       /* a: target; b: expression */
     KH_J_DO_SET_BLOCK, /* a: target; b: filters around GIVEN or NULL; c: body */
-    KH_J_DO_MACRO,  /* value: name; a: list of PARAM; b: body; op: 1 when it takes any arguments */
-    KH_J_DO_CALL,   /* a: the call; b: a MACRO for `caller` */
-    KH_J_DO_FILTER, /* b: filters around GIVEN; c: body */
-    KH_J_DO_WITH,   /* a: list of SET; b: body */
-    KH_J_DO_GROUP,  /* a: body */
+    KH_J_DO_MACRO,     /* value: name; a: list of PARAM; b: body; op: KH_J_TAKES_... */
+    KH_J_DO_CALL,      /* a: the call; b: a MACRO for `caller` */
+    KH_J_DO_FILTER,    /* b: filters around GIVEN; c: body */
+    KH_J_DO_WITH,      /* a: list of SET; b: body */
+    KH_J_DO_GROUP,     /* a: body */
     KH_J_DO_BREAK,
     KH_J_DO_CONTINUE,
     KH_J_PARAM, /* value: name; a: default or NULL */
@@ -92,10 +92,13 @@ struct kh_jnode {
 
 /* ---- the parser ---- */
 
+/* What a macro takes beyond its parameters: what its body asks for. */
+enum { KH_J_TAKES_REST = 1, KH_J_TAKES_NAMED = 2, KH_J_TAKES_CALLER = 4 };
+
 typedef struct kh_jparser {
     kh_jrun *run; /* its memory holds the tree */
     const kh_jtoken *at;
-    int takes_any; /* the macro at hand names varargs or kwargs */
+    int takes; /* what the macro at hand names: KH_J_TAKES_... */
     unsigned loops;
 } kh_jparser;
 

@@ -504,7 +504,9 @@ static kh_status characters(kh_jrun *run, const kh_jtext *text, kh_jlist *out)
     for (size_t at = 0; at < text->size;) {
         size_t size = kh_jtext_step(*text, at);
         kh_jval one;
-        KH_TRY(kh_jval_text(run, &one, kh_jtext_cut(*text, at, at + size)));
+        kh_jtext piece = kh_jtext_cut(*text, at, at + size);
+        piece.markup = 0;
+        KH_TRY(kh_jval_text(run, &one, piece));
         KH_TRY(kh_jlist_add(run, out, one));
         at += size;
     }
