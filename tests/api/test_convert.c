@@ -199,6 +199,31 @@ static void every_allocation_may_fail(void **state)
     assert_true(failures > 20);
 }
 
+/* A folder with its tokenizer: thousands of allocations, so not each of them. */
+static void folders_and_faults(void **state)
+{
+    (void)state;
+    char path[512];
+    const char *root = getenv("KH_TEST_DATA");
+    kh_convert_options options = {.type = "F32", .overwrite = 1};
+    snprintf(path, sizeof path, "%s/families/qwen2", root ? root : "tests/golden");
+    GOOD(kh_convert(path, target, &options, NULL));
+    unlink(target);
+    uint64_t live = kh_alloc_get_stats().live, failures = 0;
+    for (uint64_t n = 1;; n += n / 16 + 1) {
+        kh_alloc_fail_at(n);
+        kh_status status = kh_convert(path, target, &options, NULL);
+        kh_alloc_fail_at(0);
+        if (kh_alloc_get_stats().live != live) fail_msg("allocation %d leaks", (int)n);
+        if (status == KH_OK) break;
+        assert_int_equal(status, KH_ERR_MEMORY);
+        assert_int_not_equal(access(target, F_OK), 0);
+        failures++;
+    }
+    assert_true(failures > 40);
+    unlink(target);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +231,7 @@ int main(void)
         cmocka_unit_test(values_and_types),
         cmocka_unit_test(stopping),
         cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(folders_and_faults),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
