@@ -19,7 +19,7 @@ extern "C" {
 typedef struct kh_encoder kh_encoder;
 
 typedef struct kh_encoder_options {
-    size_t longest; /* tokens of a text; 0: the trained length */
+    size_t longest; /* tokens of a text; 0: the trained length, at most 65,536 */
     int longer;     /* 1: allows texts beyond the trained length, where positions are not learned */
     int threads;    /* 0: all processors that the process may use */
     size_t batch;   /* rows of a pass, which short texts share; 0: 2,048 */

@@ -64,7 +64,7 @@ typedef struct kh_attn_row {
 
 typedef struct kh_probe {
     void *context;
-    uint64_t points; /* bit 1 << KH_POINT_x: which points are wanted */
+    uint64_t points; /* bit 1 << KH_POINT_x: which points are wanted; a callback may be NULL */
     /* Rows of the batch at a point, `layer` -1 outside the blocks; may be overwritten in place. */
     void (*point)(void *context, kh_point point, int layer, float *data /* [rows][width] */,
                   size_t rows, size_t width);

@@ -519,7 +519,8 @@ static kh_status attend(kh_attn_work *work)
         add_stats(run->stats, &work->tasks[i].stats);
     for (size_t i = 0; run->stats && i < work->row_count; i++)
         add_stats(run->stats, &work->stats[i]);
-    if (kh_probe_wants(run->probe, KH_POINT_ATTN_ROWS)) KH_TRY(kh_attn_deliver_rows(work));
+    if (kh_probe_wants(run->probe, KH_POINT_ATTN_ROWS) && run->probe->rows)
+        KH_TRY(kh_attn_deliver_rows(work));
     return KH_OK;
 }
 

@@ -22,7 +22,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEFAULT_BATCH = 2048, MOST_ROWS = 1 << 24 };
+enum {
+    DEFAULT_BATCH = 2048,
+    MOST_ROWS = 1 << 24,
+    USUAL_LONGEST = 1 << 16 /* unless a longer text is asked for: a file may claim anything */
+};
 
 struct kh_encoder {
     const kh_model *model;
@@ -65,6 +69,11 @@ static kh_status check_model(const kh_model *m, const kh_encoder_options *o)
     return KH_OK;
 }
 
+static size_t usual_longest(const kh_model *m)
+{
+    return m->d.context < USUAL_LONGEST ? (size_t)m->d.context : USUAL_LONGEST;
+}
+
 static kh_status open_memory(kh_encoder *e)
 {
     const kh_description *d = &e->model->d;
@@ -100,7 +109,7 @@ kh_status kh_encoder_open(kh_encoder **out, const kh_model *model,
     KH_TRY(kh_new(&e, 1, sizeof *e, "an encoder"));
     e->model = model;
     atomic_init(&e->stop, 0);
-    e->longest = options->longest ? options->longest : (size_t)model->d.context;
+    e->longest = options->longest ? options->longest : usual_longest(model);
     e->batch = options->batch ? options->batch : DEFAULT_BATCH;
     if (e->batch < e->longest) e->batch = e->longest;
     e->compute = kh_engine_compute(options->precision);
@@ -397,7 +406,7 @@ kh_status kh_encoder_source(kh_encoder *e, kh_kv *cross, const int32_t *ids, siz
 kh_status kh_encoder_memory(kh_memory_need *out, const kh_model *model)
 {
     kh_encoder *e = NULL;
-    kh_encoder_options options = {.batch = (size_t)model->d.context};
+    kh_encoder_options options = {.batch = usual_longest(model)};
     KH_TRY(kh_encoder_open(&e, model, &options));
     size_t pages = (e->longest + KH_PAGE - 1) / KH_PAGE;
     *out = (kh_memory_need){.file = kh_gguf_size(model->file),

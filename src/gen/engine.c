@@ -117,7 +117,7 @@ enum kh_compute kh_engine_compute(kh_precision precision)
 static kh_status open_encoder(kh_engine *e, const kh_session_options *o, const kh_kv_shape *shape)
 {
     if (e->model->d.structure != KH_ENCODER_DECODER) return KH_OK;
-    kh_encoder_options options = {.longest = e->context,
+    kh_encoder_options options = {.longest = o->context,
                                   .longer = o->longer,
                                   .threads = e->pool.threads,
                                   .attn = kh_attn_plan_text(e->plan),

@@ -207,8 +207,10 @@ kh_status kh_session_source(kh_session *s, const int32_t *ids, size_t count)
     if (!e->encoder)
         KH_FAIL(KH_ERR_UNSUPPORTED, "a %s model has no encoder that could read a source",
                 e->model->architecture);
-    if (count == 0 || count > e->context)
-        KH_FAIL(KH_ERR_CONTEXT, "a source of %zu tokens: 1 to %zu are expected", count, e->context);
+    size_t most = kh_encoder_longest(e->encoder);
+    if (most > e->context) most = e->context;
+    if (count == 0 || count > most)
+        KH_FAIL(KH_ERR_CONTEXT, "a source of %zu tokens: 1 to %zu are expected", count, most);
     KH_TRY(kh_session_rewind(s, 0));
     kh_kv_close(s->cross);
     s->cross = NULL;

@@ -13,7 +13,8 @@ static inline int kh_probe_wants(const kh_probe *probe, kh_point point)
 static inline void kh_probe_at(const kh_probe *probe, kh_point point, int layer, float *data,
                                size_t rows, size_t width)
 {
-    if (kh_probe_wants(probe, point)) probe->point(probe->context, point, layer, data, rows, width);
+    if (kh_probe_wants(probe, point) && probe->point)
+        probe->point(probe->context, point, layer, data, rows, width);
 }
 
 #endif

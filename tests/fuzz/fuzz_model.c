@@ -18,6 +18,12 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { FILL_BYTES = 256 << 10, TOKENS = 6, LONGEST = 1 << 22, VERIFY = 0x40, FORM = 3 };
+#define PASS(call)                                                                                 \
+    do {                                                                                           \
+        kh_status pass_status = (call);                                                            \
+        if (pass_status != KH_OK) return pass_status;                                              \
+    } while (0)
+
 enum form { ZEROS, ONES, NOISE, TAME };
 
 static volatile uint64_t sink;
@@ -62,16 +68,65 @@ static kh_status check_token(void *context, const char *text, size_t size, const
     return KH_OK;
 }
 
-static void run(const kh_model *model, const char *attn, kh_precision precision,
-                kh_cache_type cache)
+static void some_ids(const kh_model *model, int32_t ids[TOKENS])
 {
-    const kh_model_info *info = kh_model_get_info(model);
-    int32_t ids[TOKENS], V = info->vocabulary, *text = NULL;
+    int32_t V = kh_model_get_info(model)->vocabulary, *text = NULL;
     size_t n = 0;
     if (kh_model_tokenize(model, "Key, hole: 42!\n", 15, KH_TEXT_EDGES, &text, &n) != KH_OK) n = 0;
     for (size_t i = 0; i < n; i++) must(text[i] >= 0 && text[i] < V);
     for (size_t i = 0; i < TOKENS; i++) ids[i] = i < n ? text[i] : (int32_t)(i * 7) % V;
     kh_free_ids(text);
+}
+
+static kh_status sum_rows(void *context, size_t text, const float *rows)
+{
+    sink += (uint64_t)(rows[0] > 0) + text;
+    return context ? KH_OK : KH_ERR_STOPPED;
+}
+
+/* Two texts in one pass, and what a head makes of the first. */
+static void encode(const kh_model *model, const char *attn, kh_precision precision)
+{
+    int32_t ids[TOKENS], types[TOKENS] = {0, 0, 1};
+    size_t V = (size_t)kh_model_get_info(model)->vocabulary, at[2] = {1, 3};
+    some_ids(model, ids);
+    kh_encoder_options o = {.attn = attn, .threads = 1, .precision = precision};
+    kh_encoder_text texts[2] = {{ids, NULL, TOKENS}, {ids + 1, types, 3}};
+    kh_encoder *encoder = NULL;
+    kh_status status = kh_encoder_open(&encoder, model, &o);
+    must((status == KH_OK) == (encoder != NULL));
+    if (status == KH_OK) status = kh_encoder_run(encoder, texts, 2, sum_rows, texts);
+    if (status == KH_OK) {
+        float start[TOKENS], end[TOKENS], *logits = malloc(2 * V * sizeof *logits);
+        must(logits != NULL);
+        status = kh_encoder_masked(encoder, logits, texts, at, 2);
+        must(status == KH_OK || kh_last_error()[0]);
+        status = kh_encoder_spans(encoder, start, end, texts);
+        free(logits);
+    }
+    must(status == KH_OK || kh_last_error()[0]);
+    kh_encoder_close(encoder);
+}
+
+static kh_status read_ids(kh_session *session, const kh_model *model)
+{
+    int32_t ids[TOKENS];
+    some_ids(model, ids);
+    if (kh_model_get_kind(model) == KH_MODEL_ENCODER_DECODER) {
+        PASS(kh_session_source(session, ids, TOKENS));
+        ids[0] = kh_model_start(model);
+    }
+    PASS(kh_session_read(session, ids, TOKENS - 1, NULL));
+    return kh_session_read(session, ids + TOKENS - 1, 1, NULL);
+}
+
+static void run(const kh_model *model, const char *attn, kh_precision precision,
+                kh_cache_type cache)
+{
+    const kh_model_info *info = kh_model_get_info(model);
+    int32_t V = info->vocabulary;
+    if (kh_model_get_kind(model) != KH_MODEL_DECODER) encode(model, attn, precision);
+    if (kh_model_get_kind(model) == KH_MODEL_ENCODER) return;
     kh_session_options so = {.attn = attn,
                              .threads = 1,
                              .precision = precision,
@@ -82,8 +137,7 @@ static void run(const kh_model *model, const char *attn, kh_precision precision,
     kh_session *session = NULL;
     kh_status status = kh_session_open(&session, model, &so);
     must((status == KH_OK) == (session != NULL));
-    if (status == KH_OK) status = kh_session_read(session, ids, TOKENS - 1, NULL);
-    if (status == KH_OK) status = kh_session_read(session, ids + TOKENS - 1, 1, NULL);
+    if (status == KH_OK) status = read_ids(session, model);
     if (status == KH_OK) {
         kh_generate_result made;
         kh_generate_options g = {.sampler = kh_sampler_defaults(),
