@@ -7,10 +7,11 @@
  *     \w \W      letters, marks, digits, connectors          \uHHHH   \x{HHHH}
  *     \p{Alpha}, \p{Punct} and their like                   (?m)     (?s): the dot matches all
  *     x{1,3}+    (?:x{1,3})+: not possessive                 x{,3}    x{0,3}
+ *     [a[bc]]    [abc]                                       [A&&[B]] (?:(?=[B])[A])
  *
  * ^ and $ are the ends of lines in Oniguruma, always; the compiler is told so. What has no
- * counterpart is refused by name: classes inside classes and their intersections, and \W inside a
- * class. \S inside a class stays PCRE2's, which differs at U+180E alone. */
+ * counterpart is refused by name: negated classes inside classes, other intersections, and \W
+ * inside a class. \S inside a class stays PCRE2's, which differs at U+180E alone. */
 #include "base/fail.h"
 #include "format/tok_regex.h"
 #include "format/utf8.h"
@@ -29,7 +30,7 @@ typedef struct reader {
     size_t at;
     size_t atom; /* where the last thing that can be repeated begins in `out` */
     size_t open[DEEPEST];
-    int depth;
+    int depth, classes;
     const char *what;
 } reader;
 
@@ -124,27 +125,69 @@ static kh_status escape(reader *r, int inside)
     return put_class(r, members, negated, inside);
 }
 
-static kh_status class(reader *r)
+static kh_status class(reader *r, int inside);
+
+/* Behind [A&&: the class that follows becomes a lookahead in front of [A. */
+static kh_status intersect(reader *r, size_t start, int negated, int inside)
 {
-    KH_TRY(copy(r, 1));
-    if (peek(r, 0) == '^') KH_TRY(copy(r, 1));
-    if (peek(r, 0) == ']') KH_TRY(copy(r, 1));
+    static const char open[] = "(?:(?=", shut[] = ")";
+    r->at += 2;
+    if (negated || inside || peek(r, 0) != '[')
+        return refuse(r, "an intersection of classes other than [A&&[B]]");
+    size_t first = r->out->size - start, from = r->out->size;
+    KH_TRY(class(r, 0));
+    if (peek(r, 0) != ']') return refuse(r, "an intersection of classes other than [A&&[B]]");
+    size_t second = r->out->size - from, extra = sizeof open - 1 + sizeof shut - 1;
+    KH_TRY(kh_buf_reserve(r->out, r->out->size + first + 2 * extra));
+    char *text = r->out->data + start, *kept = r->out->data + r->out->size + extra;
+    memcpy(kept, text, first); /* [A, behind everything that moves */
+    memmove(text + sizeof open - 1, r->out->data + from, second);
+    memcpy(text, open, sizeof open - 1);
+    memcpy(text + sizeof open - 1 + second, shut, sizeof shut - 1);
+    memmove(text + extra + second, kept, first);
+    r->out->size += extra;
+    r->out->data[r->out->size] = 0;
+    ++r->at;
+    return kh_buf_text(r->out, "])");
+}
+
+static kh_status posix_class(reader *r)
+{
+    const char *end = memmem(r->p.data + r->at, r->p.size - r->at, ":]", 2);
+    if (!end) return refuse(r, "a class without an end");
+    return copy(r, (size_t)(end + 2 - r->p.data) - r->at);
+}
+
+/* A class inside another is its members: brackets are dropped. */
+static kh_status class(reader *r, int inside)
+{
+    size_t start = r->out->size;
+    int negated = peek(r, 1) == '^';
+    if (inside && negated) return refuse(r, "a negated class inside a class");
+    if (inside && peek(r, 1) == ']') return refuse(r, "an empty class");
+    if (r->classes == DEEPEST) return refuse(r, "more than 64 classes inside each other");
+    ++r->classes;
+    if (inside)
+        ++r->at;
+    else
+        KH_TRY(copy(r, 1 + (size_t)negated));
+    if (!inside && peek(r, 0) == ']') KH_TRY(copy(r, 1));
     for (int c; (c = peek(r, 0)) != ']';) {
         if (c < 0) return refuse(r, "a class without an end");
-        if (c == '[' && peek(r, 1) == ':') {
-            const char *end = memmem(r->p.data + r->at, r->p.size - r->at, ":]", 2);
-            if (!end) return refuse(r, "a class without an end");
-            KH_TRY(copy(r, (size_t)(end + 2 - r->p.data) - r->at));
-        } else if (c == '[')
-            return refuse(r, "a class inside a class");
-        else if (c == '&' && peek(r, 1) == '&')
-            return refuse(r, "an intersection of classes");
-        else if (c == '\\')
-            KH_TRY(escape(r, 1));
-        else
-            KH_TRY(copy(r, 1));
+        if (c == '[' && peek(r, 1) == ':')
+            KH_TRY(posix_class(r));
+        else if (c == '[')
+            KH_TRY(class(r, 1));
+        else if (c == '&' && peek(r, 1) == '&') {
+            --r->classes;
+            return intersect(r, start, negated, inside);
+        } else
+            KH_TRY(c == '\\' ? escape(r, 1) : copy(r, 1));
     }
-    return copy(r, 1);
+    --r->classes;
+    if (!inside) return copy(r, 1);
+    ++r->at;
+    return KH_OK;
 }
 
 static kh_status group(reader *r)
@@ -214,7 +257,7 @@ static kh_status part(reader *r)
     if (c == '(') return group(r);
     r->atom = r->out->size;
     if (c == '\\') return escape(r, 0);
-    if (c == '[') return class(r);
+    if (c == '[') return class(r, 0);
     return copy(r, kh_utf8_next(r->p.data + r->at, r->p.size - r->at).size);
 }
 
