@@ -140,7 +140,7 @@ static uint64_t number(const kh_gguf *f, const char *key)
 
 static double real(const kh_gguf *f, const char *key)
 {
-    double value = NAN;
+    double value = (double)NAN;
     assert_int_equal(kh_gguf_opt_f64(f, key, &value), KH_OK);
     return value;
 }

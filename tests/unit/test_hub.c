@@ -57,20 +57,9 @@ static void files_stay_inside(void **state)
     (void)state;
     static const char *const good[] = {"a",   "a/b.gguf", ".gitattributes", "a/.b", "..a", "a..",
                                        "...", "a b",      "\xc3\xa9",       "a:b",  "a\\b"};
-    static const char *const bad[] = {"",
-                                      "/a",
-                                      "a/",
-                                      "a//b",
-                                      ".",
-                                      "..",
-                                      "a/..",
-                                      "../a",
-                                      "a/./b",
-                                      "a\n",
-                                      "\x1b[m",
-                                      "a\x7f",
-                                      "\xc2\x9b"
-                                      "31m"};
+    static const char *const bad[] = {"",       "/a",    "a/",          "a//b",  ".",
+                                      "..",     "a/..",  "../a",        "a/./b", "a\n",
+                                      "\x1b[m", "a\x7f", "\xc2\x9b[31m"};
     for (size_t i = 0; i < COUNT(good); i++)
         if (!kh_hub_file_is_safe(good[i])) fail_msg("refused: '%s'", good[i]);
     for (size_t i = 0; i < COUNT(bad); i++)

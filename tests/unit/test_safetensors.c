@@ -29,7 +29,7 @@ static kh_status try_bytes(const uint8_t *bytes, size_t size)
     if (size) memcpy(copy, bytes, size);
     kh_safetensors *f;
     kh_status status = kh_safetensors_open_memory(&f, copy, size, "hostile");
-    volatile uint64_t sum = 0;
+    static volatile uint64_t sum; /* every byte is read */
     if (status != KH_OK) {
         assert_null(f);
         says("hostile");
