@@ -23,7 +23,8 @@ typedef struct kh_convert_options {
     int pure;         /* 1: every matrix in the type's own blocks, none with more bits */
     int overwrite;    /* 1: an output that exists is replaced; 0: it is KH_ERR_STATE */
     int no_tokenizer; /* 1: a folder's tokenizer is left out (a GGUF file's stays) */
-    int threads;      /* 0: all processors */
+    int no_heads; /* 1: an encoder's heads for masked tokens and answers are left out of a GGUF file */
+    int threads; /* 0: all processors */
     kh_convert_progress *progress;
     void *progress_context;
 } kh_convert_options;
@@ -34,6 +35,7 @@ enum { KH_CONVERT_TYPES = 16 };
 typedef struct kh_convert_result {
     uint64_t bytes_in, bytes_out; /* of tensors */
     uint64_t parameters;
+    size_t heads; /* tensors of such heads that were written: llama.cpp refuses a file with them */
     size_t tensors, copied; /* copied: the type was that already */
     size_t unfit;           /* matrices whose rows are no multiple of the wanted block */
     size_t requantised;     /* tensors that were quantised before, with their errors */

@@ -86,8 +86,20 @@ static void count(kh_convert_result *r, const kh_tensor *from, const kh_tensor *
     count_type(r, to);
 }
 
-static kh_status fill_plan(kh_gguf *plan, const kh_gguf *input, const kh_mix *mix, int pure,
-                           kh_convert_result *result)
+/* Of a head that predicts masked tokens, or finds answers: GGUF's other readers know none of an encoder's. */
+static int is_head(const kh_gguf *file, const char *name)
+{
+    static const char *const heads[] = {"mask_", "span_output.", "output."};
+    kh_slice arch = {"", 0};
+    if (kh_gguf_opt_string(file, "general.architecture", &arch) != KH_OK) return 0;
+    if (arch.size < 4 || memcmp(arch.data + arch.size - 4, "bert", 4) != 0) return 0;
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        if (strncmp(name, heads[i], strlen(heads[i])) == 0) return 1;
+    return 0;
+}
+
+static kh_status fill_plan(kh_gguf *plan, const kh_gguf *input, const kh_mix *mix,
+                           const kh_convert_options *options, kh_convert_result *result)
 {
     kh_mix_model model;
     KH_TRY(kh_mix_look(&model, input));
@@ -100,9 +112,12 @@ static kh_status fill_plan(kh_gguf *plan, const kh_gguf *input, const kh_mix *mi
     KH_TRY(kh_gguf_set_u64(plan, "general.file_type", KH_GGUF_U32, mix->file_type));
     for (size_t i = 0; i < kh_gguf_tensor_count(input); i++) {
         const kh_tensor *t = kh_gguf_tensor_at(input, i);
-        kh_mix_choice choice = kh_mix_choose(mix, &model, t, pure);
+        int head = is_head(input, t->name);
+        if (head && options->no_heads) continue;
+        kh_mix_choice choice = kh_mix_choose(mix, &model, t, options->pure);
         KH_TRY(kh_gguf_add_tensor(plan, t->name, choice.type, t->n_dims, t->dims, NULL));
-        count(result, t, kh_gguf_tensor_at(plan, i), choice.unfit);
+        count(result, t, kh_gguf_tensor(plan, t->name), choice.unfit);
+        result->heads += (size_t)head;
     }
     return KH_OK;
 }
@@ -169,7 +184,7 @@ static kh_status convert(const kh_gguf *input, const char *path, const char *out
               .pool = {options->threads > 0 ? options->threads : kh_cpu_count()},
               .kern = kh_kern_get(kh_cpu_isa())};
     snprintf(w.stage, sizeof w.stage, "%s, MB read", mix->name);
-    kh_status status = fill_plan(plan, input, mix, options->pure, result);
+    kh_status status = fill_plan(plan, input, mix, options, result);
     if (status == KH_OK && kh_hf_is(path) && !options->no_tokenizer)
         status = kh_convert_tokens(plan, path);
     w.all = result->bytes_in;

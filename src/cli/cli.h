@@ -56,7 +56,7 @@ typedef struct cli_args {
     int list;
     int64_t tries;
     /* convert */
-    int type, pure, force, no_tokenizer;
+    int type, pure, force, no_tokenizer, no_heads;
     const char *output;
 } cli_args;
 

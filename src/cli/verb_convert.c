@@ -75,6 +75,11 @@ static void print_text(const char *output, const kh_convert_result *r)
         cli_note("%zu matrices have rows that the blocks of their type do not divide; they got "
                  "another type",
                  r->unfit);
+    if (r->heads)
+        cli_note(
+            "%zu tensors are an encoder's heads, which llama.cpp refuses: --no-heads leaves them "
+            "out",
+            r->heads);
     if (r->requantised)
         cli_note("%zu tensors were quantised before; their errors add up, so convert from F16, "
                  "BF16 or F32 where there is such a file",
@@ -90,6 +95,7 @@ static kh_status convert(const cli_args *args, const char *model, const char *na
                                   .pure = args->pure,
                                   .overwrite = args->force,
                                   .no_tokenizer = args->no_tokenizer,
+                                  .no_heads = args->no_heads,
                                   .threads = (int)args->threads,
                                   .progress = progress};
     if (!output) KH_TRY(output_name(&made, name, options.type));
@@ -137,6 +143,9 @@ static const kh_opt output_options[] = {
     CLI_FLAG(force, "-f --force", "replaces a file that exists"),
     CLI_FLAG(pure, "--pure", "every matrix in that type, none with more bits"),
     CLI_FLAG(no_tokenizer, "--no-tokenizer", "leaves out the tokenizer of a Hugging Face folder"),
+    CLI_FLAG(
+        no_heads, "--no-heads",
+        "leaves out an encoder's heads for masked tokens and answers, which llama.cpp refuses"),
     CLI_END};
 static const kh_opt compute[] = {CLI_INT(threads, "-t --threads", "N",
                                          "threads; 0 is all processors", "0", 0, 1024,

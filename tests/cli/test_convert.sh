@@ -111,4 +111,16 @@ refused 1 "/nowhere/x.gguf: cannot be written" convert "$tiny/llama.gguf" /nowhe
 echo "no model" >no.gguf
 refused 1 "no.gguf: not a GGUF file" convert no.gguf --type Q8_0
 check "nothing half done is left" test -z "$(find . -name '*.gguf.*')"
+
+# An encoder's heads stay, are named, and can be left out.
+runs 0 "$keyhole" convert "$tiny/../families/bert" "$scratch/heads.gguf" --type F32
+has "$err" "5 tensors are an encoder's heads"
+runs 0 "$keyhole" fill "$scratch/heads.gguf" "the ___"
+runs 0 "$keyhole" convert "$tiny/../families/bert" "$scratch/plain.gguf" --type F32 --no-heads
+lacks "$err" "heads"
+refused 1 "no head that predicts masked tokens" fill "$scratch/plain.gguf" "the ___"
+runs 0 "$keyhole" embed "$scratch/plain.gguf" "the cat"
+cp "$scratch/out" "$scratch/plain"
+runs 0 "$keyhole" embed "$scratch/heads.gguf" "the cat"
+check "the same rows without heads" cmp -s "$scratch/out" "$scratch/plain"
 finish
