@@ -9,7 +9,7 @@
 #include "base/buf.h"
 #include "base/fail.h"
 #include "gen/chat.h"
-#include "gen/jinja.h"
+#include "jinja/jinja.h"
 #include "model/network.h"
 
 #include <string.h>

@@ -10,8 +10,8 @@
 #include "base/fail.h"
 #include "base/file.h"
 #include "format/safetensors.h"
-#include "format/tok_export.h"
 #include "model/hf.h"
+#include "tokens/tok_export.h"
 
 #include <errno.h>
 #include <string.h>

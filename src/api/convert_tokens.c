@@ -8,8 +8,8 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
-#include "format/tokenizer.h"
 #include "model/hf.h"
+#include "tokens/tokenizer.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -5,7 +5,8 @@
 
 #include "base/buf.h"
 #include "format/gguf.h"
-#include "format/tokenizer.h"
+#include "jinja/jinja.h"
+#include "tokens/tokenizer.h"
 
 #include <keyhole/model.h>
 #include <keyhole/status.h>
@@ -22,12 +23,6 @@ const char *kh_chat_name(const kh_chat_format *format);
 /* Which format a template writes, by the markers in it; `eos` is the piece of the end token (the text
  * calls it eos_token). None of the known ones: *out NULL. */
 kh_status kh_chat_recognise(const kh_chat_format **out, kh_slice text, kh_slice eos);
-
-/* A stretch of rendered text. */
-typedef struct kh_chat_span {
-    size_t start, size;
-    int from_user; /* the text of a message; else the template's */
-} kh_chat_span;
 
 /* Appends the text of messages [0, n) (with the format's default system message where the format has
  * one and none is given) and, with `open`, the head of the assistant's turn. The text holds special

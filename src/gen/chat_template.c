@@ -10,7 +10,7 @@
 #include "base/fail.h"
 #include "format/utf8.h"
 #include "gen/chat.h"
-#include "gen/jinja.h"
+#include "jinja/jinja.h"
 
 #include <stdio.h>
 #include <string.h>

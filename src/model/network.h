@@ -2,9 +2,9 @@
 #ifndef KH_MODEL_NETWORK_H
 #define KH_MODEL_NETWORK_H
 
-#include "format/tokenizer.h"
 #include "model/description.h"
 #include "run/run.h"
+#include "tokens/tokenizer.h"
 
 #include <keyhole/model.h>
 

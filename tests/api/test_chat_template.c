@@ -1,9 +1,9 @@
 /* Conversations to ids through templates: what messages say stays text, one bos, tools and variables,
  * refusals, memory that ends; and the demo model's own template beside the format of its name. */
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "model/network.h"
 #include "support/models.h"
+#include "tokens/tokenizer.h"
 
 #include <keyhole/keyhole.h>
 #include <setjmp.h>

@@ -5,7 +5,7 @@
  * UTF-8, and its spans cover it. */
 #include "base/alloc.h"
 #include "format/utf8.h"
-#include "gen/jinja.h"
+#include "jinja/jinja.h"
 
 #include <stdio.h>
 #include <stdlib.h>

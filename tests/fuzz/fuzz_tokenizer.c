@@ -2,8 +2,8 @@
  * tests/golden/tokens (ids must come back as the clean text), or a GGUF file whose tokenizer is opened
  * and used. */
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "format/utf8.h"
+#include "tokens/tokenizer.h"
 
 #include <stdint.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /* Fuzz target of tokenizer.json: whatever the bytes say, opening ends with a tokenizer or a sentence; a tokenizer
  * gives ids of its vocabulary and whole characters, for texts that hold everything odd, and can be described. */
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "format/utf8.h"
+#include "tokens/tokenizer.h"
 
 #include <stdint.h>
 #include <stdio.h>

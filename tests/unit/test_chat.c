@@ -3,9 +3,9 @@
  * markers in messages stay text. */
 #include "base/alloc.h"
 #include "format/gguf.h"
-#include "format/tokenizer.h"
 #include "gen/chat.h"
-#include "gen/jinja.h"
+#include "jinja/jinja.h"
+#include "tokens/tokenizer.h"
 
 #include <jansson.h>
 #include <setjmp.h>

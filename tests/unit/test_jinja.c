@@ -3,7 +3,7 @@
  * equal to the byte; where the reference fails, so does it. Then what the reference cannot say:
  * where bytes come from, and the limits. */
 #include "base/alloc.h"
-#include "gen/jinja.h"
+#include "jinja/jinja.h"
 
 #include <jansson.h>
 #include <setjmp.h>

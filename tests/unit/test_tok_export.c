@@ -1,10 +1,10 @@
 /* tokenizer.json made of GGUF values gives the same ids as these do. */
-#include "format/tok_export.h"
+#include "tokens/tok_export.h"
 
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "support/golden_run.h"
 #include "support/token_corpus.h"
+#include "tokens/tokenizer.h"
 
 #include <jansson.h>
 #include <setjmp.h>

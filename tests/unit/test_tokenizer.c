@@ -2,10 +2,10 @@
  * every string of the corpus and every vocabulary, plain and with markers; text comes back whole; the
  * stream never shows half a character. */
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "format/utf8.h"
 #include "support/models.h"
 #include "support/token_corpus.h"
+#include "tokens/tokenizer.h"
 
 #include <jansson.h>
 #include <setjmp.h>

@@ -3,9 +3,9 @@
  * behind. */
 // not under: thread
 #include "base/alloc.h"
-#include "format/tokenizer.h"
 #include "support/gguf_writer.h"
 #include "support/models.h"
+#include "tokens/tokenizer.h"
 
 #include <math.h>
 #include <time.h>

@@ -3,10 +3,10 @@
  * same ids once more through GGUF, or a sentence that says what GGUF cannot express. */
 #include "base/alloc.h"
 #include "base/file.h"
-#include "format/tokenizer.h"
 #include "format/utf8.h"
 #include "support/models.h"
 #include "support/token_corpus.h"
+#include "tokens/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
  * anywhere, and one thing over and over takes no longer than text does. */
 #include "base/alloc.h"
 #include "base/file.h"
-#include "format/tokenizer.h"
+#include "tokens/tokenizer.h"
 
 #include <jansson.h>
 #include <setjmp.h>

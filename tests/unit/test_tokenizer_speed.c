@@ -4,9 +4,9 @@
 // runs alone
 #include "base/alloc.h"
 #include "base/file.h"
-#include "format/tokenizer.h"
 #include "support/models.h"
 #include "support/token_corpus.h"
+#include "tokens/tokenizer.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
