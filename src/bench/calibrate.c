@@ -8,6 +8,7 @@
  * Times on a busy machine scatter, perplexities do not: candidates within 2 % of the fastest time are
  * decided by the lower perplexity. */
 #include "base/fail.h"
+#include "gen/auto.h"
 #include "gen/engine.h"
 
 #include <keyhole/eval.h>

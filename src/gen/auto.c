@@ -7,11 +7,12 @@
  *
  * The settings of files that come up in the documentation are built in (auto_settings.inc, made by
  * `keyhole calibrate`). A file without either is run with full attention, and the caller is told so. */
+#include "gen/auto.h"
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/fail.h"
 #include "base/file.h"
-#include "gen/engine.h"
+#include "model/network.h"
 
 #include <errno.h>
 #include <keyhole/eval.h>

@@ -14,7 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
-#include "ff/keep.h"
+#include "gen/plans.h"
 #include "kern/attn_kern.h"
 #include "ops/linear.h"
 
@@ -112,11 +112,11 @@ kh_status kh_encoder_open(kh_encoder **out, const kh_model *model,
     e->longest = options->longest ? options->longest : usual_longest(model);
     e->batch = options->batch ? options->batch : DEFAULT_BATCH;
     if (e->batch < e->longest) e->batch = e->longest;
-    e->compute = kh_engine_compute(options->precision);
+    e->compute = kh_plans_compute(options->precision);
     e->pool.threads = options->threads ? options->threads : kh_cpu_count();
     e->kern = kh_kern_get(kh_cpu_isa());
-    kh_status status = kh_engine_plan(&e->plan, model, options->attn);
-    if (status == KH_OK) status = kh_engine_ff(&e->ff, model, e->kern, options->ff);
+    kh_status status = kh_plans_attn(&e->plan, model, options->attn);
+    if (status == KH_OK) status = kh_plans_ff(&e->ff, model, e->kern, options->ff);
     if (status == KH_OK) status = open_memory(e);
     if (status != KH_OK) {
         kh_encoder_close(e);

@@ -20,10 +20,4 @@ kh_status kh_encoder_masked_each(kh_encoder *encoder, float *logits, const kh_en
 const kh_tokenizer *kh_encoder_tokenizer(const kh_encoder *encoder);
 size_t kh_encoder_longest(const kh_encoder *encoder); /* tokens of a text */
 
-/* Where the plans of attention and feed-forward layers of a model come from: gen/engine.c. */
-kh_status kh_engine_plan(kh_attn_plan **out, const kh_model *model, const char *attn);
-kh_status kh_engine_ff(struct kh_ff_plan *out, const kh_model *model, const kh_kern *kern,
-                       const char *ff);
-enum kh_compute kh_engine_compute(kh_precision precision);
-
 #endif

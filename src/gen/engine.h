@@ -3,8 +3,8 @@
 #define KH_GEN_ENGINE_H
 
 #include "attn/attn.h"
-#include "ff/keep.h"
 #include "gen/encoder.h"
+#include "gen/plans.h"
 #include "kv/kv.h"
 #include "model/network.h"
 #include "run/run.h"
@@ -63,9 +63,5 @@ kh_status kh_session_step(kh_session *session, const int32_t *ids, size_t n, enu
 
 /* kh_session_shift for a caller that is inside a call already: a request to stop stays. */
 kh_status kh_session_drop(kh_session *session, size_t keep, size_t count);
-
-/* The setting that "auto" means (gen/auto.c); `source` says where it comes from. */
-kh_status kh_auto_find(const char *identity, char *attn, size_t size, const char **source);
-kh_status kh_auto_store(const char *identity, const char *attn);
 
 #endif
