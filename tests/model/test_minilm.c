@@ -2,6 +2,7 @@
  * model reads, nearly nothing) become the same tokens as in Hugging Face's tokenizers and the same
  * vectors as in transformers (tests/golden/embed). The vectors are kept in 16 bits, which costs 3e-8 of
  * the cosine; 1e-4 is allowed, 1e-5 is what f32 products give. */
+// not under: address|thread
 #include "base/alloc.h"
 #include "support/golden_run.h"
 #include "support/models.h"
