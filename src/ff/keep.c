@@ -42,7 +42,7 @@ static kh_status parse_part(kh_ff_plan *out, const char *part, size_t n)
         out->k = (size_t)k;
         return KH_OK;
     }
-    if (n >= 5 && memcmp(part, "rule=", 5) == 0) {
+    if (n >= 5 && (memcmp(part, "rule=", 5) == 0 || memcmp(part, "rank=", 5) == 0)) {
         if (!found || !*found)
             KH_FAIL(KH_ERR_ARGUMENT,
                     "feed-forward '%s': '%.*s': a rule is g (by the gate), m (by |act(gate) * up|) "

@@ -17,7 +17,7 @@ typedef struct kh_ff_plan {
 } kh_ff_plan;
 
 /* Grammar:  "dense" | "topk:k=K" [ ",rule=" ("g" | "m" | "n") ], the default rule being m. NULL is dense.
- * A mistake is KH_ERR_ARGUMENT with a sentence that says what is allowed. */
+ * "rank=" is another word for "rule=". A mistake is KH_ERR_ARGUMENT with a sentence that says what is allowed. */
 kh_status kh_ff_plan_parse(kh_ff_plan *out, const char *text);
 /* What rule n needs: the columns' norms of the down projections [D][F] of all layers. Nothing for other
  * rules. Free with kh_ff_plan_close. */

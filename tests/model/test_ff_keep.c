@@ -39,11 +39,10 @@ static void settings_are_parsed(void **state)
         const char *text;
         size_t k;
         kh_ff_rule rule;
-    } good[] = {{"dense", 0, KH_FF_MAGNITUDE},
-                {"topk:k=512", 512, KH_FF_MAGNITUDE},
-                {"topk:k=1,rule=g", 1, KH_FF_GATE},
-                {"topk:rule=n,k=77", 77, KH_FF_NORM},
-                {"topk:k=9,rule=m", 9, KH_FF_MAGNITUDE}};
+    } good[] = {{"dense", 0, KH_FF_MAGNITUDE},           {"topk:k=512", 512, KH_FF_MAGNITUDE},
+                {"topk:k=1,rule=g", 1, KH_FF_GATE},      {"topk:rule=n,k=77", 77, KH_FF_NORM},
+                {"topk:k=9,rule=m", 9, KH_FF_MAGNITUDE}, {"topk:k=9,rank=n", 9, KH_FF_NORM},
+                {"topk:rank=g,k=9", 9, KH_FF_GATE}};
     static const char *const bad[][2] = {
         {"", "dense or topk"},
         {"top", "dense or topk"},
