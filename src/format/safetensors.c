@@ -293,7 +293,8 @@ static kh_status read_entries(kh_safetensors *file, header *h, json_t *root, siz
         KH_TRY(read_tensor(h, t, entry, p));
         file->count++;
     }
-    return check_cover(h, file->tensors + first, file->count - first, p);
+    size_t own = file->count - first;
+    return check_cover(h, own > 0 ? file->tensors + first : NULL, own, p);
 }
 
 static kh_status read_part(kh_safetensors *file, size_t index)
