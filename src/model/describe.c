@@ -196,13 +196,33 @@ static kh_status read_experts(reader *r, kh_description *d, const kh_family *fam
                 x->count, x->used);
     x->F = d->F;
     x->act = d->act;
-    x->renormalise = 1;
+    x->renormalise = !family->raw_shares;
     KH_TRY(opt_int(r, "expert_feed_forward_length", &x->F, 8 * KH_MAX_WIDTH));
     x->shared_F = x->F;
     KH_TRY(opt_int(r, "expert_shared_feed_forward_length", &x->shared_F, 8 * KH_MAX_WIDTH));
     if (x->F < 1 || x->shared_F < 1)
         KH_FAIL(KH_ERR_FORMAT, "%s: a positive number is expected, found 0", r->key);
     return kh_gguf_opt_bool(r->file, name(r, "expert_weights_norm"), &x->renormalise);
+}
+
+/* Which layers see a window: as the file lists them or says the period, else as the family has it. */
+static kh_status read_windows(reader *r, kh_description *d, const kh_family *family)
+{
+    int usual = family->window_period;
+    uint64_t period = usual > 1 ? (uint64_t)usual : 0; /* 0: all layers */
+    if (usual == 0) return KH_OK;
+    KH_TRY(opt_int(r, "attention.sliding_window", &d->window, 1 << 30));
+    const kh_gguf_value *pattern = kh_gguf_find(r->file,
+                                                name(r, "attention.sliding_window_pattern"));
+    int listed = pattern && pattern->kind == KH_GGUF_ARRAY;
+    if (pattern && !listed) KH_TRY(kh_gguf_element_u64(pattern, 0, &period));
+    for (int l = 0; l < d->N && d->window > 0; l++) {
+        uint64_t at = (uint64_t)l, local = period == 0 || at % period != period - 1;
+        if (!pattern && usual == KH_WINDOWS_LISTED) local = 0;
+        if (listed) KH_TRY(kh_gguf_element_u64(pattern, at, &local));
+        d->local[l] = local != 0;
+    }
+    return KH_OK;
 }
 
 static kh_status read_numbers(reader *r, kh_description *d)
@@ -238,25 +258,6 @@ kh_status kh_describe(kh_description *out, const kh_family *family, const kh_ggu
     KH_TRY(read_rope(&r, out, family));
     KH_TRY(read_numbers(&r, out));
     KH_TRY(read_experts(&r, out, family));
+    KH_TRY(read_windows(&r, out, family));
     return family->describe ? family->describe(out, file) : KH_OK;
-}
-
-kh_status kh_describe_window(kh_description *d, const kh_family *family, const kh_gguf *file,
-                             int period)
-{
-    reader r = {.file = file, .arch = family->name};
-    KH_TRY(opt_int(&r, "attention.sliding_window", &d->window, 1 << 30));
-    const kh_gguf_value *pattern = kh_gguf_find(file, name(&r, "attention.sliding_window_pattern"));
-    if (pattern && pattern->kind != KH_GGUF_ARRAY) {
-        uint64_t given = 0;
-        KH_TRY(kh_gguf_element_u64(pattern, 0, &given));
-        period = given > KH_MAX_LAYERS ? 0 : (int)given;
-        pattern = NULL;
-    }
-    for (int l = 0; l < d->N && d->window > 0; l++) {
-        uint64_t local = period <= 0 || l % period != period - 1;
-        if (pattern) KH_TRY(kh_gguf_element_u64(pattern, (uint64_t)l, &local));
-        d->local[l] = local != 0;
-    }
-    return KH_OK;
 }

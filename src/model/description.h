@@ -92,6 +92,8 @@ enum {
 
 struct kh_hf_map;
 
+enum { KH_WINDOWS_LISTED = -1 }; /* window_period: those that the file lists */
+
 typedef struct kh_family {
     const char *name;  /* general.architecture */
     unsigned parts;    /* required parts */
@@ -101,6 +103,10 @@ typedef struct kh_family {
     kh_block_form form;
     kh_positions positions;
     kh_rope_style rope_style;
+    /* Layers that see a window, where a file has one and does not say which: 0: the family has no
+     * windows; 1: all; n: all but every n-th; KH_WINDOWS_LISTED */
+    int window_period;
+    int raw_shares; /* 1: experts' shares are not divided by their sum, unless a file says so */
     kh_act act;
     const struct kh_hf_map *hf; /* how its Hugging Face folders are read; NULL: they are not */
     /* What is not common to all families; called after the common numbers are read. NULL: nothing. */
@@ -161,10 +167,6 @@ typedef struct kh_weights {
 
 /* Reads and checks the numbers. */
 kh_status kh_describe(kh_description *out, const kh_family *family, const kh_gguf *file);
-/* For describe(): the window of local layers and which layers are local: as the file says, else all but every
- * `period`-th; period 0: all. */
-kh_status kh_describe_window(kh_description *d, const kh_family *family, const kh_gguf *file,
-                             int period);
 /* Binds every tensor of the file; vectors are converted into `arena`. */
 kh_status kh_bind(kh_weights *out, kh_arena *arena, const kh_family *family,
                   const kh_description *d, const kh_gguf *file);

@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-enum { PERIOD2 = 2, PERIOD3 = 6, LAYERS2_27B = 46, LAYERS3_27B = 62 };
+enum { LAYERS2_27B = 46, LAYERS3_27B = 62 };
 
 static void scales(kh_description *d, const kh_gguf *file, const char *key, int layers_27b)
 {
@@ -23,13 +23,12 @@ static void scales(kh_description *d, const kh_gguf *file, const char *key, int 
 static kh_status describe2(kh_description *d, const kh_gguf *file)
 {
     scales(d, file, "gemma2.attention.scale", LAYERS2_27B);
-    return kh_describe_window(d, &kh_family_gemma2, file, PERIOD2);
+    return KH_OK;
 }
 
 static kh_status describe3(kh_description *d, const kh_gguf *file)
 {
     scales(d, file, "gemma3.attention.scale", LAYERS3_27B);
-    KH_TRY(kh_describe_window(d, &kh_family_gemma3, file, PERIOD3));
     kh_rope_spec *local_rope = &d->rope[1];
     local_rope->base = 10000;
     KH_TRY(kh_gguf_opt_f64(file, "gemma3.rope.local.freq_base", &local_rope->base));
@@ -101,6 +100,7 @@ const kh_family kh_family_gemma2 = {.name = "gemma2",
                                     .optional = KH_PART_HEAD,
                                     .rope_style = KH_ROPE_HALF,
                                     .act = KH_ACT_GELU_TANH,
+                                    .window_period = 2,
                                     .describe = describe2};
 
 const kh_family kh_family_gemma3 = {.name = "gemma3",
@@ -109,4 +109,5 @@ const kh_family kh_family_gemma3 = {.name = "gemma3",
                                     .optional = KH_PART_HEAD,
                                     .rope_style = KH_ROPE_HALF,
                                     .act = KH_ACT_GELU_TANH,
+                                    .window_period = 6,
                                     .describe = describe3};

@@ -7,11 +7,6 @@
 #include "model/families.h"
 #include "model/hf.h"
 
-static kh_status describe(kh_description *d, const kh_gguf *file)
-{
-    return kh_describe_window(d, &kh_family_llama, file, 0);
-}
-
 /* Hugging Face: llama, mistral (windows in all layers), mixtral (w1 gate, w3 up, w2 down). */
 static const kh_hf_key hf_keys[] = {
     {"attention_bias", "blk.0.attn_q.bias", KH_HF_HAS, 0, 0},
@@ -63,4 +58,4 @@ const kh_family kh_family_llama = {.name = "llama",
                                                KH_PART_EXPERTS,
                                    .rope_style = KH_ROPE_PAIRS,
                                    .act = KH_ACT_SILU,
-                                   .describe = describe};
+                                   .window_period = 1};

@@ -6,11 +6,6 @@
 #include "model/families.h"
 #include "model/hf.h"
 
-static kh_status describe(kh_description *d, const kh_gguf *file)
-{
-    return kh_describe_window(d, &kh_family_phi3, file, 0);
-}
-
 /* Hugging Face. */
 static const kh_hf_key hf_keys[] = {
     {"hidden_act", "silu", KH_HF_EXPECT, 0, 0},
@@ -38,4 +33,4 @@ const kh_family kh_family_phi3 = {.name = "phi3",
                                   .optional = KH_PART_HEAD | KH_PART_ROPE,
                                   .rope_style = KH_ROPE_HALF,
                                   .act = KH_ACT_SILU,
-                                  .describe = describe};
+                                  .window_period = 1};

@@ -4,7 +4,6 @@
  * before the rotation); its head width is given by key_length and is not D / H. Qwen2's mixture leaves the
  * shares of the chosen experts as the softmax over all made them and adds a shared expert behind a sigmoid;
  * Qwen3's divides them by their sum. Both may keep some layers dense, and see a window in some. */
-#include "base/fail.h"
 #include "model/families.h"
 #include "model/hf.h"
 
@@ -12,28 +11,6 @@ enum {
     PARTS = KH_PARTS_DECODER | KH_PART_GATE,
     MIXTURE = KH_PART_HEAD | KH_PART_EXPERTS | KH_PART_SHARED
 };
-
-static kh_status describe2(kh_description *d, const kh_gguf *file)
-{
-    return kh_describe_window(d, &kh_family_qwen2, file, 1);
-}
-
-static kh_status describe3(kh_description *d, const kh_gguf *file)
-{
-    return kh_describe_window(d, &kh_family_qwen3, file, 1);
-}
-
-static kh_status describe2moe(kh_description *d, const kh_gguf *file)
-{
-    d->experts.renormalise = 0;
-    KH_TRY(kh_gguf_opt_bool(file, "qwen2moe.expert_weights_norm", &d->experts.renormalise));
-    return kh_describe_window(d, &kh_family_qwen2moe, file, 1);
-}
-
-static kh_status describe3moe(kh_description *d, const kh_gguf *file)
-{
-    return kh_describe_window(d, &kh_family_qwen3moe, file, 1);
-}
 
 /* Hugging Face. Windows, when they are on at all, begin at a layer (max_window_layers). */
 static const kh_hf_key hf_keys[] = {
@@ -123,7 +100,7 @@ const kh_family kh_family_qwen2 = {.name = "qwen2",
                                    .optional = KH_PART_HEAD,
                                    .rope_style = KH_ROPE_HALF,
                                    .act = KH_ACT_SILU,
-                                   .describe = describe2};
+                                   .window_period = KH_WINDOWS_LISTED};
 
 const kh_family kh_family_qwen2moe = {.name = "qwen2moe",
                                       .hf = &qwen2moe_hf,
@@ -131,7 +108,8 @@ const kh_family kh_family_qwen2moe = {.name = "qwen2moe",
                                       .optional = MIXTURE,
                                       .rope_style = KH_ROPE_HALF,
                                       .act = KH_ACT_SILU,
-                                      .describe = describe2moe};
+                                      .window_period = KH_WINDOWS_LISTED,
+                                      .raw_shares = 1};
 
 const kh_family kh_family_qwen3 = {.name = "qwen3",
                                    .hf = &qwen3_hf,
@@ -139,7 +117,7 @@ const kh_family kh_family_qwen3 = {.name = "qwen3",
                                    .optional = KH_PART_QKV_BIAS | KH_PART_HEAD,
                                    .rope_style = KH_ROPE_HALF,
                                    .act = KH_ACT_SILU,
-                                   .describe = describe3};
+                                   .window_period = KH_WINDOWS_LISTED};
 
 const kh_family kh_family_qwen3moe = {.name = "qwen3moe",
                                       .hf = &qwen3moe_hf,
@@ -147,4 +125,4 @@ const kh_family kh_family_qwen3moe = {.name = "qwen3moe",
                                       .optional = MIXTURE | KH_PART_QKV_BIAS,
                                       .rope_style = KH_ROPE_HALF,
                                       .act = KH_ACT_SILU,
-                                      .describe = describe3moe};
+                                      .window_period = KH_WINDOWS_LISTED};
