@@ -21,7 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum width { W_1, W_D, W_F, W_HE, W_GE, W_E, W_V, W_CONTEXT, W_TYPES, W_X, W_XF, W_SF, W_ROT, W_2 };
+enum width { W_D, W_F, W_HE, W_GE, W_E, W_V, W_CONTEXT, W_TYPES, W_X, W_XF, W_SF, W_ROT, W_2 };
 enum kind { VECTOR, MATRIX, EXPERTS };
 
 typedef struct slot {
@@ -123,7 +123,6 @@ static size_t width(const binding *b, uint8_t w)
 {
     const kh_description *d = b->d;
     switch ((enum width)w) {
-    case W_1: return 1;
     case W_2: return 2;
     case W_D: return (size_t)d->D;
     case W_F: return (size_t)d->F;

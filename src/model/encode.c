@@ -101,27 +101,16 @@ void kh_forward_encoder_need(const kh_model *model, const kh_attn_plan *plan,
                              const kh_kv_shape *shape, size_t T, size_t S, size_t *step,
                              size_t *scratch)
 {
-    const kh_stack *decoder = &model->w.stack;
-    int behind = model->d.structure == KH_ENCODER_DECODER;
     const kh_weight *heads[] = {&model->w.mask_dense, &model->w.head, &model->w.span};
     size_t D = (size_t)model->d.D, GE = (size_t)model->d.G * (size_t)model->d.E, f = sizeof(float);
-    size_t most = kh_arena_need(T * D * f), worker = 0;
-    if (most < 2 * kh_arena_need(T * GE * f)) most = 2 * kh_arena_need(T * GE * f);
+    size_t rows = kh_arena_need(T * D * f), both = 2 * kh_arena_need(T * GE * f), product = 0;
     kh_walk_need(model, encoder_of(model), 1, plan, shape, T, S, step, scratch);
-    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
-        size_t own = 0;
-        if (!heads[i]->name) continue;
-        kh_linear_need(heads[i], T, &own, &worker);
-        if (own + most > *step) *step = own + most;
-        if (worker > *scratch) *scratch = worker;
+    for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+        kh_linear_need(heads[i], T, &product, scratch);
+    for (int l = 0; l < model->w.stack.N; l++) {
+        kh_linear_need(&model->w.stack.blocks[l].cross.k, T, &product, scratch);
+        kh_linear_need(&model->w.stack.blocks[l].cross.v, T, &product, scratch);
     }
-    for (int l = 0; behind && l < decoder->N; l++) {
-        const kh_weight *in[] = {&decoder->blocks[l].cross.k, &decoder->blocks[l].cross.v};
-        for (size_t i = 0; i < 2; i++) {
-            size_t own = 0;
-            kh_linear_need(in[i], T, &own, &worker);
-            if (own + most > *step) *step = own + most;
-            if (worker > *scratch) *scratch = worker;
-        }
-    }
+    product += rows > both ? rows : both;
+    if (product > *step) *step = product;
 }

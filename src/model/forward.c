@@ -62,9 +62,8 @@ kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *si
 void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_kv_shape *shape,
                      size_t T, size_t S, size_t *step, size_t *scratch)
 {
-    size_t own = 0, worker = 0;
+    size_t own = 0;
     kh_walk_need(model, &model->w.stack, 0, plan, shape, T, S, step, scratch);
-    kh_linear_need(&model->w.head, T, &own, &worker);
+    kh_linear_need(&model->w.head, T, &own, scratch);
     *step += own;
-    if (worker > *scratch) *scratch = worker;
 }

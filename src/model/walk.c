@@ -120,15 +120,6 @@ static void larger(size_t *most, size_t value)
     if (value > *most) *most = value;
 }
 
-static void linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
-{
-    size_t a = 0, b = 0;
-    if (!weight->name) return;
-    kh_linear_need(weight, T, &a, &b);
-    larger(step, a);
-    larger(scratch, b);
-}
-
 static void block_need(const kh_model *model, const kh_block *b, size_t T, size_t *op,
                        size_t *scratch)
 {
@@ -136,7 +127,7 @@ static void block_need(const kh_model *model, const kh_block *b, size_t T, size_
     const kh_weight *all[] = {&b->self.q,  &b->self.k,  &b->self.v,  &b->self.o,
                               &b->cross.q, &b->cross.k, &b->cross.v, &b->cross.o,
                               &b->gate,    &b->up,      &b->down};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) linear_need(all[i], T, op, scratch);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) kh_linear_need(all[i], T, op, scratch);
     size_t step = 0, worker = 0;
     if (!b->experts.router.name) return;
     kh_experts_need(&d->experts, &b->experts, T, (size_t)d->D, &step, &worker);

@@ -44,28 +44,15 @@ static size_t widest(const kh_expert_spec *s)
     return (size_t)(s->shared_F > s->F ? s->shared_F : s->F);
 }
 
-static void need(size_t *most_step, size_t *most_scratch, const kh_weight *w, size_t rows, size_t T)
-{
-    size_t step = 0, scratch = 0;
-    if (!w->name) return;
-    kh_weight one = kh_weight_rows(w, 0, rows);
-    kh_linear_need(&one, T, &step, &scratch);
-    if (step > *most_step) *most_step = step;
-    if (scratch > *most_scratch) *most_scratch = scratch;
-}
-
 void kh_experts_need(const kh_expert_spec *s, const kh_expert_weights *w, size_t T, size_t D,
                      size_t *step, size_t *scratch)
 {
-    size_t X = (size_t)s->count, F = (size_t)s->F, f = sizeof(float), linear = 0;
+    size_t X = (size_t)s->count, f = sizeof(float), linear = 0;
+    const kh_weight *all[] = {&w->router,      &w->gate,      &w->up,         &w->down,
+                              &w->shared_gate, &w->shared_up, &w->shared_down};
     *scratch = 0;
-    need(&linear, scratch, &w->router, X, T);
-    need(&linear, scratch, &w->gate, F, T);
-    need(&linear, scratch, &w->up, F, T);
-    need(&linear, scratch, &w->down, D, T);
-    need(&linear, scratch, &w->shared_gate, (size_t)s->shared_F, T);
-    need(&linear, scratch, &w->shared_up, (size_t)s->shared_F, T);
-    need(&linear, scratch, &w->shared_down, D, T);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        kh_linear_need(all[i], T, &linear, scratch);
     *step = linear + kh_arena_need(T * X * f) +
             kh_arena_need(T * (size_t)s->used * sizeof(choice)) +
             kh_arena_need((X + 1) * sizeof(size_t)) + 2 * kh_arena_need(T * D * f) +

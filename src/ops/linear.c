@@ -123,8 +123,9 @@ void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scr
 {
     static const path few[] = {PATH_ROWS, PATH_LIBRARY, PATH_ROWS_Q8};
     static const path many[] = {PATH_PRODUCT, PATH_LIBRARY, PATH_PANELS_Q8};
-    *step = step_need(weight->cols, T);
-    *scratch = 0;
+    if (!weight->name) return;
+    size_t own = step_need(weight->cols, T);
+    if (own > *step) *step = own;
     for (int i = 0; i < 3; i++) {
         size_t one = scratch_need(T <= FEW ? few[i] : many[i], weight->cols, T);
         *scratch = one > *scratch ? one : *scratch;

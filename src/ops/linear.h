@@ -7,7 +7,8 @@
 
 enum { KH_LINEAR_MANY = 4 };
 
-/* Bytes that a product of T rows with a weight takes from run->step and from each worker's scratch;
+/* Raises *step and *scratch to the bytes that a product of T rows with a weight takes from run->step and from
+ * each worker's scratch, which an absent weight does not;
  * for kh_op_linear_many the step needs of one weight (x is quantised once) and the largest scratch. */
 void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch);
 

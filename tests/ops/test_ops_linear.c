@@ -94,7 +94,7 @@ typedef struct bench {
 static void open_bench(bench *b, kh_isa isa, int threads, enum kh_compute compute,
                        const kh_weight *w, size_t T)
 {
-    size_t step, scratch;
+    size_t step = 0, scratch = 0;
     kh_linear_need(w, T, &step, &scratch);
     memset(b, 0, sizeof *b);
     b->pool.threads = threads;
