@@ -115,6 +115,20 @@ kh_status kh_new(void *out, size_t n, size_t size, const char *what)
     return KH_OK;
 }
 
+kh_status kh_grow(void *array, size_t count, size_t *room, size_t size, const char *what)
+{
+    enum { FIRST = 16 };
+    if (count < *room) return KH_OK;
+    size_t more = *room ? 2 * *room : FIRST, total;
+    void *memory, *grown = NULL;
+    memcpy(&memory, array, sizeof memory);
+    if (!__builtin_mul_overflow(more, size, &total)) grown = kh_realloc(memory, total);
+    if (!grown) KH_FAIL(KH_ERR_MEMORY, "no memory for %s (%zu x %zu bytes)", what, more, size);
+    memcpy(array, &grown, sizeof grown);
+    *room = more;
+    return KH_OK;
+}
+
 kh_status kh_reserve(void **out, size_t size, const char *what)
 {
     *out = NULL;

@@ -20,6 +20,10 @@ char *kh_strndup(const char *text, size_t length);
 /* *out = kh_calloc(count, size), or KH_ERR_MEMORY with a sentence that names `what`. */
 kh_status kh_new(void *out, size_t count, size_t size, const char *what);
 
+/* Room for one item more behind the `count` of an array: *array (a T *, which may move) has *room items of `size`
+ * bytes and is doubled when they are used up. On failure nothing changed. */
+kh_status kh_grow(void *array, size_t count, size_t *room, size_t size, const char *what);
+
 /* Address space that is paid for only when touched (anonymous, not reserved). Counted as bytes of
  * address space by nobody; the owner reports what it touched. *out NULL on failure. */
 kh_status kh_reserve(void **out, size_t size, const char *what);

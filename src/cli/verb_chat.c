@@ -39,13 +39,7 @@ static void forget(talk *t, size_t count)
 
 static kh_status add(talk *t, const char *role, const char *text, size_t size)
 {
-    if (t->count == t->room) {
-        size_t room = t->room ? t->room * 2 : 16;
-        kh_chat_message *grown = kh_realloc(t->messages, room * sizeof *grown);
-        if (!grown) KH_FAIL(KH_ERR_MEMORY, "no memory for the conversation");
-        t->messages = grown;
-        t->room = room;
-    }
+    KH_TRY(kh_grow(&t->messages, t->count, &t->room, sizeof *t->messages, "the conversation"));
     char *copy = kh_strndup(text, size);
     if (!copy) KH_FAIL(KH_ERR_MEMORY, "no memory for the conversation");
     t->messages[t->count++] = (kh_chat_message){role, copy};

@@ -76,12 +76,7 @@ static kh_status find_pieces(extraction *x)
 {
     size_t room = 0;
     for (size_t at = 0; at < x->text.size;) {
-        if (x->piece_count == room) {
-            room = room ? 2 * room : 256;
-            piece *more = kh_realloc(x->pieces, room * sizeof *more);
-            if (!more) KH_FAIL(KH_ERR_MEMORY, "no memory for %zu words", room);
-            x->pieces = more;
-        }
+        KH_TRY(kh_grow(&x->pieces, x->piece_count, &room, sizeof *x->pieces, "the words"));
         piece *p = &x->pieces[x->piece_count];
         at = next_piece(x->text.data, x->text.size, at, p);
         if (p->start == p->end) break; /* blanks at the end */

@@ -114,13 +114,8 @@ kh_status kh_hub_list_add(kh_hub_list *list, const char *name)
     }
     if (list->count == KH_HUB_MOST_FILES)
         KH_FAIL(KH_ERR_FORMAT, "more than %d files are listed", (int)KH_HUB_MOST_FILES);
-    if (list->count == list->room) {
-        size_t room = list->room ? 2 * list->room : 64;
-        kh_hub_entry *more = kh_realloc(list->entries, room * sizeof *more);
-        if (!more) KH_FAIL(KH_ERR_MEMORY, "no memory for a list of %zu files", room);
-        list->entries = more;
-        list->room = room;
-    }
+    KH_TRY(kh_grow(&list->entries, list->count, &list->room, sizeof *list->entries,
+                   "a list of files"));
     kh_hub_entry entry = {.name = kh_strdup(name)};
     if (!entry.name) KH_FAIL(KH_ERR_MEMORY, "no memory for a list of files");
     list->entries[list->count++] = entry;

@@ -41,13 +41,7 @@ typedef struct job {
 static kh_status add_source(job *j, const kh_tensor *t, const kh_hf_tensor *row, uint64_t layer,
                             uint64_t expert, const char *suffix)
 {
-    if (j->n == j->room) {
-        size_t room = j->room ? 2 * j->room : 256;
-        source *more = kh_realloc(j->sources, room * sizeof *more);
-        if (!more) KH_FAIL(KH_ERR_MEMORY, "no memory for the names of %zu tensors", room);
-        j->sources = more;
-        j->room = room;
-    }
+    KH_TRY(kh_grow(&j->sources, j->n, &j->room, sizeof *j->sources, "the names of tensors"));
     source *s = &j->sources[j->n++];
     char name[KH_HF_NAME];
     const char *list = j->out->map->prefixes, *prefix = "";

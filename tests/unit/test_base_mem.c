@@ -207,12 +207,36 @@ static void buffer_keeps_content_on_failure(void **state)
     kh_buf_free(&buf);
 }
 
+static void arrays_grow(void **state)
+{
+    (void)state;
+    uint64_t live = kh_alloc_get_stats().live;
+    uint32_t *items = NULL;
+    size_t count = 0, room = 0;
+    for (; count < 1000; count++) {
+        assert_int_equal(kh_grow(&items, count, &room, sizeof *items, "items"), KH_OK);
+        assert_true(room > count && room <= 2 * (count + 16));
+        items[count] = (uint32_t)count;
+    }
+    for (uint32_t i = 0; i < 1000; i++) assert_int_equal(items[i], i);
+    uint32_t *same = items;
+    size_t full = room;
+    kh_alloc_fail_at(1);
+    assert_int_equal(kh_grow(&items, room, &room, sizeof *items, "items"), KH_ERR_MEMORY);
+    kh_alloc_fail_at(0);
+    assert_int_equal(kh_grow(&items, room, &room, SIZE_MAX / 2, "items"), KH_ERR_MEMORY);
+    assert_true(items == same && room == full && items[999] == 999);
+    kh_free(items);
+    assert_true(kh_alloc_get_stats().live == live);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_blocks_and_bytes),
         cmocka_unit_test(refuses_impossible_sizes),
         cmocka_unit_test(copies_text),
+        cmocka_unit_test(arrays_grow),
         cmocka_unit_test(fails_on_demand),
         cmocka_unit_test(reserves_and_drops),
         cmocka_unit_test(arena_takes_and_rewinds),
