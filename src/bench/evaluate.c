@@ -17,6 +17,7 @@
 #include "base/fail.h"
 #include "cpu/cpu.h"
 #include "gen/encoder.h"
+#include "gen/sampler.h"
 
 #include <ctype.h>
 #include <keyhole/eval.h>
@@ -33,7 +34,9 @@ typedef struct evaluation {
     const kh_model *model;
     const kh_evaluate_options *options;
     kh_model_kind kind;
+    const kh_kern *kern;
     size_t V;
+    float *scratch;      /* [V] */
     kh_session *session; /* decoders, with an encoder or without */
     kh_encoder *encoder; /* encoders */
     mean exact, f1, right, right_norm;
@@ -81,22 +84,25 @@ static kh_status prompt_of(const evaluation *e, const kh_example *x, kh_buf *out
                          x->question);
 }
 
-/* Reads ids [count], keeping what the session has of them; the last one is always read, so that logits follow. */
-static kh_status read_on(evaluation *e, const int32_t *ids, size_t count,
-                         const kh_read_options *options, size_t keep)
+/* Rewinds the session to what it has of ids [count]; *kept receives how many. */
+static kh_status keep_common(evaluation *e, const int32_t *ids, size_t count, size_t *kept)
 {
-    size_t kept = 0, length = kh_session_length(e->session);
+    size_t n = 0, length = kh_session_length(e->session);
     const int32_t *known = kh_session_tokens(e->session);
-    while (kept < length && kept < keep && known[kept] == ids[kept]) kept++;
-    KH_TRY(kh_session_rewind(e->session, kept));
-    return kh_session_read(e->session, ids + kept, count - kept, options);
+    while (n < length && n < count && known[n] == ids[n]) n++;
+    *kept = n;
+    return kh_session_rewind(e->session, n);
 }
 
 /* The prompt becomes the source, or is read; a decoder behind an encoder has then read its start. */
 static kh_status open_prompt(evaluation *e, const int32_t *ids, size_t count)
 {
-    if (e->kind != KH_MODEL_ENCODER_DECODER)
-        return read_on(e, ids, count, NULL, count > 0 ? count - 1 : 0);
+    size_t kept = 0;
+    if (e->kind !=
+        KH_MODEL_ENCODER_DECODER) { /* the last one is read again, so that logits follow */
+        KH_TRY(keep_common(e, ids, count > 0 ? count - 1 : 0, &kept));
+        return kh_session_read(e->session, ids + kept, count - kept, NULL);
+    }
     int32_t start = kh_model_start(e->model);
     KH_TRY(kh_session_source(e->session, ids, count));
     return kh_session_read(e->session, &start, 1, NULL);
@@ -161,27 +167,20 @@ static kh_status answer(evaluation *e, const kh_example *x, kh_prediction *found
 /* ---- choices */
 
 typedef struct likelihood {
+    const evaluation *e;
     const int32_t *ids; /* those that were passed to the read */
-    size_t count, from, V;
+    size_t count, from;
     double sum;
 } likelihood;
-
-static double log_prob(const float *x, size_t V, int32_t id)
-{
-    double most = (double)-INFINITY, sum = 0;
-    for (size_t i = 0; i < V; i++)
-        if ((double)x[i] > most) most = (double)x[i];
-    for (size_t i = 0; i < V; i++) sum += exp((double)x[i] - most);
-    return (double)x[id] - most - log(sum);
-}
 
 /* Row r predicts the token behind it. */
 static kh_status add_rows(void *context, size_t first, size_t rows, const float *logits)
 {
     likelihood *l = context;
-    for (size_t r = first; r < first + rows; r++)
+    for (size_t r = first; r < first + rows; r++, logits += l->e->V)
         if (r + 1 < l->count && r + 1 >= l->from)
-            l->sum += log_prob(logits + (r - first) * l->V, l->V, l->ids[r + 1]);
+            l->sum += (double)logits[l->ids[r + 1]] -
+                      kh_log_sum_exp(l->e->kern, l->e->scratch, logits, l->e->V);
     return KH_OK;
 }
 
@@ -189,12 +188,10 @@ static kh_status add_rows(void *context, size_t first, size_t rows, const float 
 static kh_status score_ids(evaluation *e, const int32_t *ids, size_t count, size_t from,
                            double *out)
 {
-    size_t kept = 0, length = kh_session_length(e->session);
-    const int32_t *known = kh_session_tokens(e->session);
-    while (kept < length && kept + 1 < from && known[kept] == ids[kept]) kept++;
-    likelihood l = {.ids = ids + kept, .count = count - kept, .from = from - kept, .V = e->V};
+    size_t kept = 0;
+    KH_TRY(keep_common(e, ids, from - 1, &kept));
+    likelihood l = {.e = e, .ids = ids + kept, .count = count - kept, .from = from - kept};
     kh_read_options options = {.logits = add_rows, .logits_context = &l};
-    KH_TRY(kh_session_rewind(e->session, kept));
     KH_TRY(kh_session_read(e->session, l.ids, l.count, &options));
     *out = l.sum;
     return KH_OK;
@@ -333,10 +330,13 @@ kh_status kh_evaluate(const kh_model *model, const kh_example *examples, size_t 
         evaluation e = {.model = model,
                         .options = options,
                         .kind = kh_model_get_kind(model),
+                        .kern = kh_kern_get(kh_cpu_isa()),
                         .V = (size_t)model->d.V};
         KH_TRY(open_setting(&e, attn, ff));
         double start = kh_cpu_seconds();
-        kh_status status = run_setting(&e, examples, count, s);
+        kh_status status = kh_new(&e.scratch, e.V, sizeof *e.scratch, "scores");
+        if (status == KH_OK) status = run_setting(&e, examples, count, s);
+        kh_free(e.scratch);
         kh_session_close(e.session);
         kh_encoder_close(e.encoder);
         KH_TRY(status);

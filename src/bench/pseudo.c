@@ -10,8 +10,10 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "bench/score.h"
 #include "cpu/cpu.h"
 #include "gen/encoder.h"
+#include "gen/sampler.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -22,6 +24,7 @@ enum { VARIANTS = 32 /* logits of as many rows exist at once */ };
 typedef struct pseudo {
     const kh_model *model;
     const kh_ppl_options *options;
+    const kh_kern *kern;
     const int32_t *ids; /* [count] content */
     size_t count, window, V;
     int32_t cls, sep, mask;
@@ -29,6 +32,7 @@ typedef struct pseudo {
     kh_encoder_text texts[VARIANTS];
     size_t positions[VARIANTS];
     float *logits, *others; /* [VARIANTS][V]; of the first setting */
+    float *scratch;         /* [V] */
     size_t done;
     /* sums of a setting */
     double nll, kl, seconds;
@@ -59,6 +63,7 @@ static kh_status prepare(pseudo *p, const int32_t *ids, size_t count)
         p->count = p->options->max_windows * p->window;
     KH_TRY(kh_new(&p->variants, VARIANTS * (p->window + 2), sizeof *p->variants, "a window"));
     KH_TRY(kh_new(&p->logits, VARIANTS * p->V, sizeof *p->logits, "logits"));
+    KH_TRY(kh_new(&p->scratch, p->V, sizeof *p->scratch, "scores"));
     return kh_new(&p->others, VARIANTS * p->V, sizeof *p->others, "logits");
 }
 
@@ -76,34 +81,19 @@ static void fill(pseudo *p, size_t start, size_t n, size_t first, size_t some)
     }
 }
 
-static size_t argmax(const float *x, size_t n)
-{
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
-}
-
-static double log_sum(const float *x, size_t n)
-{
-    double most = (double)x[argmax(x, n)], sum = 0;
-    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - most);
-    return most + log(sum);
-}
-
 static void score(pseudo *p, size_t token, const float *x, const float *reference)
 {
-    double all = log_sum(x, p->V), nll = all - (double)x[p->ids[token]];
+    double all = kh_log_sum_exp(p->kern, p->scratch, x, p->V), nll = all - (double)x[p->ids[token]];
     p->nll += nll;
     p->tokens++;
     if (p->token_nll) p->token_nll[token] = (float)nll;
     if (!reference) return;
-    double other = log_sum(reference, p->V);
+    double other = kh_log_sum_exp(p->kern, p->scratch, reference, p->V);
     for (size_t i = 0; i < p->V; i++) {
         double q = (double)reference[i] - other;
         p->kl += exp(q) * (q - ((double)x[i] - all));
     }
-    p->same += argmax(x, p->V) == argmax(reference, p->V);
+    p->same += kh_score_largest(x, p->V) == kh_score_largest(reference, p->V);
 }
 
 static kh_status run_window(pseudo *p, kh_encoder *encoder, kh_encoder *reference, size_t start,
@@ -180,7 +170,7 @@ kh_status kh_ppl_pseudo(const kh_model *model, const int32_t *ids, size_t count,
 {
     size_t settings = options->attn_count * (options->ff_count ? options->ff_count : 1);
     const char *attn, *ff;
-    pseudo p = {.model = model, .options = options};
+    pseudo p = {.model = model, .options = options, .kern = kh_kern_get(kh_cpu_isa())};
     kh_encoder *reference = NULL;
     for (size_t i = 0; options->token_nll && i < settings * count; i++) options->token_nll[i] = NAN;
     kh_status status = prepare(&p, ids, count);
@@ -191,6 +181,7 @@ kh_status kh_ppl_pseudo(const kh_model *model, const int32_t *ids, size_t count,
         status = measure(&p, i, i > 0 ? reference : NULL, &results[i]);
     }
     kh_encoder_close(reference);
+    kh_free(p.scratch);
     kh_free(p.others);
     kh_free(p.logits);
     kh_free(p.variants);

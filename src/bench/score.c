@@ -66,7 +66,7 @@ static kh_status transfer(const kh_reference *r, float *row, size_t index, int w
     return KH_OK;
 }
 
-static size_t largest(const float *x, size_t n)
+size_t kh_score_largest(const float *x, size_t n)
 {
     size_t best = 0;
     for (size_t i = 1; i < n; i++)
@@ -92,7 +92,7 @@ static kh_status compare(kh_score *s, const float *logits, double norm, size_t i
         kl += (double)(s->scratch[i] * (s->other[i] - (logits[i] - shift)));
     s->kl += kl > 0 ? kl : kl < 0 ? 0 : kl; /* below 0 by rounding alone */
     s->compared++;
-    s->same += largest(logits, s->V) == largest(s->other, s->V);
+    s->same += kh_score_largest(logits, s->V) == kh_score_largest(s->other, s->V);
     return KH_OK;
 }
 

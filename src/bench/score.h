@@ -19,6 +19,9 @@ typedef struct kh_reference {
 kh_status kh_reference_open(kh_reference *out, size_t rows, size_t V);
 void kh_reference_close(kh_reference *reference);
 
+/* The likeliest id; ties to the lower one. */
+size_t kh_score_largest(const float *x, size_t n);
+
 typedef struct kh_score {
     const kh_kern *kern;
     const kh_reference *reference; /* NULL: no comparison */

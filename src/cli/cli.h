@@ -130,6 +130,8 @@ extern const kh_opt cli_options_model[], cli_options_context[], cli_options_comp
 void cli_take_model(cli_args *args, const char ***words, size_t *count);
 /* Session options without `attn` for the verbs that take several settings. */
 kh_session_options cli_session_options(const cli_args *args);
+/* The same of an encoder. */
+kh_encoder_options cli_encoder_options(const cli_args *args);
 /* Sampler options; *bias is theirs and the caller frees it with kh_free. Draws the seed if none was
  * given. */
 kh_status cli_sampler(const cli_args *args, const kh_model *model, kh_sampler_options *out,

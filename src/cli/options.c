@@ -205,6 +205,16 @@ kh_session_options cli_session_options(const cli_args *args)
                                 .stats = args->stats};
 }
 
+kh_encoder_options cli_encoder_options(const cli_args *args)
+{
+    return (kh_encoder_options){.longest = (size_t)args->context,
+                                .longer = args->longer,
+                                .threads = (int)args->threads,
+                                .attn = args->attn,
+                                .ff = args->ff,
+                                .precision = (kh_precision)args->precision};
+}
+
 kh_opt_texts cli_attns(const cli_args *args, const char *const *fallback, size_t count)
 {
     /* The list is only read; the cast restores what kh_opt_texts cannot say. */

@@ -37,13 +37,7 @@ static kh_status add_text(texts *t, const kh_model *model, const cli_args *args,
 {
     size_t longest = args->context ? (size_t)args->context
                                    : (size_t)kh_model_get_info(model)->context;
-    if (t->count == t->room) {
-        size_t room = t->room ? 2 * t->room : 64;
-        kh_encoder_text *more = kh_realloc(t->items, room * sizeof *more);
-        if (!more) KH_FAIL(KH_ERR_MEMORY, "no memory for %zu texts", room);
-        t->items = more;
-        t->room = room;
-    }
+    KH_TRY(kh_grow(&t->items, t->count, &t->room, sizeof *t->items, "the texts"));
     int32_t *ids = NULL;
     kh_encoder_text one = {0};
     KH_TRY(kh_model_tokenize(model, text, size, KH_TEXT_EDGES, &ids, &one.count));
@@ -125,12 +119,7 @@ static kh_status print_rows(const float *vectors, size_t count, size_t D)
 static kh_status embed(const kh_model *model, const cli_args *args, const texts *t)
 {
     size_t D = (size_t)kh_model_get_info(model)->width;
-    kh_encoder_options options = {.longest = (size_t)args->context,
-                                  .longer = args->longer,
-                                  .threads = (int)args->threads,
-                                  .attn = args->attn,
-                                  .ff = args->ff,
-                                  .precision = (kh_precision)args->precision};
+    kh_encoder_options options = cli_encoder_options(args);
     kh_encoder *encoder = NULL;
     float *vectors = NULL;
     kh_status status = kh_encoder_open(&encoder, model, &options);

@@ -17,7 +17,7 @@ typedef struct examples {
     const char *path;
     json_t **lines; /* [count] own the texts */
     kh_example *items;
-    size_t count, room;
+    size_t count, line_room, item_room;
     FILE *predictions;
     const cli_args *args;
     const kh_opt_texts *attns;
@@ -106,15 +106,8 @@ static kh_status read_example(kh_example *x, const json_t *line)
 
 static kh_status add_line(examples *e, const char *text, size_t size)
 {
-    if (e->count == e->room) {
-        size_t room = e->room ? 2 * e->room : 64;
-        json_t **lines = kh_realloc(e->lines, room * sizeof *lines);
-        if (lines) e->lines = lines;
-        kh_example *items = kh_realloc(e->items, room * sizeof *items);
-        if (items) e->items = items;
-        if (!lines || !items) KH_FAIL(KH_ERR_MEMORY, "no memory for %zu examples", room);
-        e->room = room;
-    }
+    KH_TRY(kh_grow(&e->lines, e->count, &e->line_room, sizeof(json_t *), "the examples"));
+    KH_TRY(kh_grow(&e->items, e->count, &e->item_room, sizeof *e->items, "the examples"));
     json_error_t error;
     json_t *line = json_loadb(text, size, 0, &error);
     if (!json_is_object(line)) {

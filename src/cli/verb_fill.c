@@ -58,12 +58,7 @@ static kh_status tokenize(filling *f, const char *text)
 static kh_status predict(filling *f)
 {
     size_t V = (size_t)kh_model_get_info(f->model)->vocabulary;
-    kh_encoder_options options = {.longest = (size_t)f->args->context,
-                                  .longer = f->args->longer,
-                                  .threads = (int)f->args->threads,
-                                  .attn = f->args->attn,
-                                  .ff = f->args->ff,
-                                  .precision = (kh_precision)f->args->precision};
+    kh_encoder_options options = cli_encoder_options(f->args);
     kh_encoder_text text = {.ids = f->ids, .count = f->count};
     KH_TRY(kh_encoder_open(&f->encoder, f->model, &options));
     KH_TRY(kh_new(&f->logits, f->n * V, sizeof *f->logits, "the logits"));

@@ -44,12 +44,7 @@ static kh_status print_spans(const cli_args *args, const kh_span_answer *found, 
 static kh_status point(const kh_model *model, const cli_args *args, const char *question,
                        const kh_buf *text)
 {
-    kh_encoder_options options = {.longest = (size_t)args->context,
-                                  .longer = args->longer,
-                                  .threads = (int)args->threads,
-                                  .attn = args->attn,
-                                  .ff = args->ff,
-                                  .precision = (kh_precision)args->precision};
+    kh_encoder_options options = cli_encoder_options(args);
     size_t most = (size_t)args->top_k, count = 0;
     kh_encoder *encoder = NULL;
     kh_span_answer *found = NULL;

@@ -16,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "gen/sampler.h"
 
 #include <math.h>
 #include <string.h>
@@ -37,6 +38,8 @@ typedef struct candidate {
 typedef struct search {
     const kh_beam_options *options;
     const kh_model *model;
+    const kh_kern *kern;
+    float *scratch; /* [V] */
     size_t B, V, length, most;
     beam living[MOST_BEAMS];
     size_t living_count;
@@ -53,15 +56,6 @@ typedef struct search {
 static double worth(const search *s, double sum, size_t length)
 {
     return sum / pow((double)length, (double)s->options->length_penalty);
-}
-
-static double log_sum(const float *x, size_t n)
-{
-    double most = (double)-INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++)
-        if ((double)x[i] > most) most = (double)x[i];
-    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - most);
-    return most + log(sum);
 }
 
 /* Into the list of the 2 B best, behind its equals. */
@@ -85,7 +79,7 @@ static void rank(search *s)
     s->best_count = 0;
     for (size_t b = 0; b < s->living_count; b++) {
         const float *x = kh_session_logits(s->living[b].session);
-        double all = log_sum(x, s->V);
+        double all = kh_log_sum_exp(s->kern, s->scratch, x, s->V);
         for (size_t v = 0; v < s->V; v++)
             offer(s, (candidate){b, (int32_t)v, s->living[b].sum + (double)x[v] - all});
     }
@@ -216,12 +210,14 @@ kh_status kh_generate_beam(kh_session *session, const kh_beam_options *options, 
     KH_TRY(kh_new(&s, 1, sizeof *s, "a beam search"));
     s->options = options;
     s->model = session->engine->model;
+    s->kern = session->engine->kern;
     s->B = options->beams;
     s->V = (size_t)s->model->d.V;
     s->most = options->max_tokens && options->max_tokens < left ? options->max_tokens : left;
     s->living_count = 1;
     kh_status status = s->most > 0 ? kh_session_fork(&s->living[0].session, session)
                                    : kh_fail(KH_ERR_CONTEXT, "the context is full");
+    if (status == KH_OK) status = kh_new(&s->scratch, s->V, sizeof *s->scratch, "a beam search");
     if (status == KH_OK) status = search_all(s);
     close_beams(s->living, s->living_count);
     size_t best = 0;
@@ -234,6 +230,7 @@ kh_status kh_generate_beam(kh_session *session, const kh_beam_options *options, 
         *count = s->finished[best].length;
         if (score) *score = s->finished[best].worth;
     }
+    kh_free(s->scratch);
     kh_free(s);
     return status;
 }

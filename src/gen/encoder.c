@@ -290,7 +290,7 @@ typedef struct masking {
     kh_encoder *encoder;
     float *logits;
     const size_t *positions;
-    size_t n, count;
+    size_t n;
 } masking;
 
 static kh_status masked_rows(void *context, size_t text, const float *rows)
@@ -313,7 +313,7 @@ kh_status kh_encoder_masked(kh_encoder *e, float *logits, const kh_encoder_text 
         if (positions[i] >= text->count || (i > 0 && positions[i] <= positions[i - 1]))
             KH_FAIL(KH_ERR_ARGUMENT, "position %zu of %zu tokens is not ascending or not inside",
                     positions[i], text->count);
-    masking k = {e, logits, positions, n, text->count};
+    masking k = {e, logits, positions, n};
     return n > 0 ? kh_encoder_run(e, text, 1, masked_rows, &k) : KH_OK;
 }
 
