@@ -13,6 +13,7 @@
 #include <keyhole/model.h>
 #include <keyhole/session.h>
 #include <keyhole/status.h>
+#include <keyhole/task.h>
 
 #ifdef __cplusplus
 extern "C" {

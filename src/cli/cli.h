@@ -55,6 +55,10 @@ typedef struct cli_args {
     /* pull */
     int list;
     int64_t tries;
+    /* task */
+    int64_t count, first;
+    int split;
+    const char *jsonl;
     /* convert */
     int type, pure, force, no_tokenizer, no_heads;
     const char *output;
@@ -70,7 +74,7 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
-    cli_verb_fill, cli_verb_qa, cli_verb_eval;
+    cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
