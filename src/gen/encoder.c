@@ -5,8 +5,8 @@
  *     pass   |text 0|text 1|...|      spans of one batch, each over a cache of its own
  *     cache  one layer: every layer of the stack writes its keys there in turn
  *
- * so the memory of a text of T tokens is that of its rows, T (3 D + 2 H E + 2 F) numbers and more, and never
- * T x T. Caches hold f32: an encoder reads its keys once, there is nothing to save.
+ * so the memory of a text of T tokens is that of its rows, T (3 D + 2 H E + 2 G E) numbers and more, and never
+ * T x T, nor T x F where the feed-forward layers are dense. Caches hold f32: an encoder reads its keys once, there is nothing to save.
  *
  * What a text is asked for (a vector, masked tokens, spans, a decoder's source) is made from its rows as they
  * are delivered, behind the pass, with the same threads and arenas. */

@@ -15,14 +15,22 @@
  *
  *     step |x|h|side|q|k|v|z|gate|up|cos sin (global, local)|biases by distance| ops ... |
  *
+ * gate and up, the widest rows, are those of a chunk: a dense feed-forward layer takes its rows some hundreds at
+ * a time (ff_rows), and what it makes of a chunk goes where the chunk stood in h. Unpacking the weights once a
+ * chunk is small beside that many rows; a chunk is whole tiles of a product, and one of few rows, which a product
+ * takes another way, is never left over, so the bits are those of one chunk. Whoever looks at the neurons still gets
+ * all T rows of a point at once, as at every point: then, and only then, both are [T][F], of the heap.
+ *
  * An encoder's layers keep no keys: each writes into the only layer of its sequence's cache, so the memory of
  * a long text is that of its rows. Biases by distance (T5) are one row of numbers for each head, made anew for
  * every pass: linear in the length, and cheap beside a product. */
 #include "model/walk.h"
 
+#include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
 #include "ff/keep.h"
+#include "kern/panel.h"
 #include "ops/linear.h"
 
 #include <string.h>
@@ -51,6 +59,30 @@ void kh_walk_norm(const kh_walk *w, float *y, const float *x, const kh_norm *nor
 }
 
 /* ---- memory */
+
+/* Rows of a feed-forward layer's chunk when `left` are left: as many as have their neurons in some MiB, within
+ * limits; and all that are left when few more are. */
+enum { FF_TILE = 4 * KH_PRODUCT_TILE, FF_LEAST = 11 * FF_TILE, FF_MOST = 22 * FF_TILE };
+#define FF_BYTES ((size_t)16 << 20)
+
+static size_t ff_rows(size_t F)
+{
+    size_t rows = FF_BYTES / (2 * F * sizeof(float)) / FF_TILE * FF_TILE;
+    return rows < FF_LEAST ? FF_LEAST : rows > FF_MOST ? FF_MOST : rows;
+}
+
+static size_t ff_chunk(size_t F, size_t left)
+{
+    size_t rows = ff_rows(F);
+    return left <= rows + FF_TILE ? left : rows;
+}
+
+/* Of the largest chunk of T rows. */
+static size_t ff_most(size_t F, size_t T)
+{
+    size_t most = ff_rows(F) + FF_TILE;
+    return T < most ? T : most;
+}
 
 static int wants_side(const kh_model *m, const kh_stack *stack)
 {
@@ -104,8 +136,8 @@ kh_status kh_walk_open(kh_walk *w)
     KH_TRY(kh_arena_new(a, &w->k, w->T * w->GE, sizeof(float)));
     KH_TRY(kh_arena_new(a, &w->v, w->T * w->GE, sizeof(float)));
     KH_TRY(kh_arena_new(a, &w->z, w->T * w->HE, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->gate, w->T * w->F, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->up, w->T * w->F, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->gate, ff_most(w->F, w->T) * w->F, sizeof(float)));
+    KH_TRY(kh_arena_new(a, &w->up, ff_most(w->F, w->T) * w->F, sizeof(float)));
     for (int i = 0; i < 2; i++) {
         size_t half = w->model->rope[i].n_rot / 2;
         if (half == 0) continue;
@@ -125,9 +157,11 @@ static void block_need(const kh_model *model, const kh_block *b, size_t T, size_
 {
     const kh_description *d = &model->d;
     const kh_weight *all[] = {&b->self.q,  &b->self.k,  &b->self.v,  &b->self.o,
-                              &b->cross.q, &b->cross.k, &b->cross.v, &b->cross.o,
-                              &b->gate,    &b->up,      &b->down};
+                              &b->cross.q, &b->cross.k, &b->cross.v, &b->cross.o};
+    const kh_weight *ff[] = {&b->gate, &b->up, &b->down};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) kh_linear_need(all[i], T, op, scratch);
+    for (size_t i = 0; i < sizeof ff / sizeof *ff; i++)
+        kh_linear_need(ff[i], ff_most((size_t)d->F, T), op, scratch);
     size_t step = 0, worker = 0;
     if (!b->experts.router.name) return;
     kh_experts_need(&d->experts, &b->experts, T, (size_t)d->D, &step, &worker);
@@ -148,7 +182,7 @@ void kh_walk_need(const kh_model *model, const kh_stack *stack, int encoder,
     *scratch = kh_ff_keep_scratch(F);
     own += (wants_side(model, stack) ? 3 : 2) * kh_arena_need(T * D * f);
     own += 2 * kh_arena_need(T * HE * f) + 2 * kh_arena_need(T * GE * f);
-    own += 2 * kh_arena_need(T * F * f) + 4 * kh_arena_need(T * (size_t)d->E / 2 * f);
+    own += 2 * kh_arena_need(ff_most(F, T) * F * f) + 4 * kh_arena_need(T * (size_t)d->E / 2 * f);
     if (d->positions == KH_POSITIONS_RELATIVE)
         own += kh_arena_need((size_t)d->H * distances(&w, S, &origin) * f);
     int behind = !encoder && d->encoder_layers > 0;
@@ -303,27 +337,89 @@ static kh_status experts(kh_walk *w, int l)
     return KH_OK;
 }
 
+/* Neurons of a dense layer, of some of its rows. */
+typedef struct neurons {
+    int layer;
+    const kh_block *block;
+    float *gate, *up; /* [rows][F] */
+} neurons;
+
+static int looked_at(const kh_probe *probe)
+{
+    return kh_probe_wants(probe, KH_POINT_MLP_PRE) ||
+           kh_probe_wants(probe, KH_POINT_MLP_PRE_LINEAR) ||
+           kh_probe_wants(probe, KH_POINT_MLP_ACT);
+}
+
+static kh_status spread(kh_walk *w, const neurons *n, size_t at, const float *h, size_t rows)
+{
+    const kh_block *b = n->block;
+    float *gate = n->gate + at * w->F, *up = n->up + at * w->F;
+    if (b->gate.name) {
+        KH_TRY(kh_op_linear_many(w->run, 2, (float *[]){gate, up}, h, rows,
+                                 (const kh_weight *[]){&b->gate, &b->up}));
+    } else {
+        KH_TRY(kh_op_linear(w->run, gate, h, rows, &b->up));
+    }
+    if (b->up_bias.data) kh_op_bias(w->run, b->gate.name ? up : gate, b->up_bias.data, rows, w->F);
+    return KH_OK;
+}
+
+static void activate(kh_walk *w, const neurons *n, size_t rows)
+{
+    kh_run *run = w->run;
+    int layer = n->layer, by_gate = run->ff && run->ff->rule == KH_FF_GATE;
+    float *up = n->block->gate.name ? n->up : NULL;
+    kh_probe_at(run->probe, KH_POINT_MLP_PRE, layer, n->gate, rows, w->F);
+    if (up) kh_probe_at(run->probe, KH_POINT_MLP_PRE_LINEAR, layer, up, rows, w->F);
+    if (by_gate) kh_op_ff_keep(run, run->ff, n->gate, rows, w->F, layer);
+    kh_op_glu(run, n->gate, up, rows, w->F, w->model->d.act);
+    if (run->ff && !by_gate) kh_op_ff_keep(run, run->ff, n->gate, rows, w->F, layer);
+    kh_probe_at(run->probe, KH_POINT_MLP_ACT, layer, n->gate, rows, w->F);
+}
+
+static kh_status gather(kh_walk *w, const neurons *n, size_t at, float *h, size_t rows)
+{
+    const kh_block *b = n->block;
+    KH_TRY(kh_op_linear(w->run, h, n->gate + at * w->F, rows, &b->down));
+    if (b->down_bias.data) kh_op_bias(w->run, h, b->down_bias.data, rows, w->D);
+    return KH_OK;
+}
+
+/* Products chunk by chunk, and between them all rows at once. */
+static kh_status dense_for_observer(kh_walk *w, neurons *n)
+{
+    size_t T = w->T, rows;
+    for (size_t t = 0; t < T; t += rows) {
+        rows = ff_chunk(w->F, T - t);
+        KH_TRY(spread(w, n, t, w->h + t * w->D, rows));
+    }
+    activate(w, n, T);
+    for (size_t t = 0; t < T; t += rows) {
+        rows = ff_chunk(w->F, T - t);
+        KH_TRY(gather(w, n, t, w->h + t * w->D, rows));
+    }
+    return KH_OK;
+}
+
 static kh_status dense(kh_walk *w, int l)
 {
-    const kh_block *b = &w->stack->blocks[l];
-    kh_run *run = w->run;
-    int layer = w->before + l, by_gate = run->ff && run->ff->rule == KH_FF_GATE;
-    float *out[] = {w->gate, w->up}, *up = b->gate.name ? w->up : NULL;
-    const kh_weight *in[] = {&b->gate, &b->up};
-    if (up) {
-        KH_TRY(kh_op_linear_many(run, 2, out, w->h, w->T, in));
-    } else {
-        KH_TRY(kh_op_linear(run, w->gate, w->h, w->T, &b->up));
+    neurons n = {w->before + l, &w->stack->blocks[l], w->gate, w->up};
+    size_t T = w->T, rows;
+    if (looked_at(w->run->probe) && ff_most(w->F, T) < T) {
+        KH_TRY(kh_new(&n.gate, 2 * T * w->F, sizeof *n.gate, "the neurons that are looked at"));
+        n.up = n.gate + T * w->F;
+        kh_status status = dense_for_observer(w, &n);
+        kh_free(n.gate);
+        return status;
     }
-    kh_walk_bias(w, up ? w->up : w->gate, &b->up_bias);
-    kh_walk_look(w, KH_POINT_MLP_PRE, layer, w->gate, w->F);
-    if (up) kh_walk_look(w, KH_POINT_MLP_PRE_LINEAR, layer, up, w->F);
-    if (by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
-    kh_op_glu(run, w->gate, up, w->T, w->F, w->model->d.act);
-    if (run->ff && !by_gate) kh_op_ff_keep(run, run->ff, w->gate, w->T, w->F, layer);
-    kh_walk_look(w, KH_POINT_MLP_ACT, layer, w->gate, w->F);
-    KH_TRY(kh_op_linear(run, w->h, w->gate, w->T, &b->down));
-    kh_walk_bias(w, w->h, &b->down_bias);
+    for (size_t t = 0; t < T; t += rows) {
+        float *h = w->h + t * w->D;
+        rows = ff_chunk(w->F, T - t);
+        KH_TRY(spread(w, &n, 0, h, rows));
+        activate(w, &n, rows);
+        KH_TRY(gather(w, &n, 0, h, rows));
+    }
     return KH_OK;
 }
 
