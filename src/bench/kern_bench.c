@@ -17,6 +17,7 @@
 #include "kern/kern.h"
 #include "kern/panel.h"
 #include "kern/shadow_kern.h"
+#include "kern/step_kern.h"
 #include "tensor/types.h"
 
 #include <string.h>
@@ -240,6 +241,14 @@ BENCH(listed_mix, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
       k->listed_mix(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
 BENCH(listed_dot, 8 * QUERIES * E * 4, 2.0 * 8 * QUERIES * E,
       k->listed_dot(p->y, p->x, p->listed, p->begin, p->begin + 1, QUERIES, p->page, 0))
+
+/* ---- an optimiser's step */
+static const struct kh_adamw adamw = {1, 0.9999f, 1e-3f, 0.1f, 0.999f, 1e-3f, 1, 1e-8f};
+static const struct kh_sgd sgd = {1, 1e-3f, 1e-4f, 0.9f};
+BENCH(squares_sum, WIDE * 4, 2.0 * WIDE, p->sink = (float)k->squares_sum(p->x, WIDE))
+BENCH(adamw_step, WIDE * 28, 0, k->adamw_step(p->y, p->z, p->scores, p->x, &adamw, WIDE))
+BENCH(sgd_step, WIDE * 20, 0, k->sgd_step(p->y, p->z, p->x, &sgd, WIDE))
+BENCH(bf16_dither, WIDE * 6, 0, k->bf16_dither((uint16_t *)(void *)p->y, p->x, 1, WIDE))
 
 typedef struct line {
     const char *name;

@@ -23,7 +23,9 @@
 
 enum { KH_CHAINS = 192 };
 
-struct kh_back; /* kern/grad_kern.h */
+struct kh_back;  /* kern/grad_kern.h */
+struct kh_adamw; /* kern/step_kern.h */
+struct kh_sgd;
 
 #define KH_KERN_LIST(X)                                                                              \
     /* ---- unpacking: y[i] = the value of element i of a row of n elements; equal bits */           \
@@ -236,6 +238,13 @@ struct kh_back; /* kern/grad_kern.h */
        const uint32_t *end, size_t R, const float *panel, uint32_t first))                           \
     X(B, void, listed_dot,                                                                           \
       (float *sums, const float *x, const uint32_t *indices, const uint32_t *begin,                  \
-       const uint32_t *end, size_t R, const float *panel, uint32_t first))
+       const uint32_t *end, size_t R, const float *panel, uint32_t first))                           \
+    /* ---- an optimiser's step: see kern/step_kern.h for the contracts */                           \
+    X(B, double, squares_sum, (const float *x, size_t n))                                            \
+    X(B, void, adamw_step,                                                                           \
+      (float *w, float *m, float *v, const float *g, const struct kh_adamw *a, size_t n))            \
+    X(B, void, sgd_step, /* m may be NULL */                                                         \
+      (float *w, float *m, const float *g, const struct kh_sgd *s, size_t n))                        \
+    X(B, void, bf16_dither, (uint16_t * y, const float *x, uint32_t seed, size_t n))
 
 #endif

@@ -3,6 +3,8 @@
 #ifndef KH_TRAIN_TENSORS_H
 #define KH_TRAIN_TENSORS_H
 
+#include "tensor/types.h"
+
 #include <stddef.h>
 
 typedef struct kh_tensor_spec {
@@ -11,5 +13,20 @@ typedef struct kh_tensor_spec {
     size_t count;     /* elements: rows * cols */
     int rows, cols;   /* [rows][cols], as in a product; a vector is [1][cols] */
 } kh_tensor_spec;
+
+/* What an optimiser does with a tensor; train/groups.h makes an array of these from patterns. */
+typedef struct kh_tensor_setting {
+    double
+        rate; /* factor of the learning rate; 0: frozen, no moments are kept and nothing changes */
+    double decay; /* weight decay */
+} kh_tensor_setting;
+
+/* An array with a name, wherever it lies: what a checkpoint writes and reads. */
+typedef struct kh_tensor_view {
+    const char *name;
+    kh_type type; /* F32 or BF16 */
+    int rows, cols;
+    void *data; /* [rows][cols] */
+} kh_tensor_view;
 
 #endif
