@@ -144,9 +144,9 @@ kh_status kh_outfile_write(kh_outfile *file, const void *bytes, size_t n)
     return KH_OK;
 }
 
-static void sync_folder(char *path_copy)
+void kh_folder_sync(const char *path)
 {
-    int fd = open(dirname(path_copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;
     fsync(fd);
     close(fd);
@@ -162,7 +162,7 @@ kh_status kh_outfile_commit(kh_outfile *file)
         status = kh_fail(KH_ERR_IO, "%s: cannot be written: %s", file->path, strerror(errno));
     else {
         file->temporary[0] = 0;
-        sync_folder(file->path);
+        kh_folder_sync(dirname(file->path));
     }
     kh_outfile_abandon(file);
     return status;

@@ -31,4 +31,7 @@ kh_status kh_outfile_commit(kh_outfile *file);
 /* Forgets what was written; takes NULL. */
 void kh_outfile_abandon(kh_outfile *file);
 
+/* Waits until the names in a folder are on the disk, as far as its file system can. */
+void kh_folder_sync(const char *path);
+
 #endif
