@@ -31,7 +31,7 @@ typedef struct kh_bench_options {
 } kh_bench_options;
 
 typedef struct kh_bench_result {
-    char attn[256], ff[64];
+    char attn[256], ff[256];
     const char *test; /* "pp" or "tg" */
     size_t n, depth;
     double tokens_per_second, deviation; /* mean and standard deviation over the repetitions */

@@ -33,7 +33,7 @@ typedef struct kh_ppl_options {
 } kh_ppl_options;
 
 typedef struct kh_ppl_result {
-    char attn[256], ff[64];
+    char attn[256], ff[256];
     size_t ctx, tokens;   /* window, scored tokens */
     double nll, ppl;      /* mean negative log likelihood, its exponential */
     double ppl_second;    /* of the scored tokens in the second half of their window */
@@ -122,7 +122,7 @@ typedef struct kh_evaluate_options {
 } kh_evaluate_options;
 
 typedef struct kh_evaluate_result {
-    char attn[256], ff[64];
+    char attn[256], ff[256];
     size_t questions, choices;      /* examples of each kind */
     double exact, f1;               /* means over questions, 0 to 1; NaN without any */
     double exact_error, f1_error;   /* standard errors of the means */

@@ -32,7 +32,8 @@ typedef struct kh_session_options {
     size_t batch;   /* rows per forward pass of a prompt; 0: 512 */
     kh_cache_type k_type, v_type;
     const char *attn; /* NULL: "full"; grammar in docs/attention.md; "auto" as calibrated */
-    const char *ff;   /* NULL: "dense"; "topk:k=512,rule=m" keeps the k best neurons of each row */
+    const char *ff;   /* NULL: "dense"; "topk:k=512,rule=m" keeps the k best neurons of each row,
+                       * "0-1=dense;2-=topk:k=512" those of some layers: docs/feed_forward.md */
     kh_precision precision;
     int key_shadow; /* 1: beside the keys an int8 copy of them (74 bytes a key of width 64), through which
                        decoding with topk finds the same keys from fewer bytes */

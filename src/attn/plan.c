@@ -1,16 +1,10 @@
 /* The attention plan: one line of text, parsed once into a table.
  *
  *     settings  [count]                                 each distinct SETTING of the text, `full` first
- *     at        [2 phases][layers][heads] index         what applies where
- *
- * The text is split at ';'. A piece that starts with "prefill=" or "decode=" changes the phase that
- * the following pieces speak of; without such a piece every rule speaks of both. A piece that starts
- * with a digit or '*' is RANGE=SETTING, anything else a bare SETTING for all layers, which must be the
- * only one of its phase, because a bare one among others is usually a forgotten range.
+ *     at        [2 phases][layers][heads] index         what applies where (run/rules.h)
  *
  * A model with an encoder has three stacks of layers: the encoder's, the decoder's, and the decoder's attention to
- * its source. Their rows lie behind one another; "encoder=", "decoder=" and "cross=" before a piece say of which
- * stack the following speak, else all are meant, and layers count from 0 in each.
+ * its source. Their rows lie behind one another.
  *
  * A mistake is reported with the piece it stands in and what would be allowed there; the caller adds
  * the option's name. Numbers are read by strtol and strtof and must be consumed whole. */
@@ -19,21 +13,16 @@
 #include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "run/rules.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PHASES = 2, STACKS = 3, MAX_TEXT = 4096, MAX_NUMBER = 1 << 24 };
+enum { PHASES = 2 };
 
 struct kh_attn_plan {
     char *text; /* verbatim */
-    char *work; /* the copy that parsing cuts up */
     int layers, heads;
-    int first[STACKS],
-        count_of[STACKS]; /* layers of each stack; only the first one without an encoder */
-    int stacks;
     kh_attn_setting *settings; /* [capacity] */
     size_t count, capacity;
     uint16_t *at; /* [PHASES][layers][heads] */
@@ -59,17 +48,6 @@ static int is(const char *word, const char *name)
     return strcmp(word, name) == 0;
 }
 
-static int parse_count(int *out, const char *text, int least)
-{
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (!isdigit((unsigned char)text[0]) || *end || errno || value < least || value > MAX_NUMBER)
-        return 0;
-    *out = (int)value;
-    return 1;
-}
-
 static int parse_share(float *out, const char *text)
 {
     char *end;
@@ -84,9 +62,9 @@ static kh_status set_param(kh_attn_setting *s, const struct param *p, const char
 {
     int good = 0;
     switch (p->bit) {
-    case KH_PARAM_K: good = parse_count(&s->k, value, p->least); break;
-    case KH_PARAM_RECENT: good = parse_count(&s->recent, value, p->least); break;
-    case KH_PARAM_SINKS: good = parse_count(&s->sinks, value, p->least); break;
+    case KH_PARAM_K: good = kh_rules_count(&s->k, value, p->least); break;
+    case KH_PARAM_RECENT: good = kh_rules_count(&s->recent, value, p->least); break;
+    case KH_PARAM_SINKS: good = kh_rules_count(&s->sinks, value, p->least); break;
     case KH_PARAM_MIN_P: good = parse_share(&s->min_p, value); break;
     default: good = s->tail_mean = is(value, "mean"); break;
     }
@@ -155,27 +133,6 @@ static kh_status parse_setting(kh_attn_setting *s, char *text, const char *piece
     return s->method->check ? s->method->check(s, piece) : KH_OK;
 }
 
-/* "3", "0-1", "2-" or "*" into [first, last]. */
-static kh_status parse_range(int *first, int *last, char *text, int count, const char *what,
-                             const char *piece)
-{
-    *first = 0;
-    *last = count - 1;
-    if (is(text, "*")) return KH_OK;
-    char *dash = strchr(text, '-');
-    if (dash) *dash++ = 0;
-    if (!parse_count(first, text, 0) || (dash && *dash && !parse_count(last, dash, 0)))
-        KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': %ss are written 3, 0-1, 2- or *", piece, what);
-    if (!dash) *last = *first;
-    if (*first >= count || *last >= count)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': there is no %s %d, the model has 0-%d", piece,
-                what, *first >= count ? *first : *last, count - 1);
-    if (*first > *last)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': the %s range %d-%d runs backwards", piece, what,
-                *first, *last);
-    return KH_OK;
-}
-
 static kh_status add_setting(kh_attn_plan *plan, const kh_attn_setting *s, uint16_t *index)
 {
     for (size_t i = 0; i < plan->count; i++) {
@@ -194,133 +151,22 @@ static kh_status add_setting(kh_attn_plan *plan, const kh_attn_setting *s, uint1
     return KH_OK;
 }
 
-/* What the pieces speak of that follow. */
-typedef struct scope {
-    int phase[2], stack[2]; /* first and last */
-    size_t bare, rules, pieces;
-    unsigned seen;   /* phases */
-    unsigned stacks; /* seen */
-} scope;
-
-static int most_layers(const kh_attn_plan *plan, const scope *in)
+/* A setting of the text. */
+static kh_status take_setting(void *context, uint16_t *index, char *text, const char *piece)
 {
-    int most = 0;
-    for (int s = in->stack[0]; s <= in->stack[1]; s++)
-        if (plan->count_of[s] > most) most = plan->count_of[s];
-    return most;
-}
-
-static void set_layer(kh_attn_plan *plan, const scope *in, int layer, const int head[2],
-                      uint16_t index)
-{
-    for (int phase = in->phase[0]; phase <= in->phase[1]; phase++)
-        for (int h = head[0]; h <= head[1]; h++)
-            plan->at[((size_t)phase * (size_t)plan->layers + (size_t)layer) * (size_t)plan->heads +
-                     (size_t)h] = index;
-}
-
-/* One piece without its phase. */
-static kh_status parse_rule(kh_attn_plan *plan, char *text, scope *in)
-{
-    char piece[MAX_TEXT + 1];
-    memcpy(piece, text, strlen(text) + 1);
-    int layers = most_layers(plan, in);
-    int layer[2] = {0, layers - 1}, head[2] = {0, plan->heads - 1};
-    if (isdigit((unsigned char)text[0]) || text[0] == '*') {
-        char *setting = strchr(text, '=');
-        if (!setting)
-            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': layers without a setting (0-1=full)", piece);
-        *setting++ = 0;
-        char *heads = strchr(text, '.');
-        if (heads) *heads++ = 0;
-        KH_TRY(parse_range(&layer[0], &layer[1], text, layers, "layer", piece));
-        if (heads) KH_TRY(parse_range(&head[0], &head[1], heads, plan->heads, "head", piece));
-        text = setting;
-    } else {
-        ++in->bare;
-    }
     kh_attn_setting s = {0};
-    uint16_t index = 0;
     KH_TRY(parse_setting(&s, text, piece));
-    KH_TRY(add_setting(plan, &s, &index));
-    for (int stack = in->stack[0]; stack <= in->stack[1]; stack++)
-        for (int l = layer[0]; l <= layer[1] && l < plan->count_of[stack]; l++)
-            set_layer(plan, in, plan->first[stack] + l, head, index);
-    return KH_OK;
+    return add_setting(context, &s, index);
 }
 
-/* Which stack a piece turns to, if it does; *piece moves behind the word. */
-static kh_status parse_stack(kh_attn_plan *plan, char **piece, scope *in)
+static kh_status allocate(kh_attn_plan *plan, const char *text, size_t cells)
 {
-    static const char *const names[STACKS] = {"encoder=", "decoder=", "cross="};
-    for (int s = 0; s < STACKS; s++) {
-        size_t n = strlen(names[s]);
-        if (strncmp(*piece, names[s], n) != 0) continue;
-        if (plan->stacks == 1)
-            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': the model has one stack of layers, not %.*s",
-                    plan->text, (int)n - 1, names[s]);
-        if ((in->pieces > 0 && !in->stacks) || in->stacks >> s & 1)
-            KH_FAIL(KH_ERR_ARGUMENT,
-                    "attention '%s': 'encoder=', 'decoder=' and 'cross=' start the text and stand "
-                    "once each",
-                    plan->text);
-        *in = (scope){.phase = {0, PHASES - 1}, .stack = {s, s}, .stacks = in->stacks | 1u << s};
-        *piece += n;
-        return KH_OK;
-    }
-    return KH_OK;
-}
-
-/* The same for phases. */
-static kh_status parse_phase(kh_attn_plan *plan, char **piece, scope *in)
-{
-    static const char *const names[PHASES] = {"prefill=", "decode="};
-    for (int phase = 0; phase < PHASES; phase++) {
-        size_t n = strlen(names[phase]);
-        if (strncmp(*piece, names[phase], n) != 0) continue;
-        if ((in->pieces > 0 && !in->seen) || in->seen >> phase & 1)
-            KH_FAIL(KH_ERR_ARGUMENT,
-                    "attention '%s': 'prefill=' and 'decode=' start the text and stand once each",
-                    plan->text);
-        in->seen |= 1u << phase;
-        in->phase[0] = in->phase[1] = phase;
-        in->bare = in->rules = 0;
-        *piece += n;
-        return KH_OK;
-    }
-    return KH_OK;
-}
-
-static kh_status parse(kh_attn_plan *plan)
-{
-    scope in = {.phase = {0, PHASES - 1}, .stack = {0, plan->stacks - 1}};
-    for (char *rest = plan->work, *piece = strsep(&rest, ";"); piece; piece = strsep(&rest, ";")) {
-        KH_TRY(parse_stack(plan, &piece, &in));
-        KH_TRY(parse_phase(plan, &piece, &in));
-        if (!*piece)
-            KH_FAIL(KH_ERR_ARGUMENT,
-                    "attention '%s': an empty setting (full, window, topk:k=64 ...)", plan->text);
-        KH_TRY(parse_rule(plan, piece, &in));
-        in.pieces++;
-        if (++in.rules > 1 && in.bare > 0)
-            KH_FAIL(
-                KH_ERR_ARGUMENT,
-                "attention '%s': of several settings each needs its layers (0-1=full;2-=topk:k=64)",
-                plan->text);
-    }
-    return KH_OK;
-}
-
-static kh_status allocate(kh_attn_plan *plan, const char *text)
-{
-    size_t cells = (size_t)PHASES * (size_t)plan->layers * (size_t)plan->heads;
     plan->capacity = 2;
     for (const char *c = text; *c; c++) plan->capacity += *c == ';';
     KH_TRY(kh_new(&plan->at, cells, sizeof *plan->at, "the attention plan"));
     KH_TRY(kh_new(&plan->settings, plan->capacity, sizeof *plan->settings, "the attention plan"));
     plan->text = kh_strdup(text);
-    plan->work = kh_strdup(text);
-    if (!plan->text || !plan->work) KH_FAIL(KH_ERR_MEMORY, "no memory for the attention plan");
+    if (!plan->text) KH_FAIL(KH_ERR_MEMORY, "no memory for the attention plan");
     plan->settings[plan->count++] = (kh_attn_setting){.method = &kh_attn_full};
     return KH_OK;
 }
@@ -333,23 +179,24 @@ kh_status kh_attn_plan_parse(kh_attn_plan **out, const char *text, int layers, i
 kh_status kh_attn_plan_parse_stacks(kh_attn_plan **out, const char *text, int encoder, int decoder,
                                     int heads)
 {
-    int layers = encoder > 0 ? encoder + 2 * decoder : decoder;
+    kh_rules rules = {.what = "attention",
+                      .setting = "full, window, topk:k=64",
+                      .rules = "0-1=full;2-=topk:k=64",
+                      .stacks = encoder > 0 ? KH_RULES_STACKS : 1,
+                      .layers = {encoder > 0 ? encoder : decoder, decoder, decoder},
+                      .phases = PHASES,
+                      .heads = heads,
+                      .parse = take_setting};
     *out = NULL;
-    if (strlen(text) > MAX_TEXT)
-        KH_FAIL(KH_ERR_ARGUMENT, "the attention setting has %zu characters, at most %d are allowed",
-                strlen(text), MAX_TEXT);
-    if (layers < 1 || heads < 1)
-        KH_FAIL(KH_ERR_ARGUMENT, "attention for %d layers of %d heads", layers, heads);
+    if (decoder < 1 || heads < 1)
+        KH_FAIL(KH_ERR_ARGUMENT, "attention for %d layers of %d heads", decoder, heads);
     kh_attn_plan *plan;
     KH_TRY(kh_new(&plan, 1, sizeof *plan, "the attention plan"));
-    plan->layers = layers;
+    plan->layers = encoder > 0 ? encoder + 2 * decoder : decoder;
     plan->heads = heads;
-    plan->stacks = encoder > 0 ? STACKS : 1;
-    plan->count_of[0] = encoder > 0 ? encoder : decoder;
-    plan->count_of[1] = plan->count_of[2] = encoder > 0 ? decoder : 0;
-    for (int s = 1; s < STACKS; s++) plan->first[s] = plan->first[s - 1] + plan->count_of[s - 1];
-    kh_status status = allocate(plan, text);
-    if (!status) status = parse(plan);
+    rules.context = plan;
+    kh_status status = allocate(plan, text, kh_rules_size(&rules));
+    if (!status) status = kh_rules_parse(plan->at, &rules, text);
     if (status) {
         kh_attn_plan_free(plan);
         return status;
@@ -364,7 +211,6 @@ void kh_attn_plan_free(kh_attn_plan *plan)
     kh_free(plan->at);
     kh_free(plan->settings);
     kh_free(plan->text);
-    kh_free(plan->work);
     kh_free(plan);
 }
 

@@ -91,7 +91,7 @@ const kh_opt cli_options_ff[] = {
         ff, "--ff", "SPEC",
         "feed-forward layers: dense (the default), topk:k=512 keeps the k best neurons of each "
         "row, ranked by rule=g (the gate), m (its product with up; the default) or n (that "
-        "times the norm of the value vector)",
+        "times the norm of the value vector); per layer: 0-1=dense;2-=topk:k=512",
         NULL),
     CLI_END};
 

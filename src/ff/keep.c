@@ -7,6 +7,9 @@
  *     rule m    act(gate) * up -> keep by |.| -> down
  *     rule n    the same by |.| times the norm of the neuron's value vector, its column of down
  *
+ * Layers differ in what they keep: the setting's text becomes a table of a setting for each layer (run/rules.h),
+ * and norms are computed of those layers that rank by them.
+ *
  * A row is ranked block by block into a bounded list (ff/pick.h), whose values are put back into a row of
  * zeros. Rows know nothing of each other, so a prefix gives the same rows and threads change nothing. The
  * product with down stays dense: quantised weights are stored a row for each output, not for each neuron. */
@@ -16,18 +19,29 @@
 #include "base/fail.h"
 #include "ff/pick.h"
 #include "ops/unpack.h"
+#include "run/rules.h"
 
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { BLOCK_ELEMENTS = 4096 }; /* of an item */
 
+typedef struct kept_layer {
+    kh_ff_setting setting;
+    float *norms; /* [F] of the value vectors, for rule n; else NULL */
+} kept_layer;
+
+struct kh_ff_plan {
+    char *text;
+    size_t layers;
+    kept_layer *at; /* [layers] */
+};
+
 /* ---- the setting ---- */
 
-static kh_status parse_part(kh_ff_plan *out, const char *part, size_t n)
+static kh_status parse_part(kh_ff_setting *out, const char *part, size_t n, const char *piece)
 {
     static const char rules[] = "gmn"; /* as kh_ff_rule */
     const char *found = n == 6 ? strchr(rules, part[5]) : NULL;
@@ -37,8 +51,8 @@ static kh_status parse_part(kh_ff_plan *out, const char *part, size_t n)
         long long k = strtoll(part + 2, &end, 10);
         if (errno || end != part + n || part[2] < '0' || part[2] > '9' || k < 1 || k > INT32_MAX)
             KH_FAIL(KH_ERR_ARGUMENT,
-                    "feed-forward '%s': '%.*s': k is a number of neurons from 1 on", out->text,
-                    (int)n, part);
+                    "feed-forward '%s': '%.*s': k is a number of neurons from 1 on", piece, (int)n,
+                    part);
         out->k = (size_t)k;
         return KH_OK;
     }
@@ -47,83 +61,158 @@ static kh_status parse_part(kh_ff_plan *out, const char *part, size_t n)
             KH_FAIL(KH_ERR_ARGUMENT,
                     "feed-forward '%s': '%.*s': a rule is g (by the gate), m (by |act(gate) * up|) "
                     "or n (that times the norm of the value vector)",
-                    out->text, (int)n, part);
+                    piece, (int)n, part);
         out->rule = (kh_ff_rule)(found - rules);
         return KH_OK;
     }
-    KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': '%.*s' is neither k=K nor rule=g|m|n", out->text,
+    KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': '%.*s' is neither k=K nor rule=g|m|n", piece,
             (int)n, part);
 }
 
-kh_status kh_ff_plan_parse(kh_ff_plan *out, const char *text)
+static kh_status parse_setting(kh_ff_setting *out, const char *text, const char *piece)
 {
     static const char method[] = "topk:";
-    *out = (kh_ff_plan){.rule = KH_FF_MAGNITUDE};
-    if (!text) text = "dense";
-    int size = snprintf(out->text, sizeof out->text, "%s", text);
-    if (size < 0 || (size_t)size >= sizeof out->text)
-        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%.40s...': dense or topk:k=K[,rule=g|m|n]", text);
+    *out = (kh_ff_setting){.rule = KH_FF_MAGNITUDE};
     if (strcmp(text, "dense") == 0) return KH_OK;
     if (strncmp(text, method, sizeof method - 1) != 0)
-        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': dense or topk:k=K[,rule=g|m|n]", text);
+        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': dense or topk:k=K[,rule=g|m|n]", piece);
     for (const char *part = text + sizeof method - 1;;) {
         size_t n = strcspn(part, ",");
-        KH_TRY(parse_part(out, part, n));
+        KH_TRY(parse_part(out, part, n, piece));
         if (!part[n]) break;
         part += n + 1;
     }
     if (out->k == 0)
-        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': k=K is missing, the neurons that stay", text);
+        KH_FAIL(KH_ERR_ARGUMENT, "feed-forward '%s': k=K is missing, the neurons that stay", piece);
     return KH_OK;
 }
 
-typedef struct norms_job {
-    const kh_ff_plan *plan;
-    const kh_weight *const *down;
-    const kh_kern *kern;
-    float *wide; /* [F] */
-} norms_job;
+/* Settings in the order of the text; number 0 is that of layers without a rule. */
+typedef struct settings {
+    kh_ff_setting *items;
+    size_t count, room;
+} settings;
 
-static void add_norms(const norms_job *j, size_t layer)
+static kh_status take_setting(void *context, uint16_t *index, char *text, const char *piece)
 {
-    const kh_weight *w = j->down[layer];
-    kh_unpack unpack = kh_unpack_of(j->kern, w->type);
-    float *sums = j->plan->norms + layer * j->plan->F;
+    settings *all = context;
+    kh_ff_setting s;
+    KH_TRY(parse_setting(&s, text, piece));
+    KH_TRY(kh_grow(&all->items, all->count, &all->room, sizeof s, "the feed-forward settings"));
+    all->items[all->count++] = s;
+    *index = (uint16_t)all->count;
+    return KH_OK;
+}
+
+static kh_status parse(kh_ff_plan *plan, const kh_rules *rules, settings *all)
+{
+    uint16_t *at = NULL;
+    if (!plan->text) KH_FAIL(KH_ERR_MEMORY, "no memory for the feed-forward plan");
+    KH_TRY(kh_new(&plan->at, plan->layers, sizeof *plan->at, "the feed-forward plan"));
+    KH_TRY(kh_new(&at, plan->layers, sizeof *at, "the feed-forward plan"));
+    kh_status status = kh_rules_parse(at, rules, plan->text);
+    for (size_t l = 0; status == KH_OK && l < plan->layers; l++)
+        if (at[l] > 0) plan->at[l].setting = all->items[at[l] - 1];
+    kh_free(at);
+    return status;
+}
+
+kh_status kh_ff_plan_parse(kh_ff_plan **out, const char *text, int encoder, int layers)
+{
+    settings all = {0};
+    kh_rules rules = {.what = "feed-forward",
+                      .setting = "dense, topk:k=512",
+                      .rules = "0-1=dense;2-=topk:k=512",
+                      .stacks = encoder > 0 ? 2 : 1,
+                      .layers = {encoder > 0 ? encoder : layers, layers},
+                      .phases = 1,
+                      .parse = take_setting,
+                      .context = &all};
+    *out = NULL;
+    if (layers < 1) KH_FAIL(KH_ERR_ARGUMENT, "feed-forward for %d layers", layers);
+    kh_ff_plan *plan = NULL;
+    KH_TRY(kh_new(&plan, 1, sizeof *plan, "the feed-forward plan"));
+    plan->layers = kh_rules_size(&rules);
+    plan->text = kh_strdup(text ? text : "dense");
+    kh_status status = parse(plan, &rules, &all);
+    kh_free(all.items);
+    if (status != KH_OK) {
+        kh_ff_plan_close(plan);
+        return status;
+    }
+    *out = plan;
+    return KH_OK;
+}
+
+static void add_norms(float *sums, const kh_weight *w, const kh_kern *kern, float *wide /* [F] */)
+{
+    kh_unpack unpack = kh_unpack_of(kern, w->type);
     for (size_t r = 0; r < w->rows; r++) {
         const char *at = (const char *)w->data + r * w->row_bytes;
         if (unpack.f32)
-            unpack.f32(j->wide, at, w->cols);
+            unpack.f32(wide, at, w->cols);
         else
-            memcpy(j->wide, at, w->cols * sizeof *j->wide);
-        for (size_t i = 0; i < w->cols; i++) sums[i] += j->wide[i] * j->wide[i];
+            memcpy(wide, at, w->cols * sizeof *wide);
+        for (size_t i = 0; i < w->cols; i++) sums[i] += wide[i] * wide[i];
     }
     for (size_t i = 0; i < w->cols; i++) sums[i] = sqrtf(sums[i]);
 }
 
-kh_status kh_ff_plan_bind(kh_ff_plan *plan, const kh_kern *kern, const kh_weight *const *down,
-                          size_t layers)
+static kh_status bind_layer(kept_layer *at, const kh_kern *kern, const kh_weight *down)
 {
-    if (plan->k == 0 || plan->rule != KH_FF_NORM || layers == 0) return KH_OK;
-    norms_job j = {.plan = plan, .down = down, .kern = kern};
-    plan->F = down[0]->cols;
-    KH_TRY(kh_new(&plan->norms, layers * plan->F, sizeof *plan->norms, "the value vectors' norms"));
-    KH_TRY(kh_new(&j.wide, plan->F, sizeof *j.wide, "a row of the down projection"));
-    for (size_t layer = 0; layer < layers; layer++) add_norms(&j, layer);
-    kh_free(j.wide);
+    float *wide = NULL;
+    KH_TRY(kh_new(&at->norms, down->cols, sizeof *at->norms, "the value vectors' norms"));
+    KH_TRY(kh_new(&wide, down->cols, sizeof *wide, "a row of the down projection"));
+    add_norms(at->norms, down, kern, wide);
+    kh_free(wide);
+    return KH_OK;
+}
+
+kh_status kh_ff_plan_bind(kh_ff_plan *plan, const kh_kern *kern, const kh_weight *const *down)
+{
+    for (size_t l = 0; l < plan->layers; l++) {
+        const kh_ff_setting *s = &plan->at[l].setting;
+        if (s->k == 0 || s->rule != KH_FF_NORM) continue;
+        if (!down[l]->name)
+            KH_FAIL(KH_ERR_UNSUPPORTED,
+                    "feed-forward '%s': rule n is not supported for a mixture of experts",
+                    plan->text);
+        KH_TRY(bind_layer(&plan->at[l], kern, down[l]));
+    }
     return KH_OK;
 }
 
 void kh_ff_plan_close(kh_ff_plan *plan)
 {
-    kh_free(plan->norms);
-    plan->norms = NULL;
+    if (!plan) return;
+    for (size_t l = 0; plan->at && l < plan->layers; l++) kh_free(plan->at[l].norms);
+    kh_free(plan->at);
+    kh_free(plan->text);
+    kh_free(plan);
+}
+
+const char *kh_ff_plan_text(const kh_ff_plan *plan)
+{
+    return plan->text;
+}
+
+kh_ff_setting kh_ff_plan_at(const kh_ff_plan *plan, int layer)
+{
+    return plan->at[layer].setting;
+}
+
+int kh_ff_plan_is_dense(const kh_ff_plan *plan)
+{
+    for (size_t l = 0; l < plan->layers; l++)
+        if (plan->at[l].setting.k > 0) return 0;
+    return 1;
 }
 
 /* ---- the op ---- */
 
 typedef struct keep_job {
     const kh_run *run;
-    const kh_ff_plan *plan;
+    kh_ff_setting setting;
     float *y;           /* [T][F] */
     const float *norms; /* [F] or NULL */
     size_t T, F, block;
@@ -138,14 +227,14 @@ size_t kh_ff_keep_scratch(size_t F)
 static void rank_block(const keep_job *j, float *rank, const float *y, size_t first, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        rank[i] = j->plan->rule == KH_FF_GATE ? y[first + i] : fabsf(y[first + i]);
+        rank[i] = j->setting.rule == KH_FF_GATE ? y[first + i] : fabsf(y[first + i]);
     for (size_t i = 0; j->norms && i < n; i++) rank[i] *= j->norms[first + i];
 }
 
 static void keep_row(const keep_job *j, float *y, kh_arena *scratch)
 {
     size_t F = j->F;
-    kh_pick pick = {.kern = j->run->kern, .k = j->plan->k, .rows = 1};
+    kh_pick pick = {.kern = j->run->kern, .k = j->setting.k, .rows = 1};
     pick.ld = kh_pick_room(pick.k, F);
     float *rank = kh_arena_take(scratch, KH_PICK_BLOCK * sizeof *rank);
     pick.values = kh_arena_take(scratch, pick.ld * sizeof *pick.values);
@@ -175,11 +264,14 @@ static void keep_item(void *context, size_t item, int worker)
     }
 }
 
-void kh_op_ff_keep(kh_run *run, const kh_ff_plan *plan, float *y, size_t T, size_t F, int layer)
+void kh_op_ff_keep(kh_run *run, enum kh_ff_stage stage, float *y, size_t T, size_t F, int layer)
 {
-    if (plan->k == 0 || plan->k >= F || T == 0) return;
-    keep_job j = {.run = run, .plan = plan, .y = y, .T = T, .F = F};
-    j.norms = plan->norms ? plan->norms + (size_t)layer * F : NULL;
+    if (!run->ff || T == 0) return;
+    const kept_layer *at = &run->ff->at[layer];
+    enum kh_ff_stage ranked = at->setting.rule == KH_FF_GATE ? KH_FF_STAGE_GATE
+                                                             : KH_FF_STAGE_PRODUCT;
+    if (at->setting.k == 0 || at->setting.k >= F || stage != ranked) return;
+    keep_job j = {.run = run, .setting = at->setting, .y = y, .norms = at->norms, .T = T, .F = F};
     j.block = F < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / F : 1;
     kh_parallel_for(run->pool, (T + j.block - 1) / j.block, keep_item, &j);
 }

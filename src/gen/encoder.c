@@ -35,7 +35,7 @@ struct kh_encoder {
     enum kh_compute compute;
     kh_arena step, *scratch; /* [threads] */
     kh_attn_plan *plan;
-    kh_ff_plan ff;
+    kh_ff_plan *ff;
     kh_kv_pool *pages;
     size_t longest, batch;
     atomic_bool stop;
@@ -131,7 +131,7 @@ void kh_encoder_close(kh_encoder *e)
     if (!e) return;
     kh_kv_pool_close(e->pages);
     kh_attn_plan_free(e->plan);
-    kh_ff_plan_close(&e->ff);
+    kh_ff_plan_close(e->ff);
     for (int i = 0; e->scratch && i < e->pool.threads; i++) kh_arena_free(&e->scratch[i]);
     kh_free(e->scratch);
     kh_arena_free(&e->step);
@@ -158,7 +158,7 @@ static kh_run run_of(kh_encoder *e, const kh_batch *batch)
                     .kv_self = e->kv,
                     .beyond = (double)e->longest > d->rope[0].original,
                     .attn = e->plan,
-                    .ff = &e->ff,
+                    .ff = e->ff,
                     .probe = e->probe,
                     .compute = e->compute,
                     .stop = &e->stop};

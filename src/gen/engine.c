@@ -72,7 +72,7 @@ static kh_status open_encoder(kh_engine *e, const kh_session_options *o, const k
                                   .longer = o->longer,
                                   .threads = e->pool.threads,
                                   .attn = kh_attn_plan_text(e->plan),
-                                  .ff = e->ff.text,
+                                  .ff = kh_ff_plan_text(e->ff),
                                   .precision = o->precision};
     size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE + 1;
     KH_TRY(kh_encoder_open(&e->encoder, e->model, &options));
@@ -140,7 +140,7 @@ void kh_engine_close(kh_engine *e)
     kh_kv_pool_close(e->sources);
     kh_encoder_close(e->encoder);
     kh_attn_plan_free(e->plan);
-    kh_ff_plan_close(&e->ff);
+    kh_ff_plan_close(e->ff);
     kh_free(e->logit_rows);
     kh_free(e->positions);
     kh_free(e->tokens);

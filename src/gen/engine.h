@@ -20,7 +20,7 @@ typedef struct kh_engine {
     const kh_kern *kern;
     kh_arena step, *scratch; /* [threads] */
     kh_attn_plan *plan;
-    kh_ff_plan ff;
+    kh_ff_plan *ff;
     kh_kv_pool *pages;
     kh_encoder *encoder; /* before a decoder; else NULL */
     kh_kv_pool *sources; /* what decoders attend to */

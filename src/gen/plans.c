@@ -35,20 +35,22 @@ kh_status kh_plans_attn(kh_attn_plan **out, const kh_model *model, const char *a
     return status;
 }
 
-kh_status kh_plans_ff(kh_ff_plan *out, const kh_model *model, const kh_kern *kern, const char *ff)
+kh_status kh_plans_ff(kh_ff_plan **out, const kh_model *model, const kh_kern *kern, const char *ff)
 {
     const kh_stack *stacks[] = {&model->w.encoder, &model->w.stack};
-    size_t layers = (size_t)(model->d.encoder_layers + model->d.N), n = 0;
-    KH_TRY(kh_ff_plan_parse(out, ff));
-    if (out->k > 0 && out->rule == KH_FF_NORM && model->d.experts.count > 0)
-        KH_FAIL(KH_ERR_UNSUPPORTED,
-                "feed-forward '%s': rule n is not supported for a mixture of experts", out->text);
+    size_t n = 0;
+    KH_TRY(kh_ff_plan_parse(out, ff, model->d.encoder_layers, model->d.N));
     const kh_weight **down = NULL;
-    KH_TRY(kh_new(&down, layers, sizeof *down, "the feed-forward layers"));
-    for (size_t s = 0; s < 2; s++)
+    kh_status status = kh_new(&down, (size_t)(model->d.encoder_layers + model->d.N), sizeof *down,
+                              "the feed-forward layers");
+    for (size_t s = 0; status == KH_OK && s < 2; s++)
         for (int l = 0; l < stacks[s]->N; l++) down[n++] = &stacks[s]->blocks[l].down;
-    kh_status status = kh_ff_plan_bind(out, kern, down, layers);
+    if (status == KH_OK) status = kh_ff_plan_bind(*out, kern, down);
     kh_free(down);
+    if (status != KH_OK) {
+        kh_ff_plan_close(*out);
+        *out = NULL;
+    }
     return status;
 }
 

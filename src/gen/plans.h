@@ -9,8 +9,8 @@
 
 /* NULL is "full"; "auto" is what was found for the file. */
 kh_status kh_plans_attn(kh_attn_plan **out, const kh_model *model, const char *attn);
-/* NULL is "dense". Close it with kh_ff_plan_close, also after a failure. */
-kh_status kh_plans_ff(kh_ff_plan *out, const kh_model *model, const kh_kern *kern, const char *ff);
+/* NULL is "dense". */
+kh_status kh_plans_ff(kh_ff_plan **out, const kh_model *model, const kh_kern *kern, const char *ff);
 enum kh_compute kh_plans_compute(kh_precision precision);
 
 #endif

@@ -126,7 +126,7 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                   .kv_cross = s->cross ? &s->cross : NULL,
                   .beyond = kh_engine_beyond(e),
                   .attn = e->plan,
-                  .ff = &e->ff,
+                  .ff = e->ff,
                   .probe = s->probe,
                   .compute = e->compute,
                   .stats = &e->stats,
@@ -282,7 +282,7 @@ const char *kh_session_attn(const kh_session *s)
 
 const char *kh_session_ff(const kh_session *s)
 {
-    return s->engine->ff.text;
+    return kh_ff_plan_text(s->engine->ff);
 }
 
 int kh_session_threads(const kh_session *s)

@@ -27,14 +27,15 @@ static kh_status describe(kh_buf *out, const kh_session *s)
 {
     const kh_engine *e = s->engine;
     const kh_kv_shape *shape = kh_kv_pool_shape(e->pages);
+    int dense = kh_ff_plan_is_dense(e->ff);
     if (e->encoder)
         KH_FAIL(KH_ERR_UNSUPPORTED, "what a %s model made of its source cannot be kept in a file",
                 e->model->architecture);
     return kh_buf_format(out, "model %s; keys %s, values %s%s; attention %s; %s%s%s%s",
                          e->model->identity, kh_type_name(shape->k_type),
                          kh_type_name(shape->v_type), kh_engine_beyond(e) ? ", long positions" : "",
-                         kh_attn_plan_text(e->plan), e->ff.k > 0 ? "feed-forward " : "",
-                         e->ff.k > 0 ? e->ff.text : "", e->ff.k > 0 ? "; " : "",
+                         kh_attn_plan_text(e->plan), dense ? "" : "feed-forward ",
+                         dense ? "" : kh_ff_plan_text(e->ff), dense ? "" : "; ",
                          e->compute == KH_COMPUTE_F32  ? "weights unpacked to f32"
                          : e->compute == KH_COMPUTE_Q8 ? "activations in 8 bits"
                                                        : "activations in f32");

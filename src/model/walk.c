@@ -321,8 +321,8 @@ typedef struct keeping {
 static void keep_rows(void *context, int activated, float *gate, size_t rows, size_t F)
 {
     const keeping *k = context;
-    if (activated == (k->run->ff->rule != KH_FF_GATE))
-        kh_op_ff_keep(k->run, k->run->ff, gate, rows, F, k->layer);
+    kh_op_ff_keep(k->run, activated ? KH_FF_STAGE_PRODUCT : KH_FF_STAGE_GATE, gate, rows, F,
+                  k->layer);
 }
 
 /* h becomes what the feed-forward layer makes of it. */
@@ -368,13 +368,13 @@ static kh_status spread(kh_walk *w, const neurons *n, size_t at, const float *h,
 static void activate(kh_walk *w, const neurons *n, size_t rows)
 {
     kh_run *run = w->run;
-    int layer = n->layer, by_gate = run->ff && run->ff->rule == KH_FF_GATE;
+    int layer = n->layer;
     float *up = n->block->gate.name ? n->up : NULL;
     kh_probe_at(run->probe, KH_POINT_MLP_PRE, layer, n->gate, rows, w->F);
     if (up) kh_probe_at(run->probe, KH_POINT_MLP_PRE_LINEAR, layer, up, rows, w->F);
-    if (by_gate) kh_op_ff_keep(run, run->ff, n->gate, rows, w->F, layer);
+    kh_op_ff_keep(run, KH_FF_STAGE_GATE, n->gate, rows, w->F, layer);
     kh_op_glu(run, n->gate, up, rows, w->F, w->model->d.act);
-    if (run->ff && !by_gate) kh_op_ff_keep(run, run->ff, n->gate, rows, w->F, layer);
+    kh_op_ff_keep(run, KH_FF_STAGE_PRODUCT, n->gate, rows, w->F, layer);
     kh_probe_at(run->probe, KH_POINT_MLP_ACT, layer, n->gate, rows, w->F);
 }
 

@@ -32,6 +32,22 @@ assert [(x["ff"], x["test"]) for x in r] == [(f, t) for f in ("dense", "topk:k=8
 ' "$scratch/out"
 runs 0 "$keyhole" bench "$tiny" -p 16 -n 0 -r 1 -t 1 --ff topk:k=8 -q
 has "$out" "topk:k=8"
+# By layer: rules add up, the text is echoed whole, and what every layer is told alone is told by one setting.
+rules='0=dense;1-=topk:k=6,rank=g;*=topk:k=6'
+runs 0 "$keyhole" ppl "$tiny" -f "$scratch/text" -c 64 --ff topk:k=6 --ff "$rules" --ff '1-=topk:k=6' --json -q
+python '
+r = json.load(open(sys.argv[1]))["results"]
+assert [x["ff"] for x in r] == ["topk:k=6", sys.argv[2], "1-=topk:k=6"], r
+assert r[0]["nll"] == r[1]["nll"] != r[2]["nll"], r
+' "$scratch/out" "$rules"
+runs 0 "$keyhole" run "$tiny" -p "Once upon" --raw -n 4 --temp 0 --ff '0=topk:k=9;1-=dense' --json -q
+python 'x = json.load(open(sys.argv[1])); assert x["ff"] == "0=topk:k=9;1-=dense", x' "$scratch/out"
+runs 0 "$keyhole" run tests/golden/families/t5-gated -p "Once upon" --raw -n 4 --temp 0 --ff 'encoder=topk:k=3;decoder=dense' --json -q
+python 'x = json.load(open(sys.argv[1])); assert x["ff"] == "encoder=topk:k=3;decoder=dense", x' "$scratch/out"
+refused 2 "there is no layer 99" run "$tiny" -p x --ff 99=dense
+refused 2 "one stack of layers" run "$tiny" -p x --ff encoder=dense
+refused 2 "one setting serves prompts and answers" run "$tiny" -p x --ff prefill=dense
+refused 2 "each needs its layers" ppl "$tiny" -f "$scratch/text" -c 64 --ff 'dense;1=topk:k=4' -q
 refused 2 "k is a number of neurons from 1 on" run "$tiny" -p x --ff topk:k=0
 refused 2 "a rule is g" ppl "$tiny" -f "$scratch/text" -c 64 --ff topk:k=5,rule=best -q
 refused 2 "dense or topk:k=K" bench "$tiny" -p 16 -n 0 --ff sparse -q

@@ -30,56 +30,21 @@ static kh_session_options with_ff(const char *ff, int threads)
     return (kh_session_options){.threads = threads, .ff = ff, .context = 128, .longer = 1};
 }
 
-/* ---- the setting ---- */
-
-static void settings_are_parsed(void **state)
+static void a_setting_that_is_none_opens_nothing(void **state)
 {
     (void)state;
-    static const struct {
-        const char *text;
-        size_t k;
-        kh_ff_rule rule;
-    } good[] = {{"dense", 0, KH_FF_MAGNITUDE},           {"topk:k=512", 512, KH_FF_MAGNITUDE},
-                {"topk:k=1,rule=g", 1, KH_FF_GATE},      {"topk:rule=n,k=77", 77, KH_FF_NORM},
-                {"topk:k=9,rule=m", 9, KH_FF_MAGNITUDE}, {"topk:k=9,rank=n", 9, KH_FF_NORM},
-                {"topk:rank=g,k=9", 9, KH_FF_GATE}};
-    static const char *const bad[][2] = {
-        {"", "dense or topk"},
-        {"top", "dense or topk"},
-        {"topk", "dense or topk"},
-        {"topk:", "neither k=K nor rule"},
-        {"topk:k=0", "from 1 on"},
-        {"topk:k=-3", "from 1 on"},
-        {"topk:k=", "from 1 on"},
-        {"topk:k=7x", "from 1 on"},
-        {"topk:k= 7", "from 1 on"},
-        {"topk:k=99999999999999999999", "from 1 on"},
-        {"topk:rule=m", "k=K is missing"},
-        {"topk:k=4,rule=x", "a rule is g"},
-        {"topk:k=4,rule=", "a rule is g"},
-        {"topk:k=4,rule=mn", "a rule is g"},
-        {"topk:k=4,", "neither k=K nor rule"},
-        {"topk:k=4,window=3", "neither k=K nor rule"},
-        {"topk:k=4,rule=m,rule=m,rule=m,rule=m,rule=m,rule=m,rule=m,rule=m,rule=m", "dense or"}};
-    kh_ff_plan plan;
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        GOOD(kh_ff_plan_parse(&plan, good[i].text));
-        assert_int_equal(plan.k, good[i].k);
-        assert_int_equal(plan.rule, good[i].rule);
-        assert_string_equal(plan.text, good[i].text);
-    }
-    GOOD(kh_ff_plan_parse(&plan, NULL));
-    assert_string_equal(plan.text, "dense");
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(kh_ff_plan_parse(&plan, bad[i][0]), KH_ERR_ARGUMENT);
-        if (!strstr(kh_last_error(), bad[i][1]))
-            fail_msg("'%s': '%s' does not say '%s'", bad[i][0], kh_last_error(), bad[i][1]);
-    }
+    static const char *const bad[][2] = {{"topk:k=none", "from 1 on"},
+                                         {"9=dense", "no layer 9"},
+                                         {"encoder=dense", "one stack"},
+                                         {"prefill=dense", "one setting"}};
     kh_model *model = tiny("llama");
-    kh_session *session = NULL;
-    kh_session_options so = with_ff("topk:k=none", 1);
-    assert_int_equal(kh_session_open(&session, model, &so), KH_ERR_ARGUMENT);
-    assert_null(session);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        kh_session *session = NULL;
+        kh_session_options so = with_ff(bad[i][0], 1);
+        assert_int_equal(kh_session_open(&session, model, &so), KH_ERR_ARGUMENT);
+        assert_null(session);
+        assert_non_null(strstr(kh_last_error(), bad[i][1]));
+    }
     kh_model_close(model);
 }
 
@@ -194,6 +159,54 @@ static void the_best_neurons_of_each_row_stay(void **state)
             }
 }
 
+/* Largest number of neurons that a row keeps, by layer. */
+typedef struct census {
+    size_t most[8];
+} census;
+
+static void count_kept(void *context, kh_point point, int layer, float *data, size_t rows,
+                       size_t width)
+{
+    census *c = context;
+    (void)point;
+    for (size_t r = 0; r < rows; r++) {
+        size_t kept = 0;
+        for (size_t i = 0; i < width; i++) kept += data[r * width + i] != 0;
+        if (kept > c->most[layer]) c->most[layer] = kept;
+    }
+}
+
+/* Rules of all three kinds beside one another, and dense layers, of which each has its own. */
+static void layers_keep_what_their_rules_say(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    static const struct {
+        const char *text;
+        size_t most[N]; /* 0: all */
+    } cases[] = {{"0=dense;1=topk:k=5,rule=g;2-=topk:k=9,rule=n", {0, 5, 9, 9, 9, 9}},
+                 {"*=topk:k=4,rule=n;1-2=dense;2=topk:k=6", {4, 0, 6, 4, 4, 4}},
+                 {"1=topk:k=3,rule=g;4-=topk:k=8", {0, 3, 0, 0, 8, 8}},
+                 {"topk:k=7", {7, 7, 7, 7, 7, 7}}};
+    kh_model *model = tiny("gemma3");
+    size_t F = (size_t)model->d.F;
+    assert_int_equal(model->d.N, N);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        census c = {{0}};
+        kh_probe probe = {
+            .context = &c, .point = count_kept, .points = (uint64_t)1 << KH_POINT_MLP_ACT};
+        kh_session_options so = with_ff(cases[i].text, 2);
+        kh_session *session = open_session(model, &so);
+        assert_string_equal(kh_session_ff(session), cases[i].text);
+        kh_session_observe(session, &probe);
+        GOOD(kh_session_read(session, ids, T, NULL));
+        for (size_t l = 0; l < N; l++)
+            assert_int_equal(c.most[l], cases[i].most[l] ? cases[i].most[l] : F);
+        kh_session_close(session);
+    }
+    kh_model_close(model);
+}
+
 static void all_neurons_are_the_dense_layer(void **state)
 {
     (void)state;
@@ -271,8 +284,9 @@ static void saved_prompts_belong_to_their_setting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(settings_are_parsed),
+        cmocka_unit_test(a_setting_that_is_none_opens_nothing),
         cmocka_unit_test(the_best_neurons_of_each_row_stay),
+        cmocka_unit_test(layers_keep_what_their_rules_say),
         cmocka_unit_test(all_neurons_are_the_dense_layer),
         cmocka_unit_test(threads_and_prefixes_change_nothing),
         cmocka_unit_test(saved_prompts_belong_to_their_setting),

@@ -17,18 +17,21 @@ enum { SOURCE = 40, TARGET = 12 };
 typedef struct watch {
     size_t most_positive; /* pre-activations of a row */
     size_t keys[3];       /* most keys of a row: encoder, decoder, cross */
+    size_t neurons[2];    /* most that a row keeps: encoder, decoder */
     int encoder, decoder; /* layers */
 } watch;
 
-static void count_positive(void *context, kh_point point, int layer, float *data, size_t rows,
-                           size_t width)
+static void count_neurons(void *context, kh_point point, int layer, float *data, size_t rows,
+                          size_t width)
 {
-    (void)point, (void)layer;
     watch *w = context;
+    int kept = point == KH_POINT_MLP_ACT;
+    size_t *most = kept ? &w->neurons[layer >= w->encoder] : &w->most_positive;
     for (size_t r = 0; r < rows; r++) {
         size_t n = 0;
-        for (size_t i = 0; i < width; i++) n += data[r * width + i] > 0;
-        if (n > w->most_positive) w->most_positive = n;
+        for (size_t i = 0; i < width; i++)
+            n += kept ? data[r * width + i] != 0 : data[r * width + i] > 0;
+        if (n > *most) *most = n;
     }
 }
 
@@ -62,11 +65,9 @@ static float *run(const kh_model *model, const char *attn, const char *ff, watch
                              .attn = attn,
                              .ff = ff};
     kh_session *session = open_session(model, &so);
-    kh_probe probe = {.context = w,
-                      .point = count_positive,
-                      .rows = count_keys,
-                      .points = UINT64_C(1) << KH_POINT_MLP_PRE | UINT64_C(1)
-                                                                      << KH_POINT_ATTN_ROWS};
+    kh_probe probe = {.context = w, .point = count_neurons, .rows = count_keys};
+    probe.points = UINT64_C(1) << KH_POINT_MLP_PRE | UINT64_C(1) << KH_POINT_MLP_ACT |
+                   UINT64_C(1) << KH_POINT_ATTN_ROWS;
     if (w) w->encoder = kh_model_get_info(model)->encoder_layers;
     if (w) w->decoder = kh_model_get_info(model)->layers;
     if (w) kh_session_observe(session, &probe);
@@ -136,9 +137,31 @@ static void each_stack_has_its_setting(void **state)
     kh_model_close(model);
 }
 
+static void each_stack_keeps_its_neurons(void **state)
+{
+    (void)state;
+    const family *f = find("t5-gated");
+    kh_model *model = open_model(family_path(f));
+    size_t F = (size_t)kh_model_get_info(model)->ff_width;
+    const struct {
+        const char *ff;
+        size_t neurons[2];
+    } cases[] = {{"dense", {F, F}},
+                 {"topk:k=5", {5, 5}},
+                 {"encoder=topk:k=3", {3, F}},
+                 {"encoder=topk:k=6,rule=g;decoder=*=topk:k=2,rule=n", {6, 2}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        watch w = {0};
+        kh_free(run(model, NULL, cases[i].ff, &w));
+        for (int s = 0; s < 2; s++) assert_int_equal(w.neurons[s], cases[i].neurons[s]);
+    }
+    kh_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(budgets_that_keep_all_equal_dense),
-                                       cmocka_unit_test(each_stack_has_its_setting)};
+                                       cmocka_unit_test(each_stack_has_its_setting),
+                                       cmocka_unit_test(each_stack_keeps_its_neurons)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
