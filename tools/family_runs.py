@@ -22,7 +22,9 @@ def sample(family, rng):
 
 def stack_of(model):
     base = getattr(model, model.base_model_prefix, model)
-    return getattr(base, "encoder", base) if not hasattr(base, "layers") else base
+    if hasattr(base, "layers"):
+        return base
+    return getattr(base, "encoder", getattr(base, "transformer", base))
 
 
 def experts(family, model, ids):
@@ -94,6 +96,11 @@ def causal(family, model, state, words, rng):
 
 # ---- encoders ----
 
+def segments(family):
+    """Types of tokens that the model tells apart; 0: it has no such input."""
+    return family.expect.get("segments", family.config.get("type_vocab_size", 2))
+
+
 def pair(family, words, rng):
     """[CLS] a [SEP] b [SEP] (of one segment where a model has one type), its types, and some masked ids."""
     m = words.marks
@@ -102,7 +109,7 @@ def pair(family, words, rng):
     ids[0], ids[middle], ids[-1] = m["cls"], m["sep"], m["sep"]
     if family.task == "mlm":
         ids[[5, 17, 24]] = m["mask"]
-    types = (np.arange(family.T) > middle).astype(int) * (family.config.get("type_vocab_size", 2) > 1)
+    types = (np.arange(family.T) > middle).astype(int) * (segments(family) > 1)
     return ids, types
 
 
@@ -118,7 +125,9 @@ def position_ids(family):
 def encoder(family, model, state, words, rng):
     ids, types = pair(family, words, rng)
     sampled = sample(family, rng)
-    batch = dict(input_ids=torch.tensor([ids.tolist()]), token_type_ids=torch.tensor([types.tolist()]))
+    batch = dict(input_ids=torch.tensor([ids.tolist()]))
+    if segments(family) > 0:
+        batch["token_type_ids"] = torch.tensor([types.tolist()])
 
     def answer(other, cut=None, **more):
         with torch.no_grad():
@@ -144,9 +153,8 @@ def encoder(family, model, state, words, rng):
     straight, apart = position_ids(family)
     assert torch.equal(answer(same, position_ids=straight), want)
     line = check(family, state, answer, want, positions=gap(answer(same, position_ids=apart), want))
-    flipped = {**batch, "token_type_ids": 1 - batch["token_type_ids"]}
-    if family.config.get("type_vocab_size", 2) > 1:
-        batch, kept = flipped, batch
+    if segments(family) > 1:
+        batch, kept = {**batch, "token_type_ids": 1 - batch["token_type_ids"]}, batch
         value = gap(answer(same), want)
         batch = kept
         assert value > SEEN, f"{family.name}: token types change the answer by {value:.2g} only"

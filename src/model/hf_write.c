@@ -47,7 +47,7 @@ static kh_status add_source(job *j, const kh_tensor *t, const kh_hf_tensor *row,
     const char *list = j->out->map->prefixes, *prefix = "";
     size_t size = 0;
     int outside = (row->flags & KH_HF_HEAD) || strncmp(row->from, "cls.", 4) == 0 ||
-                  strncmp(row->from, "qa_", 3) == 0;
+                  strncmp(row->from, "qa_", 3) == 0 || strncmp(row->from, "vocab_", 6) == 0;
     if (!outside) kh_hf_next_word(&list, &prefix, &size);
     kh_hf_expand(name, row->from, layer, expert, suffix);
     *s = (source){.tensor = t, .row = row, .expert = expert};
@@ -228,13 +228,27 @@ static kh_status write_weights(job *j, const char *path)
 
 /* ---- the folder ---- */
 
+/* Whether the model has the tensors outside of layers that the form always has. */
+static int has_all(const kh_gguf *file, const kh_hf_map *map)
+{
+    char name[KH_HF_NAME];
+    for (const kh_hf_tensor *row = map->tensors; row->from; row++) {
+        if (!row->to || strchr(row->to, '#') || (row->flags & ~(unsigned)KH_HF_BIAS)) continue;
+        kh_hf_expand(name, row->to, 0, 0, ".weight");
+        if (!kh_gguf_tensor(file, name)) return 0;
+    }
+    return 1;
+}
+
 /* The form of the architecture that has what the model has. */
-static const kh_hf_map *choose(const kh_family *family, const kh_description *d)
+static const kh_hf_map *choose(const kh_family *family, const kh_description *d,
+                               const kh_gguf *file)
 {
     const kh_hf_map *last = NULL;
     for (const kh_hf_map *map = family->hf; map; map = map->next) {
         if ((d->experts.count > 0) != ((map->flags & KH_HF_MIXTURE) != 0)) continue;
         if (!last) last = map;
+        if (map->next && !has_all(file, map)) continue;
         if (d->window == 0 || map->window_period != 0) return map;
     }
     return last;
@@ -250,7 +264,7 @@ static kh_status describe(kh_hf_out *out, const kh_gguf *file)
         KH_FAIL(KH_ERR_UNSUPPORTED, "%s: the architecture \"%.*s\" is not written as a folder",
                 kh_gguf_path(file), (int)(name.size < 40 ? name.size : 40), name.data);
     KH_TRY(kh_describe(&out->d, out->family, file));
-    out->map = choose(out->family, &out->d);
+    out->map = choose(out->family, &out->d, file);
     if (!out->map)
         KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a %s model with%s experts is not written as a folder",
                 kh_gguf_path(file), out->family->name, out->d.experts.count ? "" : "out");

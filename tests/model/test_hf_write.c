@@ -100,7 +100,7 @@ static void folders_come_back(void **state)
         "mixtral",   "phi3",       "phi3-window",  "qwen2",        "qwen2-moe",  "qwen3",
         "qwen3-moe", "gemma2",     "gemma3",       "gpt2",         "gptneox",    "gptneox-serial",
         "bert",      "bert-qa",    "bert-embed",   "roberta",      "nomic-bert", "t5",
-        "t5-gated",  "t5-encoder"};
+        "t5-gated",  "t5-encoder", "distilbert"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[64];
         kh_gguf *first, *again;

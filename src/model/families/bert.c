@@ -1,9 +1,9 @@
-/* bert: BERT and RoBERTa; nomic-bert: nomic-embed: encoders. Norms stand on the residual stream behind
+/* bert: BERT, RoBERTa and DistilBERT; nomic-bert: nomic-embed: encoders. Norms stand on the residual stream behind
  * attention and feed-forward, and on the embeddings.
  *
  * BERT adds embeddings of positions and of the text a token belongs to, has biases and exact GELU. RoBERTa's
- * positions begin behind two rows that files of this format leave out. Nomic's encoder rotates instead, has
- * SwiGLU and no biases. A file may bring the head that predicts masked tokens (mask_dense, mask_norm,
+ * positions begin behind two rows that files of this format leave out. DistilBERT is BERT under other names and
+ * without the text a token belongs to. Nomic's encoder rotates instead, has SwiGLU and no biases. A file may bring the head that predicts masked tokens (mask_dense, mask_norm,
  * output), or the one that finds answers (span_output). */
 #include "base/fail.h"
 #include "model/families.h"
@@ -95,6 +95,43 @@ static kh_status skip_padding(kh_hf *hf)
     return kh_hf_set_int(hf, "context_length", (uint64_t)(positions - pad - 1));
 }
 
+static const kh_hf_key distil_keys[] = {
+    {"n_layers", "block_count", KH_HF_INT, KH_HF_NEED, 0},
+    {"dim", "embedding_length", KH_HF_INT, KH_HF_NEED, 0},
+    {"hidden_dim", "feed_forward_length", KH_HF_INT, KH_HF_NEED, 0},
+    {"n_heads", "attention.head_count", KH_HF_INT, KH_HF_NEED, 0},
+    {"activation", "gelu|relu", KH_HF_EXPECT, 0, 0},
+    {"activation", "hidden_activation", KH_HF_TEXT, KH_HF_SKIP, 0},
+    {"", "attention.causal", KH_HF_BOOL, KH_HF_USE, 0},
+    {"", "attention.layer_norm_epsilon", KH_HF_REAL, KH_HF_USE, 1e-12},
+    {0}};
+static const kh_hf_tensor distil_tensors[] = {
+    {"embeddings.word_embeddings", "token_embd", "VD", 0, 0},
+    {"embeddings.position_embeddings", "position_embd", "PD", 0, 0},
+    {"embeddings.LayerNorm", "token_embd_norm", "D", 0, KH_HF_BIAS},
+    {"transformer.layer.#.attention.q_lin", "blk.#.attn_q", "QD", 0, KH_HF_BIAS},
+    {"transformer.layer.#.attention.k_lin", "blk.#.attn_k", "KD", 0, KH_HF_BIAS},
+    {"transformer.layer.#.attention.v_lin", "blk.#.attn_v", "KD", 0, KH_HF_BIAS},
+    {"transformer.layer.#.attention.out_lin", "blk.#.attn_output", "DQ", 0, KH_HF_BIAS},
+    {"transformer.layer.#.sa_layer_norm", "blk.#.attn_output_norm", "D", 0, KH_HF_BIAS},
+    {"transformer.layer.#.ffn.lin1", "blk.#.ffn_up", "FD", 0, KH_HF_BIAS},
+    {"transformer.layer.#.ffn.lin2", "blk.#.ffn_down", "DF", 0, KH_HF_BIAS},
+    {"transformer.layer.#.output_layer_norm", "blk.#.layer_output_norm", "D", 0, KH_HF_BIAS},
+    {"vocab_transform", "mask_dense", "DD", 0, KH_HF_BIAS | KH_HF_OPTIONAL},
+    {"vocab_layer_norm", "mask_norm", "D", 0, KH_HF_BIAS | KH_HF_OPTIONAL},
+    {"vocab_projector", "output", "VD", 0, KH_HF_HEAD | KH_HF_OPTIONAL},
+    {"vocab_projector", "output", "VD", 0, KH_HF_ONLY_BIAS | KH_HF_OPTIONAL},
+    {"qa_outputs", "span_output", "2D", 0, KH_HF_BIAS | KH_HF_OPTIONAL},
+    {"embeddings.position_ids", 0, 0, 0, 0},
+    {0}};
+
+static const kh_hf_map distil_hf = {
+    .model_types = "distilbert",
+    .architectures = "DistilBertForMaskedLM|DistilBertModel|DistilBertForQuestionAnswering",
+    .prefixes = "distilbert.|",
+    .keys = distil_keys,
+    .tensors = distil_tensors,
+    .flags = KH_HF_TIED};
 static const kh_hf_map roberta_hf = {
     .model_types = "roberta|xlm-roberta|camembert",
     .architectures = "RobertaForMaskedLM|RobertaModel|RobertaForQuestionAnswering",
@@ -102,7 +139,8 @@ static const kh_hf_map roberta_hf = {
     .keys = bert_keys,
     .tensors = bert_tensors,
     .flags = KH_HF_TIED,
-    .adjust = skip_padding};
+    .adjust = skip_padding,
+    .next = &distil_hf};
 static const kh_hf_map bert_hf = {
     .model_types = "bert",
     .architectures = "BertForMaskedLM|BertModel|BertForPreTraining|BertForQuestionAnswering",
