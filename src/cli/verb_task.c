@@ -265,7 +265,8 @@ const cli_verb cli_verb_task = {
                 .words = "[NAME[:name=value,...]]",
                 .most_words = 1,
                 .about = "Prints examples of a task that is generated from a seed: nested list "
-                         "operations, recall of key-value pairs, copying, induction. Example "
+                         "operations, recall of key-value pairs, curves in pictures, windows of "
+                         "files, copying, induction. Example "
                          "number i of a split is always the same, on every machine. Without a "
                          "name, lists the tasks and their parameters.",
                 .example = "keyhole task mqar:L=64,pairs=4 --stats\n"

@@ -35,8 +35,9 @@
 
 enum { MOST_SETTING = 4096 };
 
-static const kh_task_family *const families[] = {&kh_task_listops, &kh_task_mqar, &kh_task_copy,
-                                                 &kh_task_induction};
+static const kh_task_family *const families[] = {&kh_task_listops,    &kh_task_mqar,
+                                                 &kh_task_pathfinder, &kh_task_bytes,
+                                                 &kh_task_copy,       &kh_task_induction};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 size_t kh_task_kind_count(void)

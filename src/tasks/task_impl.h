@@ -62,7 +62,8 @@ typedef struct kh_task_family {
     const kh_task_shallow *shallow; /* ends with a NULL name */
 } kh_task_family;
 
-extern const kh_task_family kh_task_mqar, kh_task_copy, kh_task_induction, kh_task_listops;
+extern const kh_task_family kh_task_listops, kh_task_mqar, kh_task_pathfinder, kh_task_bytes,
+    kh_task_copy, kh_task_induction;
 
 struct kh_task {
     const kh_task_family *family;

@@ -68,8 +68,29 @@ d = json.loads(sys.argv[1])
 assert d["stats"]["examples"] == 500 and d["stats"]["answers"] == 4 and d["stats"]["label_shares"] == []
 assert abs(d["baselines"]["the value of one pair of the list"] - 0.25) < 0.05' "$out"
 
+# Pictures and pairs of texts.
+runs 0 "$keyhole" task pathfinder --count 1
+has "$out" "0: 1024 tokens, label "
+has "$out" "@@"
+check "a picture is at most 64 wide" test "$(echo "$out" | awk 'length($0) > 64' | wc -l)" = 0
+for name in a b; do seq -s " ${name}${name} " 1 2000 >"$scratch/$name.txt"; done
+runs 0 "$keyhole" task "bytes:length=50,files=$scratch/a.txt+$scratch/b.txt" --count 9 --jsonl -
+python '
+import os
+files = [open(os.path.join(sys.argv[2], n), "rb").read() for n in ("a.txt", "b.txt")]
+for line in sys.argv[1].splitlines():
+    e = json.loads(line)
+    assert e["second"] == 50 and len(e["tokens"]) == 100
+    a, b = bytes(t - 1 for t in e["tokens"][:50]), bytes(t - 1 for t in e["tokens"][50:])
+    assert e["text"] == (a + b"\n-----\n" + b).decode()
+    assert e["label"] == any(a in f and b in f for f in files)
+' "$out" "$scratch"
+
 refused 2 "no task is called 'mqra' (listops, mqar" task mqra
 refused 2 "mqar has no parameter 'K'" task mqar:K=4
+refused 2 "bytes needs files=" task bytes
+refused 1 "/nowhere/a" task bytes:files=/nowhere/a
+refused 2 "size must be 32, 64, 128 or 256" task pathfinder:size=48
 refused 2 "one argument too many" task mqar copy
 refused 2 "--split: 'dev' is not one of train, valid, test" task mqar --split dev
 refused 2 "--jsonl: cannot be combined" task mqar --stats --jsonl -

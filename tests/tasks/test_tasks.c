@@ -62,7 +62,7 @@ static void mistakes_are_sentences(void **state)
     (void)state;
     static const char *const wrong[][2] = {
         {"", "no task was named"},
-        {"mqra", "no task is called 'mqra' (listops, mqar, copy, induction"},
+        {"mqra", "no task is called 'mqra' (listops, mqar, pathfinder, bytes, copy, induction)"},
         {"mqar:K=4", "mqar has no parameter 'K' (it has: L, pairs, vocab, power, random)"},
         {"mqar:L", "'L' has no '='"},
         {"mqar:L=64,L=64", "L is given twice"},
@@ -98,7 +98,8 @@ static void mistakes_are_sentences(void **state)
 static void examples_are_pure_functions(void **state)
 {
     (void)state;
-    static const char *const settings[] = {"mqar:random=1", "copy", "induction"};
+    static const char *const settings[] = {"mqar:random=1", "copy", "induction", "listops",
+                                           "pathfinder:length=6"};
     for (size_t s = 0; s < sizeof settings / sizeof *settings; s++) {
         kh_task *task = open_task(settings[s]), *twin = open_task(settings[s]);
         kh_task_example a, b;
@@ -135,7 +136,11 @@ static void streams_are_pinned(void **state)
     } pins[] = {{"mqar", 0x58bfb42eeec20771},
                 {"mqar:L=512,pairs=64,vocab=8192,random=1", 0x42f08adb5b6d29c1},
                 {"copy", 0xdc1ce457507df571},
-                {"induction", 0x434aea2916382a53}};
+                {"induction", 0x434aea2916382a53},
+                {"listops", 0x8a6e4bf63333fb34},
+                {"listops:min=500,max=2000,depth=10,args=10", 0x4f27871e04f17c9},
+                {"pathfinder", 0xf615ef0c437b0e48},
+                {"pathfinder:size=64,length=6", 0x35067f6ad45db81a}};
     int bad = 0;
     for (size_t p = 0; p < sizeof pins / sizeof *pins; p++) {
         kh_task *task = open_task(pins[p].setting);
