@@ -14,6 +14,7 @@
 #include <keyhole/session.h>
 #include <keyhole/status.h>
 #include <keyhole/task.h>
+#include <keyhole/tokenize.h>
 
 #ifdef __cplusplus
 extern "C" {

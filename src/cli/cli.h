@@ -62,6 +62,11 @@ typedef struct cli_args {
     /* convert */
     int type, pure, force, no_tokenizer, no_heads;
     const char *output;
+    /* tokenizer train */
+    int kind;
+    int64_t vocabulary, least;
+    const char *pretoken;
+    kh_opt_texts special;
 } cli_args;
 
 typedef struct cli_verb {
@@ -74,7 +79,7 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
-    cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task;
+    cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task, cli_verb_tokenizer;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];

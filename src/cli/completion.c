@@ -61,13 +61,64 @@ static kh_status bash_verb(kh_buf *out, const cli_verb *verb)
     return kh_buf_text(out, "--help\" ;;\n");
 }
 
-/* The second words of the verbs that have two; all of them follow `bench`. */
-static kh_status second_words(kh_buf *out)
+/* Verbs of two words share their first ("bench recall", "bench ff"), which may be a verb itself. */
+static size_t first_size(size_t verb)
+{
+    return strcspn(cli_verbs[verb]->command.name, " ");
+}
+
+static int is_first(size_t verb, const char *first, size_t size)
+{
+    return first_size(verb) == size && !memcmp(cli_verbs[verb]->command.name, first, size);
+}
+
+/* Whether no verb before this one begins with the same word. */
+static int begins_group(size_t verb)
+{
+    for (size_t i = 0; i < verb; i++)
+        if (is_first(i, cli_verbs[verb]->command.name, first_size(verb))) return 0;
+    return 1;
+}
+
+/* The second words behind a first one, a blank behind each. */
+static kh_status second_words(kh_buf *out, const char *first, size_t size)
 {
     for (size_t i = 0; cli_verbs[i]; i++) {
         const char *space = strchr(cli_verbs[i]->command.name, ' ');
-        if (space) KH_TRY(kh_buf_format(out, "%s ", space + 1));
+        if (space && is_first(i, first, size)) KH_TRY(kh_buf_format(out, "%s ", space + 1));
     }
+    return KH_OK;
+}
+
+/* Calls `each` for every first word that has second ones, once. */
+static kh_status walk_groups(kh_buf *out,
+                             kh_status (*each)(kh_buf *out, const char *first, int size))
+{
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        const char *name = cli_verbs[i]->command.name;
+        int has_second = 0;
+        for (size_t k = 0; cli_verbs[k]; k++)
+            has_second |= strchr(cli_verbs[k]->command.name, ' ') &&
+                          is_first(k, name, first_size(i));
+        if (has_second && begins_group(i)) KH_TRY(each(out, name, (int)first_size(i)));
+    }
+    return KH_OK;
+}
+
+/* At the second word of `bench`, what may follow it. */
+static kh_status bash_group(kh_buf *out, const char *first, int size)
+{
+    KH_TRY(kh_buf_format(out, "    [ \"$verb $COMP_CWORD\" = \"%.*s 2\" ] && options=\"", size,
+                         first));
+    KH_TRY(second_words(out, first, (size_t)size));
+    return kh_buf_text(out, "$options\"\n");
+}
+
+static kh_status bash_firsts(kh_buf *out)
+{
+    for (size_t i = 0; cli_verbs[i]; i++)
+        if (begins_group(i))
+            KH_TRY(kh_buf_format(out, "%.*s ", (int)first_size(i), cli_verbs[i]->command.name));
     return KH_OK;
 }
 
@@ -80,16 +131,12 @@ static kh_status bash(kh_buf *out)
                        " verb=${COMP_WORDS[1]} options=\n"
                        "    compopt -o filenames 2>/dev/null\n"
                        "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
-                       "        COMPREPLY=($(compgen -W \"help --help --version"));
-    for (size_t i = 0; cli_verbs[i]; i++)
-        if (!strchr(cli_verbs[i]->command.name, ' '))
-            KH_TRY(kh_buf_format(out, " %s", cli_verbs[i]->command.name));
+                       "        COMPREPLY=($(compgen -W \"help --help --version "));
+    KH_TRY(bash_firsts(out));
     KH_TRY(kh_buf_text(out, "\" -- \"$cur\") $(compgen -f -X '!*.gguf' -- \"$cur\"))\n"
                             "        return\n    fi\n"
                             "    if [ \"$verb\" = help ]; then verb= options=\""));
-    for (size_t i = 0; cli_verbs[i]; i++)
-        if (!strchr(cli_verbs[i]->command.name, ' '))
-            KH_TRY(kh_buf_format(out, "%s ", cli_verbs[i]->command.name));
+    KH_TRY(bash_firsts(out));
     KH_TRY(kh_buf_text(out, "\"; fi\n    case \"$verb ${COMP_WORDS[2]}\" in\n"));
     for (size_t i = 0; cli_verbs[i]; i++)
         if (strchr(cli_verbs[i]->command.name, ' '))
@@ -97,10 +144,9 @@ static kh_status bash(kh_buf *out)
                                  cli_verbs[i]->command.name));
     KH_TRY(kh_buf_text(out, "    esac\n    case $verb in\n"));
     for (size_t i = 0; cli_verbs[i]; i++) KH_TRY(bash_verb(out, cli_verbs[i]));
-    KH_TRY(kh_buf_text(out, "    esac\n    [ \"$verb $COMP_CWORD\" = \"bench 2\" ] && options=\""));
-    KH_TRY(second_words(out));
-    return kh_buf_text(out, "$options\"\n"
-                            "    COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
+    KH_TRY(kh_buf_text(out, "    esac\n"));
+    KH_TRY(walk_groups(out, bash_group));
+    return kh_buf_text(out, "    COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
                             "    case $cur in -*) ;; *) [ \"$verb\" ] && COMPREPLY+=($(compgen -f "
                             "-- \"$cur\")) ;; esac\n"
                             "}\n"
@@ -150,13 +196,37 @@ static kh_status zsh_option(kh_buf *out, const cli_verb *verb, const kh_opt *opt
     return KH_OK;
 }
 
+/* Behind `bench`: its second words, and the options of the verb that both are. */
+static kh_status zsh_group(kh_buf *out, const char *first, int size)
+{
+    KH_TRY(kh_buf_format(out,
+                         "    if [[ $verb = %.*s ]]; then\n        local -a seconds\n"
+                         "        seconds=(\n",
+                         size, first));
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        const char *space = strchr(cli_verbs[i]->command.name, ' ');
+        if (!space || !is_first(i, first, (size_t)size)) continue;
+        KH_TRY(kh_buf_format(out, "            '%s:", space + 1));
+        KH_TRY(zsh_text(out, cli_verbs[i]->command.does));
+        KH_TRY(kh_buf_text(out, "'\n"));
+    }
+    return kh_buf_format(out,
+                         "        )\n        if (( CURRENT == 2 )); then\n"
+                         "            _describe second seconds\n"
+                         "        elif (( ${seconds[(I)$words[2]:*]} )); then\n"
+                         "            verb=\"%.*s $words[2]\"\n            shift words\n"
+                         "            (( CURRENT-- ))\n        fi\n    fi\n",
+                         size, first);
+}
+
 static kh_status zsh(kh_buf *out)
 {
     KH_TRY(kh_buf_text(out, "#compdef keyhole\n# zsh completion of keyhole; generated\n"
                             "_keyhole() {\n    local -a verbs\n    verbs=(\n"));
     for (size_t i = 0; cli_verbs[i]; i++) {
-        if (strchr(cli_verbs[i]->command.name, ' ')) continue;
-        KH_TRY(kh_buf_format(out, "        '%s:", cli_verbs[i]->command.name));
+        if (!begins_group(i)) continue;
+        KH_TRY(
+            kh_buf_format(out, "        '%.*s:", (int)first_size(i), cli_verbs[i]->command.name));
         KH_TRY(zsh_text(out, cli_verbs[i]->command.does));
         KH_TRY(kh_buf_text(out, "'\n"));
     }
@@ -164,22 +234,9 @@ static kh_status zsh(kh_buf *out)
                             "    if (( CURRENT == 2 )); then\n"
                             "        _describe verb verbs\n"
                             "        _files -g '*.gguf'\n        return\n    fi\n"
-                            "    local verb=$words[2]\n    shift words\n    (( CURRENT-- ))\n"
-                            "    if [[ $verb = bench ]]; then\n        local -a measures\n"
-                            "        measures=(\n"));
-    for (size_t i = 0; cli_verbs[i]; i++) {
-        const char *space = strchr(cli_verbs[i]->command.name, ' ');
-        if (!space) continue;
-        KH_TRY(kh_buf_format(out, "            '%s:", space + 1));
-        KH_TRY(zsh_text(out, cli_verbs[i]->command.does));
-        KH_TRY(kh_buf_text(out, "'\n"));
-    }
-    KH_TRY(kh_buf_text(out,
-                       "        )\n        if (( CURRENT == 2 )); then\n"
-                       "            _describe measure measures\n"
-                       "        elif (( ${measures[(I)$words[2]:*]} )); then\n"
-                       "            verb=\"bench $words[2]\"\n            shift words\n"
-                       "            (( CURRENT-- ))\n        fi\n    fi\n    case $verb in\n"));
+                            "    local verb=$words[2]\n    shift words\n    (( CURRENT-- ))\n"));
+    KH_TRY(walk_groups(out, zsh_group));
+    KH_TRY(kh_buf_text(out, "    case $verb in\n"));
     for (size_t i = 0; cli_verbs[i]; i++) {
         KH_TRY(kh_buf_format(out, "    '%s')\n        _arguments -S \\\n",
                              cli_verbs[i]->command.name));
@@ -200,11 +257,29 @@ static kh_status fish_text(kh_buf *out, const char *text)
     return KH_OK;
 }
 
+/* Both words of a verb that has two; of one that is also a second word, that no first one is there. */
+static kh_status fish_seen(kh_buf *out, const char *name)
+{
+    const char *space = strchr(name, ' ');
+    if (space)
+        return kh_buf_format(out,
+                             "__fish_seen_subcommand_from %.*s; and __fish_seen_subcommand_from %s",
+                             (int)(space - name), name, space + 1);
+    KH_TRY(kh_buf_format(out, "__fish_seen_subcommand_from %s", name));
+    for (size_t i = 0; cli_verbs[i]; i++) {
+        const char *other = strchr(cli_verbs[i]->command.name, ' ');
+        if (other && strcmp(other + 1, name) == 0)
+            KH_TRY(kh_buf_format(out, "; and not __fish_seen_subcommand_from %.*s",
+                                 (int)first_size(i), cli_verbs[i]->command.name));
+    }
+    return KH_OK;
+}
+
 static kh_status fish_option(kh_buf *out, const cli_verb *verb, const kh_opt *option)
 {
-    const char *space = strchr(verb->command.name, ' ');
-    KH_TRY(kh_buf_format(out, "complete -c keyhole -n '__fish_seen_subcommand_from %s'",
-                         space ? space + 1 : verb->command.name));
+    KH_TRY(kh_buf_text(out, "complete -c keyhole -n '"));
+    KH_TRY(fish_seen(out, verb->command.name));
+    KH_TRY(kh_buf_text(out, "'"));
     const char *at = option->names, *name;
     for (size_t n; (n = kh_opt_spelling(&at, &name)) > 0;) {
         if (name[1] == '-')
@@ -231,12 +306,15 @@ static kh_status fish(kh_buf *out)
                             "complete -c keyhole -n __fish_use_subcommand -f\n"));
     for (size_t i = 0; cli_verbs[i]; i++) {
         const char *name = cli_verbs[i]->command.name, *space = strchr(name, ' ');
+        if (space && begins_group(i)) /* a first word that is no verb */
+            KH_TRY(kh_buf_format(out, "complete -c keyhole -n __fish_use_subcommand -a %.*s\n",
+                                 (int)(space - name), name));
         if (space) {
             KH_TRY(kh_buf_format(out,
                                  "complete -c keyhole -n '__fish_seen_subcommand_from %.*s; and "
                                  "not __fish_seen_subcommand_from ",
                                  (int)(space - name), name));
-            KH_TRY(second_words(out));
+            KH_TRY(second_words(out, name, (size_t)(space - name)));
             KH_TRY(kh_buf_format(out, "' -a %s -d '", space + 1));
         } else
             KH_TRY(kh_buf_format(out, "complete -c keyhole -n __fish_use_subcommand -a %s -d '",

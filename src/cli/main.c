@@ -13,11 +13,20 @@
 #include <unistd.h>
 
 const cli_verb *const cli_verbs[] = {
-    &cli_verb_run,       &cli_verb_chat,   &cli_verb_ask,       &cli_verb_embed, &cli_verb_fill,
-    &cli_verb_qa,        &cli_verb_ppl,    &cli_verb_eval,      &cli_verb_bench, &cli_verb_recall,
-    &cli_verb_attention, &cli_verb_decode, &cli_verb_select,    &cli_verb_ff,    &cli_verb_stack,
-    &cli_verb_kernels,   &cli_verb_report, &cli_verb_calibrate, &cli_verb_show,  &cli_verb_tokenize,
-    &cli_verb_convert,   &cli_verb_verify, &cli_verb_pull,      &cli_verb_task,  NULL};
+    &cli_verb_run,       &cli_verb_chat,
+    &cli_verb_ask,       &cli_verb_embed,
+    &cli_verb_fill,      &cli_verb_qa,
+    &cli_verb_ppl,       &cli_verb_eval,
+    &cli_verb_bench,     &cli_verb_recall,
+    &cli_verb_attention, &cli_verb_decode,
+    &cli_verb_select,    &cli_verb_ff,
+    &cli_verb_stack,     &cli_verb_kernels,
+    &cli_verb_report,    &cli_verb_calibrate,
+    &cli_verb_show,      &cli_verb_tokenize,
+    &cli_verb_tokenizer, &cli_verb_convert,
+    &cli_verb_verify,    &cli_verb_pull,
+    &cli_verb_task,      NULL,
+};
 
 /* The verb that argv begins with, of one or two words; *words receives how many. */
 static const cli_verb *find_verb(int argc, char **argv, int *words)

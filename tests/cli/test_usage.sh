@@ -99,6 +99,10 @@ has "$(complete_bash keyhole run --temp)" --temperature
 has "$(complete_bash keyhole run -ctk '')" q8_0
 has "$(complete_bash keyhole bench recall --de)" --demo
 lacks "$(complete_bash keyhole bench --de)" --demo
+has "$(complete_bash keyhole tokeni)" tokenizer
+has "$(complete_bash keyhole tokenizer tr)" train
+lacks "$(complete_bash keyhole tokenizer re)" recall
+has "$(complete_bash keyhole tokenizer train --min)" --min-frequency
 command -v zsh >/dev/null && "$keyhole" completion zsh >"$scratch/_keyhole" && check "zsh reads its completion" zsh -n "$scratch/_keyhole"
 command -v fish >/dev/null && "$keyhole" completion fish >"$scratch/k.fish" && check "fish reads its completion" fish -n "$scratch/k.fish"
 finish
