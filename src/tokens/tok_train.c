@@ -271,39 +271,36 @@ static kh_status set_pieces(const kh_tok_train *t, const kh_pieces *pieces, kh_g
 }
 
 /* "left right", by rank. */
-static kh_status set_merges(const kh_pieces *pieces, const kh_learned *learned, kh_gguf *out,
-                            size_t *count)
+static kh_status set_merges(const kh_pieces *pieces, const kh_learned *learned, kh_gguf *out)
 {
     kh_store store = {0};
     kh_buf text = {0};
     kh_slice *list;
-    *count = 0;
     kh_status status = kh_store_new(&store, &list, learned->count, sizeof *list);
     for (size_t i = 0; i < learned->count && status == KH_OK; ++i) {
         kh_learned_merge m = learned->merges[i];
-        if (m.left == UINT32_MAX) continue;
         kh_slice left = pieces->index.names[m.left], right = pieces->index.names[m.right];
         kh_buf_clear(&text);
         status = kh_buf_add(&text, left.data, left.size);
         if (status == KH_OK) status = kh_buf_add(&text, " ", 1);
         if (status == KH_OK) status = kh_buf_add(&text, right.data, right.size);
-        if (status == KH_OK)
-            status = kh_store_text(&store, &list[(*count)++], text.data, text.size);
+        if (status == KH_OK) status = kh_store_text(&store, &list[i], text.data, text.size);
     }
-    if (status == KH_OK) status = kh_gguf_set_strings(out, "tokenizer.ggml.merges", list, *count);
+    if (status == KH_OK)
+        status = kh_gguf_set_strings(out, "tokenizer.ggml.merges", list, learned->count);
     kh_buf_free(&text);
     kh_store_free(&store);
     return status;
 }
 
 static kh_status describe(const kh_tok_train *t, const kh_pieces *pieces, const kh_learned *learned,
-                          kh_gguf *out, size_t *merges)
+                          kh_gguf *out)
 {
     KH_TRY(kh_gguf_set_string(out, "tokenizer.ggml.model", (kh_slice){"gpt2", 4}));
     KH_TRY(kh_gguf_set_string(out, "tokenizer.ggml.pre",
                               (kh_slice){t->pre.name, strlen(t->pre.name)}));
     KH_TRY(set_pieces(t, pieces, out));
-    KH_TRY(set_merges(pieces, learned, out, merges));
+    KH_TRY(set_merges(pieces, learned, out));
     for (size_t i = 0; i < ROLES; ++i)
         if (t->ids[i] != UINT32_MAX)
             KH_TRY(kh_gguf_set_u64(out, roles[i].key, KH_GGUF_U32,
@@ -324,7 +321,6 @@ kh_status kh_tok_train_finish(kh_tok_train *t, kh_gguf *out, kh_tokenizer_train_
     kh_pieces pieces = {.index = {.count = 0}};
     kh_learned learned = {.count = 0};
     uint32_t ids[256];
-    size_t merges = 0;
     if (!t->bytes_only && !t->words.count)
         KH_FAIL(KH_ERR_ARGUMENT, "there is no text to learn from: %llu texts, all of them empty",
                 (unsigned long long)t->documents);
@@ -332,11 +328,11 @@ kh_status kh_tok_train_finish(kh_tok_train *t, kh_gguf *out, kh_tokenizer_train_
     if (status == KH_OK && !t->bytes_only)
         status = kh_merges_learn(&learned, &pieces, &t->words, ids, t->options.vocabulary,
                                  &t->options);
-    if (status == KH_OK) status = describe(t, &pieces, &learned, out, &merges);
+    if (status == KH_OK) status = describe(t, &pieces, &learned, out);
     if (status == KH_OK && result)
         *result = (kh_tokenizer_train_result){.vocabulary = pieces.index.count,
                                               .special = t->special.count,
-                                              .merges = merges,
+                                              .merges = learned.count,
                                               .asked = t->options.vocabulary,
                                               .documents = t->documents,
                                               .ill_formed = t->ill_formed,

@@ -36,7 +36,7 @@ kh_status kh_pieces_add(kh_pieces *pieces, kh_slice text, uint32_t *id);
 void kh_pieces_free(kh_pieces *pieces);
 
 typedef struct kh_learned_merge {
-    uint32_t left, right; /* ids; left is UINT32_MAX where a later merge of the same pair counts */
+    uint32_t left, right; /* ids */
 } kh_learned_merge;
 
 typedef struct kh_learned {

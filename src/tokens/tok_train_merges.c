@@ -13,11 +13,13 @@
  * go lose the word's count, neighbours that come gain it, and all pairs that gained anywhere
  * become entries, whose lists are the words where they gained.
  *
- * That is the definition in PyPI's `tokenizers` (BpeTrainer), followed to its corners, so that the
- * same text gives the same merges: a pair that makes the text of a piece that is there already makes that
- * piece; such a piece's pairs may then be in the heap twice, and the count of a pair that was merged is
- * not taken back; the later of two merges of one pair counts. Only the width of counts differs (64
- * bits here, 32 there).
+ * A piece is made by one pair only, in one step: wherever it occurs, its two ends were boundaries all
+ * the time, so the same has happened inside everywhere. Hence a pair gains in one step alone, when
+ * the later of its pieces is made, has one entry, and is merged once. A special token may have the
+ * text of a piece; then that piece is the token.
+ *
+ * This is what PyPI's `tokenizers` computes (BpeTrainer): the same pairs in the same order. Only the
+ * width of counts differs (64 bits here, 32 there).
  *
  * Cost: the symbols of the words where a merged pair occurs. For prose that is little: words are
  * short. One word of 10 MB without any structure costs its length in every merge. */
@@ -35,7 +37,6 @@ typedef struct pair_record {
     int64_t count;
     uint32_t words; /* the list that is being noted; NONE outside a step */
     uint32_t last;  /* the word that was noted last in this step */
-    uint32_t rank;  /* of its last merge */
 } pair_record;
 
 typedef struct entry {
@@ -127,7 +128,7 @@ static kh_status find_pair(learner *l, uint32_t left, uint32_t right, uint32_t *
     }
     if (l->n_records >= INT32_MAX) KH_FAIL(KH_ERR_UNSUPPORTED, "the text has too many pairs");
     KH_TRY(kh_grow(&l->records, l->n_records, &l->records_room, sizeof *l->records, "pairs"));
-    l->records[l->n_records] = (pair_record){pair, 0, NONE, NONE, NONE};
+    l->records[l->n_records] = (pair_record){pair, 0, NONE, NONE};
     *out = (uint32_t)l->n_records++;
     l->slots[at] = *out + 1;
     return KH_OK;
@@ -246,9 +247,6 @@ static kh_status merge(learner *l, kh_learned *out, kh_pieces *pieces, kh_buf *t
     uint32_t left = (uint32_t)(top.pair >> 32), right = (uint32_t)top.pair, made;
     KH_TRY(join(pieces, text, left, right, &made));
     KH_TRY(kh_grow(&out->merges, out->count, &out->room, sizeof *out->merges, "merges"));
-    pair_record *r = &l->records[top.record];
-    if (r->rank != NONE) out->merges[r->rank].left = NONE;
-    r->rank = (uint32_t)out->count;
     out->merges[out->count++] = (kh_learned_merge){left, right};
     return merge_words(l, top.words, left, right, made);
 }
