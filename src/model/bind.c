@@ -1,8 +1,7 @@
 /* Tensors find their slots.
  *
- * GGUF gives the same names to all families, so there are two tables of slots, of the model and of a
- * block; a slot belongs to parts, and a family says which parts its files must and may have. Every tensor
- * of the file has to be claimed by a slot: an unclaimed one belongs to a variant that this forward pass
+ * The tables of slots are in model/slots.c; a family says which parts its files must and may have. Every
+ * tensor of the file has to be claimed by a slot: an unclaimed one belongs to a variant that this forward pass
  * would run wrongly, so it is refused by name rather than ignored.
  *
  *     blk.N.SLOT        the only stack, or a decoder's
@@ -15,129 +14,45 @@
  * into the model's arena. */
 #include "base/alloc.h"
 #include "base/fail.h"
-#include "model/description.h"
+#include "model/slots.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-
-enum width { W_D, W_F, W_HE, W_GE, W_E, W_V, W_CONTEXT, W_TYPES, W_X, W_XF, W_SF, W_ROT, W_2 };
-enum kind { VECTOR, MATRIX, EXPERTS };
-
-typedef struct slot {
-    const char *name, *other; /* other: what it is called in an encoder-decoder, if not the same */
-    size_t offset;            /* in kh_block or kh_weights */
-    unsigned parts;           /* all of them */
-    uint8_t kind, rows, cols; /* enum kind, enum width */
-} slot;
-
-#define BLOCK(field) offsetof(kh_block, field)
-#define MODEL(field) offsetof(kh_weights, field)
-#define NORM(text, other, at, part)                                                                \
-    {text ".weight", other, at + offsetof(kh_norm, gain), part, VECTOR, W_D, 0},                   \
-    {                                                                                              \
-        text ".bias", NULL, at + offsetof(kh_norm, bias), (part) | KH_PART_NORM_BIAS, VECTOR, W_D, \
-            0                                                                                      \
-    }
-
-static const slot block_slots[] = {
-    NORM("attn_norm", NULL, BLOCK(attn_norm), KH_PART_PRE_NORM),
-    {"attn_q_norm.weight", 0, BLOCK(self.q_norm), KH_PART_QK_NORM, VECTOR, W_E, 0},
-    {"attn_k_norm.weight", 0, BLOCK(self.k_norm), KH_PART_QK_NORM, VECTOR, W_E, 0},
-    {"attn_q.weight", 0, BLOCK(self.q), 0, MATRIX, W_HE, W_D},
-    {"attn_k.weight", 0, BLOCK(self.k), 0, MATRIX, W_GE, W_D},
-    {"attn_v.weight", 0, BLOCK(self.v), 0, MATRIX, W_GE, W_D},
-    {"attn_output.weight", "attn_o.weight", BLOCK(self.o), 0, MATRIX, W_D, W_HE},
-    {"attn_q.bias", 0, BLOCK(self.q_bias), KH_PART_QKV_BIAS, VECTOR, W_HE, 0},
-    {"attn_k.bias", 0, BLOCK(self.k_bias), KH_PART_QKV_BIAS, VECTOR, W_GE, 0},
-    {"attn_v.bias", 0, BLOCK(self.v_bias), KH_PART_QKV_BIAS, VECTOR, W_GE, 0},
-    {"attn_output.bias", 0, BLOCK(self.o_bias), KH_PART_OUT_BIAS, VECTOR, W_D, 0},
-    NORM("post_attention_norm", NULL, BLOCK(attn_out_norm), KH_PART_OUT_NORM),
-    NORM("attn_output_norm", NULL, BLOCK(attn_post_norm), KH_PART_POST_NORM),
-    NORM("cross_attn_norm", NULL, BLOCK(cross_norm), KH_PART_CROSS),
-    {"cross_attn_q.weight", 0, BLOCK(cross.q), KH_PART_CROSS, MATRIX, W_HE, W_D},
-    {"cross_attn_k.weight", 0, BLOCK(cross.k), KH_PART_CROSS, MATRIX, W_GE, W_D},
-    {"cross_attn_v.weight", 0, BLOCK(cross.v), KH_PART_CROSS, MATRIX, W_GE, W_D},
-    {"cross_attn_o.weight", 0, BLOCK(cross.o), KH_PART_CROSS, MATRIX, W_D, W_HE},
-    NORM("ffn_norm", NULL, BLOCK(ffn_norm), KH_PART_PRE_NORM),
-    {"ffn_gate.weight", 0, BLOCK(gate), KH_PART_FF | KH_PART_GATE, MATRIX, W_F, W_D},
-    {"ffn_up.weight", 0, BLOCK(up), KH_PART_FF, MATRIX, W_F, W_D},
-    {"ffn_down.weight", 0, BLOCK(down), KH_PART_FF, MATRIX, W_D, W_F},
-    {"ffn_up.bias", 0, BLOCK(up_bias), KH_PART_FF | KH_PART_FF_BIAS, VECTOR, W_F, 0},
-    {"ffn_down.bias", 0, BLOCK(down_bias), KH_PART_FF | KH_PART_FF_BIAS, VECTOR, W_D, 0},
-    {"ffn_gate_inp.weight", 0, BLOCK(experts.router), KH_PART_EXPERTS, MATRIX, W_X, W_D},
-    {"ffn_gate_exps.weight", 0, BLOCK(experts.gate), KH_PART_EXPERTS, EXPERTS, W_XF, W_D},
-    {"ffn_up_exps.weight", 0, BLOCK(experts.up), KH_PART_EXPERTS, EXPERTS, W_XF, W_D},
-    {"ffn_down_exps.weight", 0, BLOCK(experts.down), KH_PART_EXPERTS, EXPERTS, W_D, W_XF},
-    {"ffn_gate_inp_shexp.weight", 0, BLOCK(experts.shared_router), KH_PART_SHARED, VECTOR, W_D, 0},
-    {"ffn_gate_shexp.weight", 0, BLOCK(experts.shared_gate), KH_PART_SHARED, MATRIX, W_SF, W_D},
-    {"ffn_up_shexp.weight", 0, BLOCK(experts.shared_up), KH_PART_SHARED, MATRIX, W_SF, W_D},
-    {"ffn_down_shexp.weight", 0, BLOCK(experts.shared_down), KH_PART_SHARED, MATRIX, W_D, W_SF},
-    NORM("post_ffw_norm", NULL, BLOCK(ffn_out_norm), KH_PART_OUT_NORM),
-    NORM("layer_output_norm", NULL, BLOCK(ffn_post_norm), KH_PART_POST_NORM),
-};
-
-static const slot model_slots[] = {
-    {"token_embd.weight", 0, MODEL(embedding), 0, MATRIX, W_V, W_D},
-    {"position_embd.weight", 0, MODEL(positions), KH_PART_POSITIONS, MATRIX, W_CONTEXT, W_D},
-    {"token_types.weight", 0, MODEL(types), KH_PART_TYPES, MATRIX, W_TYPES, W_D},
-    NORM("token_embd_norm", NULL, MODEL(embed_norm), KH_PART_EMBED_NORM),
-    NORM("output_norm", "dec.output_norm.weight", MODEL(stack.final_norm), KH_PART_FINAL_NORM),
-    {"enc.output_norm.weight", 0, MODEL(encoder.final_norm.gain), KH_PART_CROSS, VECTOR, W_D, 0},
-    {"enc.output_norm.weight", 0, MODEL(stack.final_norm.gain), KH_PART_ALONE, VECTOR, W_D, 0},
-    {"output.weight", 0, MODEL(head), KH_PART_HEAD, MATRIX, W_V, W_D},
-    {"rope_freqs.weight", 0, MODEL(rope_factors), KH_PART_ROPE, VECTOR, W_ROT, 0},
-    {"rope_factors_long.weight", 0, MODEL(rope_long), KH_PART_ROPE, VECTOR, W_ROT, 0},
-    {"rope_factors_short.weight", 0, MODEL(rope_short), KH_PART_ROPE, VECTOR, W_ROT, 0},
-    {"mask_dense.weight", 0, MODEL(mask_dense), KH_PART_MASK_HEAD, MATRIX, W_D, W_D},
-    {"mask_dense.bias", 0, MODEL(mask_dense_bias), KH_PART_MASK_HEAD, VECTOR, W_D, 0},
-    NORM("mask_norm", NULL, MODEL(mask_norm), KH_PART_MASK_HEAD),
-    {"output.bias", 0, MODEL(mask_bias), KH_PART_MASK_HEAD, VECTOR, W_V, 0},
-    {"span_output.weight", 0, MODEL(span), KH_PART_SPAN_HEAD, MATRIX, W_2, W_D},
-    {"span_output.bias", 0, MODEL(span_bias), KH_PART_SPAN_HEAD, VECTOR, W_2, 0},
-};
-
-enum {
-    BLOCK_SLOTS = sizeof block_slots / sizeof *block_slots,
-    MODEL_SLOTS = sizeof model_slots / sizeof *model_slots
-};
 
 typedef struct binding {
     kh_arena *arena;
     const kh_family *family;
     const kh_description *d;
     const kh_gguf *file;
+    kh_sizes sizes;
     unsigned parts, optional;
     const kh_tensor **claimed; /* [tensors of the file] */
     size_t count;
     uint64_t parameters;
 } binding;
 
-static size_t rows_of(const binding *b, const char *name)
+static size_t dim_of(const kh_gguf *file, const char *name, int dim)
 {
-    const kh_tensor *tensor = kh_gguf_tensor(b->file, name);
-    return tensor ? tensor->dims[1] : 0;
+    const kh_tensor *tensor = kh_gguf_tensor(file, name);
+    return tensor ? (size_t)tensor->dims[dim] : 0;
+}
+
+static kh_sizes sizes_of(const kh_gguf *file)
+{
+    kh_sizes s = {.context = dim_of(file, "position_embd.weight", 1),
+                  .types = dim_of(file, "token_types.weight", 1),
+                  .features = dim_of(file, "cls.weight", 0),
+                  .dense = dim_of(file, "cls.weight", 1),
+                  .inner = dim_of(file, "cls.inner.weight", 1),
+                  .classes = dim_of(file, "cls.output.weight", 1)};
+    if (!s.features) s.features = dim_of(file, "cls.output.weight", 0);
+    return s;
 }
 
 static size_t width(const binding *b, uint8_t w)
 {
-    const kh_description *d = b->d;
-    switch ((enum width)w) {
-    case W_2: return 2;
-    case W_D: return (size_t)d->D;
-    case W_F: return (size_t)d->F;
-    case W_HE: return (size_t)d->H * (size_t)d->E;
-    case W_GE: return (size_t)d->G * (size_t)d->E;
-    case W_E: return (size_t)d->E;
-    case W_V: return (size_t)d->V;
-    case W_X: return (size_t)d->experts.count;
-    case W_XF: return (size_t)d->experts.F;
-    case W_SF: return (size_t)d->experts.shared_F;
-    case W_ROT: return d->rope[0].n_rot / 2;
-    case W_CONTEXT: return rows_of(b, "position_embd.weight");
-    case W_TYPES: return rows_of(b, "token_types.weight");
-    }
-    return 0;
+    return kh_slot_width(b->d, &b->sizes, w);
 }
 
 /* *out NULL when the tensor is absent and may be. */
@@ -155,22 +70,22 @@ static kh_status claim(binding *b, const kh_tensor **out, const char *name, int 
     return KH_OK;
 }
 
-static kh_status bind_slot(binding *b, void *base, const char *name, const slot *s)
+static kh_status bind_slot(binding *b, void *base, const char *name, const kh_slot *s)
 {
     char *place = (char *)base + s->offset;
     int required = (b->parts & s->parts) == s->parts;
     if (!required && ((b->parts | b->optional) & s->parts) != s->parts) return KH_OK;
-    if (s->kind == VECTOR ? ((kh_vector *)(void *)place)->data != NULL
-                          : ((kh_weight *)(void *)place)->name != NULL)
+    if (s->kind == KH_SLOT_VECTOR ? ((kh_vector *)(void *)place)->data != NULL
+                                  : ((kh_weight *)(void *)place)->name != NULL)
         return KH_OK; /* part of a tensor that was bound before */
     const kh_tensor *tensor;
     KH_TRY(claim(b, &tensor, name, required));
     if (!tensor) return KH_OK;
     size_t rows = width(b, s->rows);
-    if (s->kind == VECTOR)
+    if (s->kind == KH_SLOT_VECTOR)
         return kh_vector_bind((kh_vector *)(void *)place, b->arena, tensor, rows);
     return kh_weight_bind_stack((kh_weight *)(void *)place, tensor,
-                                s->kind == EXPERTS ? (size_t)b->d->experts.count : 1, rows,
+                                s->kind == KH_SLOT_EXPERTS ? (size_t)b->d->experts.count : 1, rows,
                                 width(b, s->cols));
 }
 
@@ -184,13 +99,13 @@ static kh_vector part_of(const kh_vector *whole, size_t first, size_t n)
 static kh_status bind_qkv(binding *b, kh_attn_weights *w, const char *prefix)
 {
     char name[80];
-    size_t HE = width(b, W_HE), GE = width(b, W_GE);
+    size_t HE = width(b, KH_W_HE), GE = width(b, KH_W_GE);
     const kh_tensor *tensor;
     snprintf(name, sizeof name, "%sattn_qkv.weight", prefix);
     KH_TRY(claim(b, &tensor, name, 0));
     if (!tensor) return KH_OK;
     kh_weight whole;
-    KH_TRY(kh_weight_bind(&whole, tensor, HE + 2 * GE, width(b, W_D)));
+    KH_TRY(kh_weight_bind(&whole, tensor, HE + 2 * GE, width(b, KH_W_D)));
     w->q = kh_weight_rows(&whole, 0, HE);
     w->k = kh_weight_rows(&whole, HE, GE);
     w->v = kh_weight_rows(&whole, HE + GE, GE);
@@ -211,14 +126,14 @@ static kh_status bind_gate_up(binding *b, kh_block *block, const char *prefix)
     char gate[80], up[80];
     snprintf(gate, sizeof gate, "%sffn_gate.weight", prefix);
     snprintf(up, sizeof up, "%sffn_up.weight", prefix);
-    size_t F = width(b, W_F);
+    size_t F = width(b, KH_W_F);
     const kh_tensor *tensor = kh_gguf_tensor(b->file, up);
     if (!(b->parts & KH_PART_GATE) || kh_gguf_tensor(b->file, gate) || !tensor ||
         tensor->dims[1] != 2 * F)
         return KH_OK;
     KH_TRY(claim(b, &tensor, up, 1));
     kh_weight whole;
-    KH_TRY(kh_weight_bind(&whole, tensor, 2 * F, width(b, W_D)));
+    KH_TRY(kh_weight_bind(&whole, tensor, 2 * F, width(b, KH_W_D)));
     block->gate = kh_weight_rows(&whole, 0, F);
     block->up = kh_weight_rows(&whole, F, F);
     return KH_OK;
@@ -284,8 +199,8 @@ static kh_status bind_stack(binding *b, kh_stack *stack, const char *prefix, int
         KH_TRY(bind_qkv(b, &block->self, at));
         KH_TRY(bind_gate_up(b, block, at));
         KH_TRY(bind_relative(b, block, at, layer == 0));
-        for (int s = 0; s < BLOCK_SLOTS; s++) {
-            const slot *it = &block_slots[s];
+        for (int s = 0; s < kh_block_slot_count; s++) {
+            const kh_slot *it = &kh_block_slots[s];
             snprintf(name, sizeof name, "%s%s", at, other && it->other ? it->other : it->name);
             KH_TRY(bind_slot(b, block, name, it));
         }
@@ -299,8 +214,8 @@ static kh_status bind_model(binding *b, kh_weights *w)
 {
     const kh_description *d = b->d;
     int other = d->structure == KH_ENCODER_DECODER;
-    for (int s = 0; s < MODEL_SLOTS; s++) {
-        const slot *it = &model_slots[s];
+    for (int s = 0; s < kh_model_slot_count; s++) {
+        const kh_slot *it = &kh_model_slots[s];
         KH_TRY(bind_slot(b, w, other && it->other ? it->other : it->name, it));
     }
     w->tied = !w->head.name;
@@ -333,8 +248,9 @@ kh_status kh_bind(kh_weights *out, kh_arena *arena, const kh_family *family,
                  .family = family,
                  .d = d,
                  .file = file,
+                 .sizes = sizes_of(file),
                  .parts = family->parts,
-                 .optional = family->optional};
+                 .optional = family->optional | KH_PART_CLASSES};
     unsigned dense = KH_PART_FF | KH_PART_GATE;
     if (d->experts.count > 0) {
         b.parts &= ~dense;

@@ -87,6 +87,7 @@ enum {
     KH_PART_MASK_HEAD = 1 << 20, /* predicts masked tokens: dense, activation, norm, head, bias */
     KH_PART_SPAN_HEAD = 1 << 21, /* two rows: where an answer starts and ends */
     KH_PART_ALONE = 1 << 22,     /* the encoder of an encoder-decoder without its decoder */
+    KH_PART_CLASSES = 1 << 23,   /* a head that tells classes apart; any family may have one */
     KH_PARTS_DECODER = KH_PART_PRE_NORM | KH_PART_FINAL_NORM | KH_PART_FF
 };
 
@@ -143,6 +144,13 @@ typedef struct kh_block {
     kh_vector relative; /* [H][buckets], in the first block of a stack */
 } kh_block;
 
+/* A head that tells classes apart: features -> dense, activation -> inner, activation -> out; dense and inner
+ * may be absent. Features are a pooled row, or two pooled rows a and b as [a, b] or [a, b, a b, a - b]. */
+typedef struct kh_class_head {
+    kh_weight dense, inner, out;
+    kh_vector dense_bias, inner_bias, out_bias;
+} kh_class_head;
+
 typedef struct kh_stack {
     kh_block *blocks; /* [N] */
     int N;
@@ -162,6 +170,7 @@ typedef struct kh_weights {
     kh_norm mask_norm;
     kh_weight span; /* [2][D] */
     kh_vector span_bias;
+    kh_class_head classes;
     uint64_t parameters;
 } kh_weights;
 
@@ -172,5 +181,27 @@ kh_status kh_bind(kh_weights *out, kh_arena *arena, const kh_family *family,
                   const kh_description *d, const kh_gguf *file);
 /* Bytes of that arena. */
 size_t kh_bind_need(const kh_description *d, const kh_gguf *file);
+
+/* Numbers that tensors tell and no metadata; 0: absent. */
+typedef struct kh_sizes {
+    size_t context, types;                  /* rows of the embeddings of positions and of texts */
+    size_t features, dense, inner, classes; /* of a head for classes */
+} kh_sizes;
+
+typedef struct kh_slot_tensor {
+    const char *name;
+    int n_dims;
+    size_t dims[3]; /* fastest first; 1 beyond n_dims */
+    size_t rows[3]; /* of the matrices that it holds one below the other (q, k, v); 0: no more */
+    int layers,
+        residuals; /* of its stack: layers, and additions to the residual stream of each; 0: in none */
+} kh_slot_tensor;
+
+/* Calls take() for every tensor that a model of these numbers has, with `parts` of those that the family leaves
+ * open. What it names is what kh_bind reads. */
+kh_status kh_slots_list(const kh_family *family, const kh_description *d, const kh_sizes *sizes,
+                        unsigned parts,
+                        kh_status (*take)(void *context, const kh_slot_tensor *tensor),
+                        void *context);
 
 #endif

@@ -16,6 +16,7 @@
     X(gpt2, "gpt2")                                                                                \
     X(gptneox, "gptneox")                                                                          \
     X(bert, "bert")                                                                                \
+    X(lra, "lra")                                                                                  \
     X(nomic_bert, "nomic-bert")                                                                    \
     X(t5, "t5")                                                                                    \
     X(t5encoder, "t5encoder")

@@ -221,6 +221,8 @@ static kh_status write_rope(kh_hf_out *o, json_t *root)
     if (!json_object_get(root, "rotary_emb_base"))
         KH_TRY(set(o, root, "rope_theta", real(spec->base)));
     double share = (double)spec->n_rot / (double)o->d.E;
+    /* readers cut n_rot = share * E off; nine digits of 4/12 are less than it */
+    if (fmod(share, 0x1p-9) != 0) share += 1e-8;
     if (o->map->rotated > 0) return set(o, root, "rotary_pct", real(share));
     return share < 1 ? set(o, root, "partial_rotary_factor", real(share)) : KH_OK;
 }

@@ -54,6 +54,9 @@ kh_slice kh_tokenizer_chat_template(const kh_tokenizer *tokenizer, const char *n
  * tokenizer.chat_template), so that kh_tokenizer_open gives the same ids from it. What GGUF cannot
  * express is KH_ERR_UNSUPPORTED with a sentence that names it; `out` may then hold some values. */
 kh_status kh_tokenizer_describe(const kh_tokenizer *tokenizer, kh_gguf *out);
+/* Copies the tokenizer.* values of `words` into another such file, for a model whose embedding has `rows` rows:
+ * unused tokens follow the vocabulary until there are as many. Keys that `out` has stay as they are. */
+kh_status kh_tokenizer_copy_values(kh_gguf *out, const kh_gguf *words, size_t rows);
 kh_token_kind kh_token_get_kind(const kh_tokenizer *tokenizer, int32_t id);
 /* True for every id that ends a turn (eos, eot, and the ids that chat models use to end one). */
 int kh_token_ends(const kh_tokenizer *tokenizer, int32_t id);
