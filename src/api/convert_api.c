@@ -14,6 +14,7 @@
 #include "api/convert_folder.h"
 #include "api/convert_mix.h"
 #include "api/convert_tokens.h"
+#include "api/convert_write.h"
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
@@ -211,6 +212,19 @@ static kh_status unknown_type(const char *name)
         used += n > 0 ? (size_t)n : 0;
     }
     return kh_fail(KH_ERR_ARGUMENT, "'%s' is no type to convert to; there are %s", name, names);
+}
+
+kh_status kh_convert_write(const kh_gguf *file, const char *tokens, const char *output,
+                           const char *type)
+{
+    kh_convert_options options = {.type = type, .overwrite = 1, .no_tokenizer = !tokens};
+    kh_convert_result result = {0};
+    const kh_mix *mix = kh_mix_find(type);
+    if (!mix) return unknown_type(type);
+    if (!tokens) tokens = kh_gguf_path(file);
+    return kh_convert_is_folder(output)
+               ? kh_convert_folder(file, tokens, output, mix->name, &options, &result)
+               : convert(file, tokens, output, mix, &options, &result);
 }
 
 kh_status kh_convert(const char *input, const char *output, const kh_convert_options *options,

@@ -102,6 +102,12 @@ kh_status kh_attn_forward(kh_run *run, const kh_attn_layer *layer, float *z /* [
                           const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
                           const float *v /* [T][G][E] */);
 
+/* kh_attn_forward for a run with a tape: its record, and choices that a replay of its segment finds again.
+ * Spans begin at position 0. */
+kh_status kh_attn_forward_taped(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
+                                const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
+                                const float *v /* [T][G][E] */);
+
 /* The second half alone: keys and values are in the sequences already (all positions that a row sees,
  * whether or not they count into the length yet). */
 kh_status kh_attn_attend(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,

@@ -100,11 +100,12 @@ int kh_attn_next_heads(const kh_attn_back *back, enum kh_keys_kind kind, kh_attn
         run->head = at % H;
         run->g = run->head / group;
         run->heads = 1;
-        run->setting = kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, 0, (int)run->head);
+        run->setting = kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, back->layer->layer,
+                                       (int)run->head);
         size_t last = (run->g + 1) * group;
         while (run->head + run->heads < last && run->heads < MOST_HEADS &&
-               kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, 0, (int)(run->head + run->heads)) ==
-                   run->setting)
+               kh_attn_plan_at(back->plan, KH_PHASE_PREFILL, back->layer->layer,
+                               (int)(run->head + run->heads)) == run->setting)
             run->heads++;
         if (run->setting->method->kind == kind) return 1;
     }
@@ -129,7 +130,7 @@ size_t kh_attn_bias_at(const kh_attn_back *back, size_t head, size_t token)
 
 static int is_wide(const work *w)
 {
-    return w->back->args->keys > 65536;
+    return w->back->wide;
 }
 
 static inline uint32_t entry(const void *list, size_t i, int wide)
@@ -174,7 +175,7 @@ static void load_row(work *w, chunk *c, size_t r)
 {
     const kh_attn_back *b = w->back;
     size_t E = w->E, t = c->first + r / c->run.heads, h = c->run.head + r % c->run.heads;
-    size_t head = c->run.b * (size_t)b->layer->H + h, at = head * b->args->queries + t;
+    size_t head = c->run.b * (size_t)b->layer->H + h, at = kh_attn_saved_at(b, c->run.b, h, t);
     size_t row = c->run.b * b->out.batch + h * b->out.head + t * b->out.row;
     float *q = c->triples + r * 3 * E, *o = q + E;
     int wide = is_wide(w);

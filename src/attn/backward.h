@@ -15,6 +15,8 @@ typedef struct kh_attn_back {
     const kh_attention_args *args; /* `saved` as forward left it */
     const kh_attention_gradients *gradients;
     kh_attention_stride q, k, v, out; /* without zeros */
+    int wide;                         /* saved indices are uint32_t, not uint16_t */
+    size_t saved_batch, saved_head; /* rows from batch entry to entry, and head to head, of saved */
     const kh_attn_layer *layer;
     const kh_attn_plan *plan;
     const kh_attn_drop *drop; /* NULL: none */
@@ -43,6 +45,12 @@ kh_status kh_attn_backward_ranges(const kh_attn_back *back);
 /* The output of all heads that keep indices, from what was saved; gradients are not looked at. The same
  * errors. */
 kh_status kh_attn_replay_indices(const kh_attn_back *back, float *out /* as args->out */);
+
+/* Where row t of head h of batch entry b stands in what was saved. */
+static inline size_t kh_attn_saved_at(const kh_attn_back *back, size_t b, size_t h, size_t t)
+{
+    return b * back->saved_batch + h * back->saved_head + t;
+}
 
 /* Where row `token` of head `head` finds the bias of key 0 in layer->bias->distances and, head 0, its
  * bucket in `buckets`; keys follow one by one. */

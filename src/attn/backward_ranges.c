@@ -126,7 +126,7 @@ static void rows_item(void *context, size_t item, int worker)
     select_ranges(w, j, tile, r, end - r);
     for (; r < end; r++) {
         size_t t = w->first + r / heads, h = j->heads.head + r % heads;
-        size_t at = (j->heads.b * (size_t)b->layer->H + h) * w->T + t;
+        size_t at = kh_attn_saved_at(b, j->heads.b, h, t);
         size_t row = j->heads.b * b->out.batch + h * b->out.head + t * b->out.row;
         float u = b->args->saved->u[at];
         memcpy(j->q + r * E, b->args->q + j->heads.b * b->q.batch + h * b->q.head + t * b->q.row,

@@ -14,6 +14,8 @@ typedef struct kh_attn_bias {
     const float *keys;      /* [S] 0 or -INFINITY; NULL: all are seen */
     const float *distances; /* [H][span] bias / scale; NULL: none */
     size_t span, origin;
+    const kh_attention_bias *from; /* what distances were made of; NULL: no gradient is wanted */
+    const float *stored;           /* [buckets][H] the weights whose transpose is from->relative */
 } kh_attn_bias;
 
 /* T5's bucket of a distance (key minus query): exact up to a half of a side's buckets, then logarithmic

@@ -49,7 +49,7 @@ static size_t read_list(const replay *w, uint32_t *list, size_t at)
     const kh_attention_saved *saved = w->back->args->saved;
     size_t n = saved->u[at] > 0 ? saved->counts[at] : 0, keys = w->back->args->keys;
     if (n > w->K) return SIZE_MAX;
-    if (keys > 65536) {
+    if (w->back->wide) {
         if (n > 0) memcpy(list, (uint32_t *)saved->indices + at * w->K, n * sizeof *list);
     } else {
         const uint16_t *from = (const uint16_t *)saved->indices + at * w->K;
@@ -86,7 +86,7 @@ static void score(const replay *w, const row_work *r, size_t n, size_t h, size_t
 static int replay_row(const replay *w, const row_work *r, size_t h, size_t t)
 {
     const kh_attn_back *b = w->back;
-    size_t head = w->run.b * (size_t)b->layer->H + h, at = head * b->args->queries + t;
+    size_t head = w->run.b * (size_t)b->layer->H + h, at = kh_attn_saved_at(b, w->run.b, h, t);
     size_t n = read_list(w, r->list, at);
     if (n == SIZE_MAX) return 1;
     float *out = w->out + w->run.b * b->out.batch + h * b->out.head + t * b->out.row;

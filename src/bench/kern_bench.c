@@ -166,6 +166,14 @@ BENCH(layernorm, N * 20, 0, k->layernorm(p->y, p->x, p->z, p->z, 1e-5f, N))
 BENCH(rmsnorm, N * 16, 0, k->rmsnorm(p->y, p->x, p->z, 1e-5f, N))
 BENCH(rope_half, E * 12, 0, k->rope_half(p->z, p->angle, p->angle + E / 2, E))
 BENCH(rope_pairs, E * 12, 0, k->rope_pairs(p->z, p->angle, p->angle + E / 2, E))
+BENCH(rmsnorm_back, N * 20, 0, FRESH; k->rmsnorm_back(p->y, p->y + N, p->x, p->z, 1e-5f, N))
+BENCH(layernorm_back, N * 24, 0, FRESH;
+      k->layernorm_back(p->y, p->y + N, p->y + 2 * N, p->x, p->z, 1e-5f, N))
+BENCH(silu_back, N * 24, 0, FRESH; k->silu_back(p->y, p->y + N, p->x, p->z, N))
+BENCH(gelu_back, N * 24, 0, FRESH; k->gelu_back(p->y, p->y + N, p->x, p->z, N))
+BENCH(gelu_erf_back, N * 24, 0, FRESH; k->gelu_erf_back(p->y, p->y + N, p->x, p->z, N))
+BENCH(relu_back, N * 24, 0, FRESH; k->relu_back(p->y, p->y + N, p->x, p->z, N))
+BENCH(softcap_back, N * 12, 0, FRESH; k->softcap_back(p->y, p->x, 30.0f, N))
 BENCH(fma_chain, 0, 2.0 * KH_CHAINS * 64, k->fma_chain(p->y, 0.5f, 0.25f, 64))
 
 /* ---- attention ---- */

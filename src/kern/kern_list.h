@@ -156,6 +156,19 @@ struct kh_sgd;
      * elements in place by the angles whose cosines and sines are given, [n/2] each */ \
     X(B, void, rope_half, (float *x, const float *cosine, const float *sine, size_t n))              \
     X(B, void, rope_pairs, (float *x, const float *cosine, const float *sine, size_t n))             \
+    /* ---- derivatives (kern/rows_back.c): d [n] by what a row became becomes d by what it was; */  \
+    /* dgain, dbias, dup [n] are added to, NULL: not wanted; gain, up NULL: 1 */                     \
+    X(R, void, rmsnorm_back,                                                                         \
+      (float *d, float *dgain, const float *x, const float *gain, float eps, size_t n))              \
+    X(R, void, layernorm_back,                                                                       \
+      (float *d, float *dgain, float *dbias, const float *x, const float *gain, float eps,           \
+       size_t n))                                                                                    \
+    X(R, void, silu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(R, void, gelu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(R, void, gelu_erf_back,                                                                        \
+      (float *d, float *dup, const float *gate, const float *up, size_t n))                          \
+    X(R, void, relu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(R, void, softcap_back, (float *d, const float *y, float cap, size_t n))                        \
     /* y[i] = y[i] * a + b in one fma, `rounds` times, i < KH_CHAINS: all that a core can do */      \
     X(B, void, fma_chain, (float *y, float a, float b, size_t rounds))                               \
     /* ---- attention: see kern/attn_kern.h for the contracts */                                     \

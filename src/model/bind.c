@@ -139,7 +139,6 @@ static kh_status bind_gate_up(binding *b, kh_block *block, const char *prefix)
     return KH_OK;
 }
 
-/* The table of T5 is stored bucket by bucket; attention wants it head by head. */
 static kh_status bind_relative(binding *b, kh_block *block, const char *prefix, int first)
 {
     char name[80];
@@ -155,14 +154,7 @@ static kh_status bind_relative(binding *b, kh_block *block, const char *prefix, 
                 (unsigned long long)flat.dims[0], (unsigned long long)flat.dims[1]);
     flat.dims[0] *= flat.dims[1];
     flat.dims[1] = 1;
-    kh_vector stored;
-    float *turned = NULL;
-    KH_TRY(kh_vector_bind(&stored, b->arena, &flat, H * buckets));
-    KH_TRY(kh_arena_new(b->arena, &turned, H * buckets, sizeof *turned));
-    for (size_t h = 0; h < H; h++)
-        for (size_t i = 0; i < buckets; i++) turned[h * buckets + i] = stored.data[i * H + h];
-    block->relative = (kh_vector){.data = turned, .n = H * buckets};
-    return KH_OK;
+    return kh_vector_bind(&block->relative, b->arena, &flat, H * buckets);
 }
 
 /* ---- blocks and the model */

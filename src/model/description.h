@@ -141,7 +141,7 @@ typedef struct kh_block {
     kh_weight gate, up, down;
     kh_vector up_bias, down_bias;
     kh_expert_weights experts;
-    kh_vector relative; /* [H][buckets], in the first block of a stack */
+    kh_vector relative; /* [buckets][H], in the first block of a stack */
 } kh_block;
 
 /* A head that tells classes apart: features -> dense, activation -> inner, activation -> out; dense and inner

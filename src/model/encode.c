@@ -32,11 +32,13 @@ kh_status kh_forward_encoder(const kh_model *model, kh_run *run, float *out)
 {
     if (model->d.structure == KH_DECODER)
         KH_FAIL(KH_ERR_STATE, "a %s model has no encoder", model->architecture);
-    kh_walk w = {
-        .model = model, .run = run, .stack = encoder_of(model), .encoder = 1, .T = run->batch->n};
+    kh_walk *w = NULL;
     kh_arena_mark mark = kh_arena_save(run->step);
-    kh_status status = encode(&w, out);
-    kh_arena_rewind(run->step, mark);
+    KH_TRY(kh_arena_new(run->step, &w, 1, sizeof *w));
+    *w = (kh_walk){
+        .model = model, .run = run, .stack = encoder_of(model), .encoder = 1, .T = run->batch->n};
+    kh_status status = encode(w, out);
+    if (status || !run->tape) kh_arena_rewind(run->step, mark);
     return status;
 }
 
@@ -103,7 +105,8 @@ void kh_forward_encoder_need(const kh_model *model, const kh_attn_plan *plan,
 {
     const kh_weight *heads[] = {&model->w.mask_dense, &model->w.head, &model->w.span};
     size_t D = (size_t)model->d.D, GE = (size_t)model->d.G * (size_t)model->d.E, f = sizeof(float);
-    size_t rows = kh_arena_need(T * D * f), both = 2 * kh_arena_need(T * GE * f), product = 0;
+    size_t rows = kh_arena_need(T * D * f), own = kh_arena_need(sizeof(kh_walk)),
+           both = 2 * kh_arena_need(T * GE * f), product = 0;
     kh_walk_need(model, encoder_of(model), 1, plan, shape, T, S, step, scratch);
     for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
         kh_linear_need(heads[i], T, &product, scratch);
@@ -113,4 +116,5 @@ void kh_forward_encoder_need(const kh_model *model, const kh_attn_plan *plan,
     }
     product += rows > both ? rows : both;
     if (product > *step) *step = product;
+    *step += own;
 }

@@ -6,6 +6,10 @@
  *
  * Logits are produced in chunks of rows, so a prompt of any length never holds T x V of them.
  *
+ * With a tape the loss is taken back as far as the rows that want logits, chunk by chunk: `take` leaves its
+ * gradient in the twin of the buffer, and T x V numbers never exist there either. The caller takes back the
+ * rest. With a loss of every layer (layer-causal gradients) each block is taken back as soon as it has run.
+ *
  * Companions: the cache is written by the attention op; a probe is called at its named points with the
  * rows as they are, and what it changes is what the pass goes on with; cancellation is read between
  * layers. There is no other forward pass: training, inspection, encoders and quantised files all come
@@ -13,6 +17,7 @@
 #include "base/fail.h"
 #include "model/walk.h"
 #include "ops/linear.h"
+#include "run/tape.h"
 
 #include <string.h>
 
@@ -23,18 +28,29 @@ static kh_status logits(kh_walk *w, const kh_logit_sink *sink)
     const kh_description *d = &w->model->d;
     const kh_batch *batch = w->run->batch;
     size_t n = batch->logit_count, V = (size_t)d->V;
-    for (size_t i = 0; i < n; i++)
-        memcpy(w->h + i * w->D, w->x + batch->logit_rows[i] * w->D, w->D * sizeof(float));
+    kh_op_gather(w->run, w->h, w->x, batch->logit_rows, n, w->D);
     kh_walk_norm(w, w->h, w->h, &w->stack->final_norm, n, w->D);
     kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, w->h, n, w->D);
     if (d->logit_scale != 1.0f) kh_op_scale(w->run, w->h, d->logit_scale, n, w->D);
     for (size_t first = 0; first < n; first += sink->chunk_rows) {
         size_t rows = n - first < sink->chunk_rows ? n - first : sink->chunk_rows;
+        kh_tape_mark mark = w->run->tape ? kh_tape_save(w->run->tape) : NULL;
         KH_TRY(kh_op_linear(w->run, sink->buffer, w->h + first * w->D, rows, &w->model->w.head));
         if (d->logit_softcap > 0) kh_op_softcap(w->run, sink->buffer, d->logit_softcap, rows, V);
         kh_probe_at(w->run->probe, KH_POINT_LOGITS, -1, sink->buffer, rows, V);
         KH_TRY(sink->take(sink->context, first, rows, sink->buffer));
+        if (w->run->tape) KH_TRY(kh_tape_backward(w->run, mark));
     }
+    return KH_OK;
+}
+
+/* The loss of one layer, whose gradient ends where its block began. */
+static kh_status layer_loss(kh_walk *w, int l)
+{
+    (void)l;
+    KH_TRY(logits(w, w->sink));
+    KH_TRY(kh_tape_backward(w->run, w->start));
+    memset(kh_tape_twin_of(w->run, w->x), 0, w->T * w->D * sizeof *w->x);
     return KH_OK;
 }
 
@@ -42,20 +58,28 @@ static kh_status pass(kh_walk *w, const kh_logit_sink *sink)
 {
     KH_TRY(kh_walk_open(w));
     kh_walk_embed(w);
+    int causal = w->run->tape && w->run->tape->layer_causal;
+    if (causal) {
+        w->sink = sink;
+        w->after = layer_loss;
+        w->start = kh_tape_save(w->run->tape);
+    }
     KH_TRY(kh_walk_blocks(w));
-    return w->run->batch->logit_count > 0 ? logits(w, sink) : KH_OK;
+    return w->run->batch->logit_count > 0 && !causal ? logits(w, sink) : KH_OK;
 }
 
 kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *sink)
 {
-    kh_walk w = {.model = model,
-                 .run = run,
-                 .stack = &model->w.stack,
-                 .before = model->d.encoder_layers,
-                 .T = run->batch->n};
+    kh_walk *w = NULL;
     kh_arena_mark mark = kh_arena_save(run->step);
-    kh_status status = pass(&w, sink);
-    kh_arena_rewind(run->step, mark);
+    KH_TRY(kh_arena_new(run->step, &w, 1, sizeof *w));
+    *w = (kh_walk){.model = model,
+                   .run = run,
+                   .stack = &model->w.stack,
+                   .before = model->d.encoder_layers,
+                   .T = run->batch->n};
+    kh_status status = pass(w, sink);
+    if (status || !run->tape) kh_arena_rewind(run->step, mark);
     return status;
 }
 
@@ -64,6 +88,7 @@ void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_k
 {
     size_t own = 0;
     kh_walk_need(model, &model->w.stack, 0, plan, shape, T, S, step, scratch);
+    own += kh_arena_need(sizeof(kh_walk));
     kh_linear_need(&model->w.head, T, &own, scratch);
     *step += own;
 }

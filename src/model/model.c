@@ -123,7 +123,7 @@ static kh_status open_tokenizer(kh_model *m, const char *path, unsigned what)
 
 static kh_status open_parts(kh_model *m, const char *path, unsigned what)
 {
-    KH_TRY(open_file(m, path, what));
+    if (!m->file) KH_TRY(open_file(m, path, what));
     kh_slice arch = {"", 0};
     KH_TRY(kh_gguf_opt_string(m->file, "general.architecture", &arch));
     copy_slice(m->architecture, sizeof m->architecture, arch);
@@ -141,12 +141,18 @@ static kh_status open_parts(kh_model *m, const char *path, unsigned what)
     return KH_OK;
 }
 
-static kh_status open_model(kh_model **out, const char *path, unsigned what)
+/* `composed` NULL: the file is opened. */
+static kh_status open_model(kh_model **out, const char *path, unsigned what, kh_gguf *composed)
 {
     *out = NULL;
     kh_model *m = NULL;
-    KH_TRY(kh_new(&m, 1, sizeof *m, "a model"));
-    kh_status status = open_parts(m, path, what);
+    kh_status status = kh_new(&m, 1, sizeof *m, "a model");
+    if (status) {
+        kh_gguf_close(composed);
+        return status;
+    }
+    m->file = composed;
+    status = open_parts(m, path, what);
     if (status != KH_OK) {
         if (!strstr(kh_last_error(), path)) status = kh_fail_context(status, "%s", path);
         kh_model_close(m);
@@ -158,17 +164,22 @@ static kh_status open_model(kh_model **out, const char *path, unsigned what)
 
 kh_status kh_model_open(kh_model **out, const char *path)
 {
-    return open_model(out, path, NETWORK | TOKENS);
+    return open_model(out, path, NETWORK | TOKENS, NULL);
 }
 
 kh_status kh_model_open_vocabulary(kh_model **out, const char *path)
 {
-    return open_model(out, path, TOKENS);
+    return open_model(out, path, TOKENS, NULL);
 }
 
 kh_status kh_model_open_network(kh_model **out, const char *path)
 {
-    return open_model(out, path, NETWORK);
+    return open_model(out, path, NETWORK, NULL);
+}
+
+kh_status kh_model_open_composed(kh_model **out, kh_gguf *file)
+{
+    return open_model(out, kh_gguf_path(file), NETWORK, file);
 }
 
 void kh_model_close(kh_model *model)

@@ -24,12 +24,16 @@ struct kh_model {
 /* As kh_model_open, without a tokenizer: texts can be neither read nor written. */
 kh_status kh_model_open_network(kh_model **out, const char *path);
 
+/* The same for a file that was put together in memory, and is the model's from here on; when this fails it is
+ * closed. */
+kh_status kh_model_open_composed(kh_model **out, kh_gguf *file);
+
 /* Where logits go, chunk by chunk: rows [first, first + rows) of batch->logit_rows. A status other
  * than KH_OK ends the pass. */
 typedef struct kh_logit_sink {
     kh_status (*take)(void *context, size_t first, size_t rows, float *logits /* [rows][V] */);
     void *context;
-    float *buffer; /* [chunk_rows][V] */
+    float *buffer; /* [chunk_rows][V]; with a tape it has a twin */
     size_t chunk_rows;
 } kh_logit_sink;
 
@@ -40,7 +44,10 @@ void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_k
 
 /* One pass of the decoder over run->batch: appends keys and values to the sequences (prepared by the caller,
  * who advances them afterwards), hands the logits of batch->logit_rows to the sink. Behind an encoder,
- * run->kv_cross holds what kh_forward_source made of each sequence's source. */
+ * run->kv_cross holds what kh_forward_source made of each sequence's source.
+ *
+ * With run->tape the caches have one layer (as for an encoder), `take` leaves the gradient of its rows of
+ * logits in the twin of the sink's buffer, and the memory of run->step stays taken for kh_tape_backward. */
 kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *sink);
 
 /* One pass of the encoder over run->batch: whole sequences, each a span that begins at position 0 of an empty

@@ -21,7 +21,11 @@
  * takes another way, is never left over, so the bits are those of one chunk. Whoever looks at the neurons still gets
  * all T rows of a point at once, as at every point: then, and only then, both are [T][F], of the heap.
  *
- * An encoder's layers keep no keys: each writes into the only layer of its sequence's cache, so the memory of
+ * With a tape every buffer has a twin (run/tape.h), and a block may be a segment that runs again, as may a chunk
+ * of its neurons inside it: T x F numbers are never there.
+ *
+ * An encoder's layers, and those of a run whose caches have one layer, keep no keys: each writes into the only
+ * layer of its sequence's cache, so the memory of
  * a long text is that of its rows. Biases by distance (T5) are one row of numbers for each head, made anew for
  * every pass: linear in the length, and cheap beside a product. */
 #include "model/walk.h"
@@ -32,6 +36,7 @@
 #include "ff/keep.h"
 #include "kern/panel.h"
 #include "ops/linear.h"
+#include "run/tape.h"
 
 #include <string.h>
 
@@ -50,7 +55,7 @@ void kh_walk_norm(const kh_walk *w, float *y, const float *x, const kh_norm *nor
 {
     const kh_description *d = &w->model->d;
     if (!norm->gain.data) {
-        if (y != x) memcpy(y, x, rows * n * sizeof *y);
+        if (y != x) kh_op_copy(w->run, y, x, rows, n);
     } else if (d->norm == KH_NORM_RMS) {
         kh_op_rmsnorm(w->run, y, x, norm->gain.data, d->norm_eps, rows, n);
     } else {
@@ -98,6 +103,7 @@ static size_t distances(const kh_walk *w, size_t S, size_t *origin)
     return w->encoder ? 2 * S - 1 : S - 1 + w->T;
 }
 
+/* The file has T5's table bucket by bucket, attention wants it head by head. */
 static kh_status take_relative(kh_walk *w)
 {
     const kh_description *d = &w->model->d;
@@ -109,15 +115,29 @@ static kh_status take_relative(kh_walk *w)
         if (end > S) S = end;
     }
     if (d->positions != KH_POSITIONS_RELATIVE || !table->data || S == 0) return KH_OK;
-    float *out = NULL;
+    float *out = NULL, *turned = NULL;
+    size_t H = (size_t)d->H, buckets = (size_t)d->buckets;
     w->relative.span = distances(w, S, &w->relative.origin);
-    KH_TRY(kh_arena_new(w->run->step, &out, (size_t)d->H * w->relative.span, sizeof *out));
-    kh_attention_bias by = {
-        .relative = table->data, .buckets = d->buckets, .max_distance = d->max_distance};
-    kh_attn_expand_bias(out, &by, (size_t)d->H, w->relative.span, w->relative.origin, w->encoder,
+    KH_TRY(kh_arena_new(w->run->step, &turned, H * buckets, sizeof *turned));
+    KH_TRY(kh_arena_new(w->run->step, &out, H * w->relative.span, sizeof *out));
+    for (size_t h = 0; h < H; h++)
+        for (size_t i = 0; i < buckets; i++) turned[h * buckets + i] = table->data[i * H + h];
+    w->table = (kh_attention_bias){
+        .relative = turned, .buckets = d->buckets, .max_distance = d->max_distance};
+    kh_attn_expand_bias(out, &w->table, H, w->relative.span, w->relative.origin, w->encoder,
                         d->attn_scale);
     w->relative.distances = out;
+    w->relative.from = &w->table;
+    w->relative.stored = table->data;
     return KH_OK;
+}
+
+/* A buffer, and where the pass will be taken back, its twin. */
+static kh_status take(kh_walk *w, float **buffer, size_t n)
+{
+    kh_run *run = w->run;
+    KH_TRY(kh_arena_new(run->step, buffer, n, sizeof **buffer));
+    return run->tape ? kh_tape_buffer(run->tape, run->step, *buffer, n) : KH_OK;
 }
 
 kh_status kh_walk_open(kh_walk *w)
@@ -128,16 +148,15 @@ kh_status kh_walk_open(kh_walk *w)
     w->HE = (size_t)d->H * (size_t)d->E;
     w->GE = (size_t)d->G * (size_t)d->E;
     w->F = (size_t)d->F;
-    KH_TRY(kh_arena_new(a, &w->x, w->T * w->D, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->h, w->T * w->D, sizeof(float)));
-    if (wants_side(w->model, w->stack))
-        KH_TRY(kh_arena_new(a, &w->side, w->T * w->D, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->q, w->T * w->HE, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->k, w->T * w->GE, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->v, w->T * w->GE, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->z, w->T * w->HE, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->gate, ff_most(w->F, w->T) * w->F, sizeof(float)));
-    KH_TRY(kh_arena_new(a, &w->up, ff_most(w->F, w->T) * w->F, sizeof(float)));
+    KH_TRY(take(w, &w->x, w->T * w->D));
+    KH_TRY(take(w, &w->h, w->T * w->D));
+    if (wants_side(w->model, w->stack)) KH_TRY(take(w, &w->side, w->T * w->D));
+    KH_TRY(take(w, &w->q, w->T * w->HE));
+    KH_TRY(take(w, &w->k, w->T * w->GE));
+    KH_TRY(take(w, &w->v, w->T * w->GE));
+    KH_TRY(take(w, &w->z, w->T * w->HE));
+    KH_TRY(take(w, &w->gate, ff_most(w->F, w->T) * w->F));
+    KH_TRY(take(w, &w->up, ff_most(w->F, w->T) * w->F));
     for (int i = 0; i < 2; i++) {
         size_t half = w->model->rope[i].n_rot / 2;
         if (half == 0) continue;
@@ -184,7 +203,8 @@ void kh_walk_need(const kh_model *model, const kh_stack *stack, int encoder,
     own += 2 * kh_arena_need(T * HE * f) + 2 * kh_arena_need(T * GE * f);
     own += 2 * kh_arena_need(ff_most(F, T) * F * f) + 4 * kh_arena_need(T * (size_t)d->E / 2 * f);
     if (d->positions == KH_POSITIONS_RELATIVE)
-        own += kh_arena_need((size_t)d->H * distances(&w, S, &origin) * f);
+        own += kh_arena_need((size_t)d->H * distances(&w, S, &origin) * f) +
+               kh_arena_need((size_t)d->H * (size_t)d->buckets * f);
     int behind = !encoder && d->encoder_layers > 0;
     for (int l = 0; l < stack->N; l++) block_need(model, &stack->blocks[l], T, &op, scratch);
     for (int l = 0; l < stack->N * (1 + behind); l++) {
@@ -228,7 +248,7 @@ static kh_attn_layer layer_of(const kh_walk *w, int l)
 {
     const kh_description *d = &w->model->d;
     return (kh_attn_layer){.layer = w->before + l,
-                           .before = w->encoder ? w->before + l : w->before,
+                           .before = w->encoder || w->run->one_layer ? w->before + l : w->before,
                            .encoder = w->encoder,
                            .H = d->H,
                            .G = d->G,
@@ -243,8 +263,9 @@ static kh_attn_layer layer_of(const kh_walk *w, int l)
 static kh_status timed_attention(kh_walk *w, const kh_attn_layer *how)
 {
     double *seconds = w->run->attention_seconds, start = seconds ? kh_cpu_seconds() : 0;
-    KH_TRY(how->source ? kh_attn_attend(w->run, how, w->z, w->q)
-                       : kh_attn_forward(w->run, how, w->z, w->q, w->k, w->v));
+    KH_TRY(how->source    ? kh_attn_attend(w->run, how, w->z, w->q)
+           : w->run->tape ? kh_attn_forward_taped(w->run, how, w->z, w->q, w->k, w->v)
+                          : kh_attn_forward(w->run, how, w->z, w->q, w->k, w->v));
     if (seconds) *seconds += kh_cpu_seconds() - start;
     return KH_OK;
 }
@@ -402,6 +423,28 @@ static kh_status dense_for_observer(kh_walk *w, neurons *n)
     return KH_OK;
 }
 
+typedef struct chunk {
+    kh_walk *walk;
+    neurons neurons;
+    float *h; /* [rows][D] */
+    size_t rows;
+} chunk;
+
+static kh_status dense_chunk(kh_run *run, const void *context)
+{
+    const chunk *c = context;
+    (void)run;
+    KH_TRY(spread(c->walk, &c->neurons, 0, c->h, c->rows));
+    activate(c->walk, &c->neurons, c->rows);
+    return gather(c->walk, &c->neurons, 0, c->h, c->rows);
+}
+
+/* Nothing in its block makes more of what the layer writes than adding it to the residual stream. */
+static int is_last(const kh_walk *w, const kh_block *b)
+{
+    return !w->run->probe && !b->ffn_out_norm.gain.data && !b->ffn_post_norm.gain.data;
+}
+
 static kh_status dense(kh_walk *w, int l)
 {
     neurons n = {w->before + l, &w->stack->blocks[l], w->gate, w->up};
@@ -414,11 +457,11 @@ static kh_status dense(kh_walk *w, int l)
         return status;
     }
     for (size_t t = 0; t < T; t += rows) {
-        float *h = w->h + t * w->D;
         rows = ff_chunk(w->F, T - t);
-        KH_TRY(spread(w, &n, 0, h, rows));
-        activate(w, &n, rows);
-        KH_TRY(gather(w, &n, 0, h, rows));
+        chunk c = {w, n, w->h + t * w->D, rows};
+        kh_tape_body body = {dense_chunk, &c, sizeof c, c.h, rows * w->D, is_last(w, n.block)};
+        KH_TRY(w->run->tape && w->run->tape->recompute ? kh_tape_segment(w->run, &body)
+                                                       : dense_chunk(w->run, &c));
     }
     return KH_OK;
 }
@@ -460,11 +503,32 @@ static kh_status block(kh_walk *w, int l)
     return KH_OK;
 }
 
+typedef struct again {
+    kh_walk *walk;
+    int l;
+} again;
+
+static kh_status block_again(kh_run *run, const void *context)
+{
+    const again *a = context;
+    (void)run;
+    return block(a->walk, a->l);
+}
+
+/* A block reads the residual stream and nothing else of what came before it. */
+static kh_status taped_block(kh_walk *w, int l)
+{
+    again a = {w, l};
+    kh_tape_body body = {block_again, &a, sizeof a, w->x, w->T * w->D, 0};
+    return w->run->tape->recompute ? kh_tape_segment(w->run, &body) : block(w, l);
+}
+
 kh_status kh_walk_blocks(kh_walk *w)
 {
     for (int l = 0; l < w->stack->N; l++) {
         if (w->run->stop && atomic_load(w->run->stop)) KH_FAIL(KH_ERR_STOPPED, "stopped");
-        KH_TRY(block(w, l));
+        KH_TRY(w->run->tape ? taped_block(w, l) : block(w, l));
+        if (w->after) KH_TRY(w->after(w, l));
     }
     return KH_OK;
 }

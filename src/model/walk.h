@@ -17,6 +17,11 @@ typedef struct kh_walk {
     float *gate, *up;           /* [C][F] of a chunk of rows */
     float *cosine[2], *sine[2]; /* [T][n_rot/2], global and local */
     kh_attn_bias relative;      /* distances NULL: none */
+    kh_attention_bias table;    /* what they are made of */
+    /* Behind every block, before the next; NULL: nothing. For a loss of every layer. */
+    kh_status (*after)(struct kh_walk *walk, int l);
+    const kh_logit_sink *sink;    /* of `after` */
+    struct kh_tape_record *start; /* what its gradient goes back to */
 } kh_walk;
 
 /* Takes the buffers of a walk from run->step; model, run, stack, encoder, before and T are set. */

@@ -27,8 +27,10 @@
 
 #include "base/fail.h"
 #include "kern/panel.h"
+#include "ops/linear_back.h"
 #include "ops/sgemm.h"
 #include "ops/unpack.h"
+#include "run/tape.h"
 
 #include <string.h>
 
@@ -403,6 +405,7 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
         p->end = items;
     }
     KH_TRY(check_scratch(run, &j));
+    if (kh_tape_wants(run)) kh_record_linear(run, count, y, x, T, w);
     kh_arena_mark mark = kh_arena_save(run->step);
     kh_status status = prepare(run, &j);
     if (status == KH_OK) kh_parallel_for(run->pool, items, run_item, &j);

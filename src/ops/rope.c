@@ -16,6 +16,8 @@
 #include "ops/rope.h"
 
 #include "base/fail.h"
+#include "ops/rowwise_back.h"
+#include "run/tape.h"
 
 #include <math.h>
 
@@ -161,6 +163,7 @@ static void rotate_item(void *context, size_t item, int worker)
 void kh_op_rope(kh_run *run, const kh_rope *rope, float *x, size_t heads, size_t E,
                 const float *cosine, const float *sine)
 {
+    if (kh_tape_wants(run)) kh_record_rope(run, rope, x, run->batch->n, heads, E, cosine, sine);
     rope_job j = {.run = run,
                   .rope = rope,
                   .x = x,

@@ -4,7 +4,9 @@
  * against less than one for handing it out; a decoding step's single row never leaves the caller. */
 #include "ops/rowwise.h"
 
+#include "ops/rowwise_back.h"
 #include "ops/unpack.h"
+#include "run/tape.h"
 
 #include <string.h>
 
@@ -21,6 +23,7 @@ struct rows_job {
     kh_act act;
     const kh_weight *w;
     const int32_t *tokens;
+    const uint32_t *at; /* [rows] of x; NULL: the same rows */
     kh_unpack unpack;
 };
 
@@ -55,6 +58,7 @@ static void norm_row(const rows_job *j, size_t r)
 void kh_op_rmsnorm(kh_run *run, float *y, const float *x, const float *gain, float eps, size_t rows,
                    size_t n)
 {
+    if (kh_tape_wants(run)) kh_record_rmsnorm(run, y, x, gain, eps, rows, n);
     norm_job j = {{.row = norm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain, 0};
     run_rows(run, &j.rows);
 }
@@ -68,6 +72,7 @@ static void layernorm_row(const rows_job *j, size_t r)
 void kh_op_layernorm(kh_run *run, float *y, const float *x, const float *gain, const float *bias,
                      float eps, size_t rows, size_t n)
 {
+    if (kh_tape_wants(run)) kh_record_layernorm(run, y, x, gain, bias, eps, rows, n);
     norm_job j = {
         {.row = layernorm_row, .y = y, .x = x, .number = eps, .rows = rows, .n = n}, gain, bias};
     run_rows(run, &j.rows);
@@ -80,6 +85,7 @@ static void add_row(const rows_job *j, size_t r)
 
 void kh_op_add(kh_run *run, float *y, const float *x, size_t rows, size_t n)
 {
+    if (kh_tape_wants(run)) kh_record_add(run, y, x, rows, n);
     run_rows(run, &(rows_job){.row = add_row, .y = y, .x = x, .rows = rows, .n = n});
 }
 
@@ -90,6 +96,7 @@ static void bias_row(const rows_job *j, size_t r)
 
 void kh_op_bias(kh_run *run, float *y, const float *bias, size_t rows, size_t n)
 {
+    if (kh_tape_wants(run)) kh_record_bias(run, y, bias, rows, n);
     run_rows(run, &(rows_job){.row = bias_row, .y = y, .x = bias, .rows = rows, .n = n});
 }
 
@@ -123,6 +130,7 @@ static void glu_row(const rows_job *j, size_t r)
 
 void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n, kh_act act)
 {
+    if (kh_tape_wants(run)) kh_record_glu(run, gate, up, rows, n, act);
     run_rows(run,
              &(rows_job){.row = glu_row, .y = gate, .x = up, .rows = rows, .n = n, .act = act});
 }
@@ -134,6 +142,7 @@ static void scale_row(const rows_job *j, size_t r)
 
 void kh_op_scale(kh_run *run, float *y, float a, size_t rows, size_t n)
 {
+    if (kh_tape_wants(run)) kh_record_scale(run, y, a, rows, n);
     run_rows(run, &(rows_job){.row = scale_row, .y = y, .number = a, .rows = rows, .n = n});
 }
 
@@ -145,6 +154,27 @@ static void softcap_row(const rows_job *j, size_t r)
 void kh_op_softcap(kh_run *run, float *y, float cap, size_t rows, size_t n)
 {
     run_rows(run, &(rows_job){.row = softcap_row, .y = y, .number = cap, .rows = rows, .n = n});
+    if (kh_tape_wants(run)) kh_record_softcap(run, y, cap, rows, n);
+}
+
+static void copy_row(const rows_job *j, size_t r)
+{
+    size_t from = j->at ? j->at[r] : r;
+    memcpy(j->y + r * j->n, j->x + from * j->n, j->n * sizeof *j->y);
+}
+
+void kh_op_copy(kh_run *run, float *y, const float *x, size_t rows, size_t n)
+{
+    if (x == y) return;
+    if (kh_tape_wants(run)) kh_record_copy(run, y, x, rows, n);
+    run_rows(run, &(rows_job){.row = copy_row, .y = y, .x = x, .rows = rows, .n = n});
+}
+
+void kh_op_gather(kh_run *run, float *y, const float *x, const uint32_t *rows, size_t count,
+                  size_t n)
+{
+    if (kh_tape_wants(run)) kh_record_gather(run, y, x, rows, count, n);
+    run_rows(run, &(rows_job){.row = copy_row, .y = y, .x = x, .at = rows, .rows = count, .n = n});
 }
 
 static void embed_row(const rows_job *j, size_t r)
@@ -162,6 +192,7 @@ static void embed_row(const rows_job *j, size_t r)
 void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,
                  float scale)
 {
+    if (kh_tape_wants(run)) kh_record_embed(run, y, w, tokens, T, scale);
     run_rows(run, &(rows_job){.row = embed_row,
                               .y = y,
                               .number = scale,

@@ -1,5 +1,6 @@
 /* ops/rowwise.h: what is done row by row: norms, activations, residuals, embedding. Each op runs its
- * rows in parallel when there are many. None of them can fail. */
+ * rows in parallel when there are many, and leaves a record on a run's tape (run/tape.h), but for
+ * kh_act_row. None of them can fail. */
 #ifndef KH_OPS_ROWWISE_H
 #define KH_OPS_ROWWISE_H
 
@@ -26,6 +27,12 @@ void kh_op_glu(kh_run *run, float *gate, const float *up, size_t rows, size_t n,
 void kh_op_scale(kh_run *run, float *y, float a, size_t rows, size_t n);
 /* y = cap * tanh(y / cap) */
 void kh_op_softcap(kh_run *run, float *y, float cap, size_t rows, size_t n);
+
+/* y [rows][n] = x; y may be x, but for that they do not overlap. */
+void kh_op_copy(kh_run *run, float *y, const float *x, size_t rows, size_t n);
+/* y [count][n]: row i is row rows[i] of x; y and x do not overlap. */
+void kh_op_gather(kh_run *run, float *y, const float *x, const uint32_t *rows, size_t count,
+                  size_t n);
 
 /* y [T][D] = scale * row tokens[t] of w [V][D]. Ids (or positions) were checked by the caller. */
 void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,

@@ -10,6 +10,13 @@
 int kh_sgemm_nt(float *y, size_t ldy, const float *x, const float *w, size_t T, size_t rows,
                 size_t cols);
 
+/* y [T][n] += x [T][k] W [k][n]; rows are ldy, ldx and ldw apart. As above. */
+int kh_sgemm_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                size_t T, size_t n, size_t k);
+/* y [m][n] += a [k][m]^T b [k][n]; rows are ldy, lda and ldb apart. As above. */
+int kh_sgemm_tn(float *y, size_t ldy, const float *a, size_t lda, const float *b, size_t ldb,
+                size_t m, size_t n, size_t k);
+
 /* "oneDNN 2.6.3". */
 const char *kh_sgemm_library(void);
 

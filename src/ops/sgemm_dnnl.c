@@ -19,19 +19,44 @@
 #include <pthread.h>
 #include <signal.h>
 
-int kh_sgemm_nt(float *y, size_t ldy, const float *x, const float *w, size_t T, size_t rows,
-                size_t cols)
+typedef struct matrix {
+    char turned; /* 'T' or 'N' */
+    const float *data;
+    size_t ld;
+} matrix;
+
+/* y [m][n] = beta y + a b. */
+static int multiply(float *y, size_t ldy, float beta, matrix a, matrix b, size_t m, size_t n,
+                    size_t k)
 {
     sigset_t all, mask;
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &mask);
     int before = kh_pool_library_threads(1);
-    dnnl_status_t status = dnnl_sgemm('N', 'T', (dnnl_dim_t)T, (dnnl_dim_t)rows, (dnnl_dim_t)cols,
-                                      1.0f, x, (dnnl_dim_t)cols, w, (dnnl_dim_t)cols, 0.0f, y,
-                                      (dnnl_dim_t)ldy);
+    dnnl_status_t status = dnnl_sgemm(a.turned, b.turned, (dnnl_dim_t)m, (dnnl_dim_t)n,
+                                      (dnnl_dim_t)k, 1.0f, a.data, (dnnl_dim_t)a.ld, b.data,
+                                      (dnnl_dim_t)b.ld, beta, y, (dnnl_dim_t)ldy);
     kh_pool_library_threads(before);
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
     return status != dnnl_success;
+}
+
+int kh_sgemm_nt(float *y, size_t ldy, const float *x, const float *w, size_t T, size_t rows,
+                size_t cols)
+{
+    return multiply(y, ldy, 0.0f, (matrix){'N', x, cols}, (matrix){'T', w, cols}, T, rows, cols);
+}
+
+int kh_sgemm_nn(float *y, size_t ldy, const float *x, size_t ldx, const float *w, size_t ldw,
+                size_t T, size_t n, size_t k)
+{
+    return multiply(y, ldy, 1.0f, (matrix){'N', x, ldx}, (matrix){'N', w, ldw}, T, n, k);
+}
+
+int kh_sgemm_tn(float *y, size_t ldy, const float *a, size_t lda, const float *b, size_t ldb,
+                size_t m, size_t n, size_t k)
+{
+    return multiply(y, ldy, 1.0f, (matrix){'T', a, lda}, (matrix){'N', b, ldb}, m, n, k);
 }
 
 const char *kh_sgemm_library(void)

@@ -81,12 +81,16 @@ kh_status kh_vector_bind(kh_vector *out, kh_arena *arena, const kh_tensor *tenso
     if (n > tensor->size / kh_type_bytes(tensor->type))
         KH_FAIL(KH_ERR_FORMAT, "tensor %s: expected %zu elements, found %zu bytes", name_of(tensor),
                 n, tensor->size);
+    if (tensor->type == KH_TYPE_F32 && (uintptr_t)tensor->data % sizeof(float) == 0) {
+        *out = (kh_vector){.data = tensor->data, .n = n};
+        return KH_OK;
+    }
     float *data = NULL;
     KH_TRY(kh_arena_new(arena, &data, n, sizeof *data));
     for (size_t i = 0; i < n; i++) {
         uint16_t half;
         if (tensor->type == KH_TYPE_F32) {
-            memcpy(data + i, (const char *)tensor->data + 4 * i, 4);
+            memcpy(data + i, (const char *)tensor->data + sizeof *data * i, sizeof *data);
         } else {
             memcpy(&half, (const char *)tensor->data + 2 * i, 2);
             data[i] = tensor->type == KH_TYPE_F16 ? kh_f16_to_f32(half) : kh_bf16_to_f32(half);

@@ -18,9 +18,9 @@ typedef struct kh_weight {
     const void *data; /* [rows][row_bytes], inside the mapping */
 } kh_weight;
 
-/* A small f32 vector (norm gain, bias), converted at load. data NULL: absent. */
+/* A small f32 vector (norm gain, bias): as the file has it, or converted at load. data NULL: absent. */
 typedef struct kh_vector {
-    const float *data; /* [n], in the model's arena */
+    const float *data; /* [n], inside the mapping, or in the model's arena */
     size_t n;
 } kh_vector;
 

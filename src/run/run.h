@@ -51,17 +51,19 @@ typedef struct kh_run {
     kh_arena *scratch; /* [pool->threads]: per-worker scratch, sized by the plan */
     const kh_kern *kern;
     const kh_batch *batch;
-    enum kh_phase phase;     /* which half of the attention plan applies */
-    struct kh_kv **kv_self;  /* per sequence */
+    enum kh_phase phase;    /* which half of the attention plan applies */
+    struct kh_kv **kv_self; /* per sequence */
+    int one_layer; /* 1: caches have one layer, which all write in turn: nothing is decoded behind the pass */
     struct kh_kv **kv_cross; /* the same behind an encoder: its keys and values; else NULL */
     int beyond; /* 1: rotary positions of contexts beyond the original one, where a model has them */
     const struct kh_attn_plan *attn;
     const struct kh_attn_save *save; /* NULL unless a backward pass of attention follows */
     const struct kh_attn_drop *drop; /* NULL, or the dropout of attention's weights */
-    const struct kh_ff_plan *ff;     /* NULL: every neuron of the feed-forward layers */
-    struct kh_tape *tape;            /* NULL unless training */
-    const kh_probe *probe;           /* NULL unless someone looks or edits */
-    kh_rng_key key;                  /* dropout */
+    float attn_dropout;          /* the same for a run with a tape, which makes `drop` from `key` */
+    const struct kh_ff_plan *ff; /* NULL: every neuron of the feed-forward layers */
+    struct kh_tape *tape;        /* NULL unless training */
+    const kh_probe *probe;       /* NULL unless someone looks or edits */
+    kh_rng_key key;              /* dropout: (seed, step) */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
     double *attention_seconds;   /* NULL, or what the time of the attention op is added to */

@@ -179,6 +179,11 @@ kh_status kh_tape_segment(kh_run *run, const kh_tape_body *body)
     return body->unread && run->tape->replaying ? KH_OK : run_silent(run, s);
 }
 
+int kh_tape_replays(const kh_run *run)
+{
+    return run->tape->replaying;
+}
+
 void kh_tape_leave(kh_run *run, void *what)
 {
     kh_tape_choice *choice = kh_tape_take(run, sizeof *choice);

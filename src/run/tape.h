@@ -51,7 +51,9 @@ typedef struct kh_tape {
     /* Where the gradient of a weight is summed; NULL: it is not trained. */
     float *(*gradient_of)(void *context, const float *weight);
     void *context;
-    int silent;                      /* above 0: ops leave no records (a segment's first run) */
+    int recompute;    /* 1: blocks are segments; this and the next are set by the owner */
+    int layer_causal; /* 1: every block has a loss of its own, whose gradient ends at its input */
+    int silent;       /* above 0: ops leave no records (a segment's first run) */
     kh_tape_choice *first, **choose; /* of the segment: left by its first run, read by the replay */
     int replaying;                   /* 1: choices are read */
     size_t lost;                     /* bytes of the record that found no room; 0: none did */
@@ -104,6 +106,7 @@ typedef struct kh_tape_body {
 kh_status kh_tape_segment(struct kh_run *run, const kh_tape_body *body);
 /* For an op inside a segment: leaves `what` (of the tape's memory: kh_tape_take) for the replay; and finds it
  * there, in the same order. */
+int kh_tape_replays(const struct kh_run *run);
 void *kh_tape_take(struct kh_run *run, size_t bytes);
 void kh_tape_leave(struct kh_run *run, void *what);
 void *kh_tape_find(struct kh_run *run);

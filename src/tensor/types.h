@@ -11,7 +11,7 @@
 
 /* name, GGUF id, elements per block, bytes per block */
 #define KH_TYPE_LIST(X)                                                                            \
-    X(F32, 0, 1, 4)                                                                                \
+    X(F32, 0, 1, sizeof(float))                                                                    \
     X(F16, 1, 1, 2)                                                                                \
     X(Q4_0, 2, 32, 18)                                                                             \
     X(Q4_1, 3, 32, 20)                                                                             \

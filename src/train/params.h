@@ -1,0 +1,27 @@
+/* train/params.h: a model whose weights may change: F32 masters in one array, and a kh_model over them. */
+#ifndef KH_TRAIN_PARAMS_H
+#define KH_TRAIN_PARAMS_H
+
+#include "model/network.h"
+#include "train/tensors.h"
+
+typedef struct kh_params {
+    kh_model *model;            /* without a tokenizer; its weights and vectors lie in `weights` */
+    float *weights, *gradients; /* [count] each; padding between tensors is 0 and stays so */
+    size_t count;
+    kh_tensor_spec *tensors; /* [tensor_count], names are the file's */
+    size_t tensor_count;
+    uint8_t *frozen; /* [tensor_count] 1: has no gradient */
+} kh_params;
+
+/* Masters of every tensor of `file` (any type; composed or read), which is not needed afterwards. Tables that
+ * are no weights (divisors of rotary frequencies) are frozen. */
+kh_status kh_params_open(kh_params **out, const kh_gguf *file);
+void kh_params_close(kh_params *params); /* takes NULL */
+
+/* What a tape asks: the gradient of the weight at `at`, NULL where it is frozen or no master. `context` is the
+ * kh_params. */
+float *kh_params_gradient_of(void *context, const float *at);
+void kh_params_clear(kh_params *params); /* gradients become 0 */
+
+#endif

@@ -1,0 +1,53 @@
+/* train/pass.h: a batch through a model and back. */
+#ifndef KH_TRAIN_PASS_H
+#define KH_TRAIN_PASS_H
+
+#include "run/tape.h"
+#include "train/data.h"
+#include "train/loss.h"
+#include "train/params.h"
+
+typedef enum kh_recompute {
+    KH_RECOMPUTE_BLOCK, /* each block runs again before its backward pass: memory of one block's records */
+    KH_RECOMPUTE_NONE /* all records are kept */
+} kh_recompute;
+
+typedef struct kh_pass_options {
+    size_t rows, spans;    /* the most of a batch */
+    int threads;           /* 0: all processors that the process may use */
+    const char *attn, *ff; /* NULL: full, dense */
+    kh_recompute recompute;
+    int layer_causal;   /* 1: a loss for every layer, whose gradient ends at the layer's input */
+    float attn_dropout; /* of attention's weights */
+    uint64_t seed;      /* of dropout */
+    enum kh_compute compute;
+} kh_pass_options;
+
+typedef struct kh_pass kh_pass;
+
+/* `params` must outlive it. Everything that a step needs is taken here, but for the pages of the tape. */
+kh_status kh_pass_open(kh_pass **out, kh_params *params, const kh_pass_options *options);
+void kh_pass_close(kh_pass *pass); /* takes NULL */
+
+/* Another setting of attention, as schedules ask for. On failure nothing changed. */
+kh_status kh_pass_set_attn(kh_pass *pass, const char *attn);
+
+/* Keys that a row of the last layer keeps at most; 0: all that it sees. */
+int kh_pass_top(const kh_pass *pass);
+
+/* Adds `weight` times the gradient of the batch's summed loss to the gradients of the parameters. `step`
+ * counts for dropout. A loss that is not finite is no failure here. */
+kh_status kh_pass_gradient(kh_pass *pass, const kh_data_batch *batch, float weight, uint64_t step,
+                           kh_loss *loss);
+/* The loss alone, without dropout; adds to *loss. */
+kh_status kh_pass_loss(kh_pass *pass, const kh_data_batch *batch, kh_loss *loss);
+
+/* Bytes: of activations, and the most that records took. */
+typedef struct kh_pass_memory {
+    size_t activations, tape;
+} kh_pass_memory;
+void kh_pass_get_memory(const kh_pass *pass, kh_pass_memory *out);
+/* Ends the pass that runs, between two layers, with KH_ERR_STOPPED; from any thread. */
+void kh_pass_stop(kh_pass *pass);
+
+#endif

@@ -1,0 +1,193 @@
+/* The pass of training, on every causal family's tiny folder: gradients against differences of the loss along
+ * each tensor's gradient (f32: 2 %; tests/grad does it in double), and what must not change a bit: threads,
+ * recompute, the number of sequences behind one another. */
+#include "base/alloc.h"
+#include "support/family_golden.h"
+#include "train/pass.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { FIRST = 23, SECOND = 14, ROWS = FIRST + SECOND };
+
+/* Two sequences of different lengths; every fifth row has no target. */
+typedef struct sample {
+    int32_t tokens[ROWS], positions[ROWS], targets[ROWS];
+    uint32_t rows[ROWS];
+    kh_span spans[2];
+    kh_data_batch data;
+} sample;
+
+static void make_sample(sample *s, int V)
+{
+    *s = (sample){.spans = {{0, 0, FIRST, 0}, {1, FIRST, SECOND, 0}}};
+    size_t wanted = 0;
+    for (int t = 0; t < ROWS; t++) {
+        s->tokens[t] = (t * 37 + 11) % V;
+        s->positions[t] = t < FIRST ? t : t - FIRST;
+        s->targets[t] = t % 5 == 3 ? -1 : (t * 53 + 5) % V;
+        if (s->targets[t] >= 0) s->rows[wanted++] = (uint32_t)t;
+    }
+    s->data.batch = (kh_batch){.n = ROWS,
+                               .tokens = s->tokens,
+                               .position = s->positions,
+                               .spans = s->spans,
+                               .span_count = 2,
+                               .logit_rows = s->rows,
+                               .logit_count = wanted};
+    s->data.targets = s->targets;
+}
+
+static kh_params *params_of(const char *path)
+{
+    kh_params *params = NULL;
+    kh_model *model = NULL;
+    GOOD(kh_model_open_network(&model, path));
+    GOOD(kh_params_open(&params, model->file));
+    kh_model_close(model);
+    return params;
+}
+
+static kh_pass *open_pass(kh_params *params, const char *attn, int threads, kh_recompute recompute)
+{
+    kh_pass *pass = NULL;
+    kh_pass_options options = {
+        .rows = ROWS, .spans = 2, .threads = threads, .attn = attn, .recompute = recompute};
+    GOOD(kh_pass_open(&pass, params, &options));
+    return pass;
+}
+
+static double loss_of(kh_pass *pass, const sample *s)
+{
+    kh_loss loss = {0};
+    GOOD(kh_pass_loss(pass, &s->data, &loss));
+    return loss.nats;
+}
+
+/* The derivative along a tensor's gradient is its norm; differences of fourth order. */
+static void check_tensor(kh_params *params, kh_pass *pass, const sample *s, size_t index,
+                         double whole)
+{
+    const kh_tensor_spec *t = &params->tensors[index];
+    float *w = params->weights + t->offset, *g = params->gradients + t->offset;
+    double norm = 0, size = 0;
+    for (size_t j = 0; j < t->count; j++) norm += (double)g[j] * (double)g[j];
+    for (size_t j = 0; j < t->count; j++) size += (double)w[j] * (double)w[j];
+    norm = sqrt(norm);
+    if (norm < 1e-3 * whole) return;
+    double step = 5e-4 * (sqrt(size) > 0.1 ? sqrt(size) : 0.1), at[4];
+    static const double places[] = {1, -1, 2, -2};
+    float *before = kh_alloc(t->count * sizeof *before);
+    memcpy(before, w, t->count * sizeof *w);
+    for (int i = 0; i < 4; i++) {
+        double a = places[i] * step / norm;
+        for (size_t j = 0; j < t->count; j++) w[j] = (float)((double)before[j] + a * (double)g[j]);
+        at[i] = loss_of(pass, s);
+    }
+    memcpy(w, before, t->count * sizeof *w);
+    kh_free(before);
+    double found = (8 * (at[0] - at[1]) - (at[2] - at[3])) / (12 * step);
+    if (fabs(found - norm) > 2e-2 * norm + 1e-4 * whole)
+        fail_msg("%s: %s: the loss falls by %g along a gradient of norm %g",
+                 kh_model_get_info(params->model)->path, t->name, found, norm);
+}
+
+static void gradients_are_those_of_the_loss(void **state)
+{
+    const family *f = *state;
+    kh_params *params = params_of(family_path(f));
+    sample s;
+    make_sample(&s, params->model->d.V);
+    kh_pass *pass = open_pass(params, NULL, 2, KH_RECOMPUTE_NONE);
+    kh_loss loss = {0};
+    GOOD(kh_pass_gradient(pass, &s.data, 1, 0, &loss));
+    assert_true(fabs(loss.nats - loss_of(pass, &s)) < 1e-4 * loss.nats);
+    double whole = 0;
+    for (size_t j = 0; j < params->count; j++)
+        whole += (double)params->gradients[j] * (double)params->gradients[j];
+    whole = sqrt(whole);
+    assert_true(whole > 0);
+    for (size_t i = 0; i < params->tensor_count; i++)
+        if (!params->frozen[i]) check_tensor(params, pass, &s, i, whole);
+    kh_pass_close(pass);
+    kh_params_close(params);
+}
+
+static float *gradients(kh_params *params, const sample *s, const char *attn, int threads,
+                        kh_recompute recompute)
+{
+    kh_loss loss = {0};
+    kh_pass *pass = open_pass(params, attn, threads, recompute);
+    kh_params_clear(params);
+    GOOD(kh_pass_gradient(pass, &s->data, 1, 0, &loss));
+    kh_pass_close(pass);
+    float *copy = kh_alloc(params->count * sizeof *copy);
+    memcpy(copy, params->gradients, params->count * sizeof *copy);
+    return copy;
+}
+
+static void no_bit_depends_on_threads_or_recompute(void **state)
+{
+    const family *f = *state;
+    kh_params *params = params_of(family_path(f));
+    sample s;
+    make_sample(&s, params->model->d.V);
+    static const char *const attns[] = {NULL, "topk:k=5"};
+    for (int i = 0; i < 2; i++) {
+        float *one = gradients(params, &s, attns[i], 1, KH_RECOMPUTE_NONE);
+        float *two = gradients(params, &s, attns[i], 2, KH_RECOMPUTE_NONE);
+        float *again = gradients(params, &s, attns[i], 2, KH_RECOMPUTE_BLOCK);
+        assert_memory_equal(one, two, params->count * sizeof *one);
+        for (size_t j = 0; j < params->count; j++)
+            assert_true(fabsf(one[j] - again[j]) <= 1e-5f + 1e-4f * fabsf(one[j]));
+        kh_free(one);
+        kh_free(two);
+        kh_free(again);
+    }
+    kh_params_close(params);
+}
+
+static int is_mixture(const family *f)
+{
+    return strstr(f->name, "moe") || strstr(f->name, "mixtral");
+}
+
+static void a_mixture_is_refused(void **state)
+{
+    const family *f = *state;
+    kh_params *params = params_of(family_path(f));
+    kh_pass *pass = NULL;
+    kh_pass_options options = {.rows = ROWS, .spans = 2};
+    assert_int_equal(kh_pass_open(&pass, params, &options), KH_ERR_UNSUPPORTED);
+    kh_params_close(params);
+}
+
+int main(void)
+{
+    struct CMUnitTest tests[128];
+    char names[128][96];
+    size_t n = 0;
+    for (size_t i = 0; i < family_count; i++) {
+        if (families[i].task != FAMILY_CAUSAL) continue;
+        void *f = (void *)(uintptr_t)&families[i];
+        if (is_mixture(&families[i])) {
+            snprintf(names[n], sizeof *names, "%s", families[i].name);
+            tests[n] = (struct CMUnitTest){names[n], a_mixture_is_refused, NULL, NULL, f};
+            n++;
+            continue;
+        }
+        snprintf(names[n], sizeof *names, "gradients of %s", families[i].name);
+        tests[n] = (struct CMUnitTest){names[n], gradients_are_those_of_the_loss, NULL, NULL, f};
+        n++;
+        snprintf(names[n], sizeof *names, "bits of %s", families[i].name);
+        tests[n] = (struct CMUnitTest){names[n], no_bit_depends_on_threads_or_recompute, NULL, NULL,
+                                       f};
+        n++;
+    }
+    return _cmocka_run_group_tests("pass", tests, n, NULL, NULL);
+}
