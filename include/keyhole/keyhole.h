@@ -12,6 +12,7 @@
 #include <keyhole/inspect.h>
 #include <keyhole/model.h>
 #include <keyhole/session.h>
+#include <keyhole/shard.h>
 #include <keyhole/status.h>
 #include <keyhole/task.h>
 #include <keyhole/tokenize.h>

@@ -144,6 +144,20 @@ kh_status kh_outfile_write(kh_outfile *file, const void *bytes, size_t n)
     return KH_OK;
 }
 
+kh_status kh_outfile_patch(kh_outfile *file, uint64_t offset, const void *bytes, size_t n)
+{
+    const char *from = bytes;
+    while (n > 0) {
+        ssize_t done = pwrite(file->fd, from, n, (off_t)offset);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) KH_FAIL(KH_ERR_IO, "%s: cannot be written: %s", file->path, strerror(errno));
+        from += done;
+        offset += (uint64_t)done;
+        n -= (size_t)done;
+    }
+    return KH_OK;
+}
+
 void kh_folder_sync(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

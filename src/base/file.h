@@ -26,6 +26,8 @@ kh_status kh_file_read(char **data, size_t *size, const char *path, size_t limit
 typedef struct kh_outfile kh_outfile;
 kh_status kh_outfile_open(kh_outfile **out, const char *path);
 kh_status kh_outfile_write(kh_outfile *file, const void *bytes, size_t n);
+/* Overwrites bytes that were written before; the end stays where it is. */
+kh_status kh_outfile_patch(kh_outfile *file, uint64_t offset, const void *bytes, size_t n);
 /* Publishes the file and frees `file`; on failure the old file is as it was. */
 kh_status kh_outfile_commit(kh_outfile *file);
 /* Forgets what was written; takes NULL. */

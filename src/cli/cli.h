@@ -43,6 +43,8 @@ typedef struct cli_args {
     int pooling, no_normalise, truncate, impossible;
     /* tokenize, show */
     int ids_only, decode, no_special, no_edges, metadata, tensors;
+    int eos, last_answer;
+    const char *shard, *separator;
     /* bench, calibrate */
     kh_opt_ints prompts, generate, depths, thread_list, lengths, keeps;
     int64_t repeat, tokens, heads, kv_heads, head_dim, chunk;

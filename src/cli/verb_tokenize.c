@@ -1,4 +1,4 @@
-/* keyhole tokenize: text to ids and pieces, and ids to text. Opens only the vocabulary of a file, so
+/* keyhole tokenize: text to ids and pieces, ids to text, and files to a shard for training. Opens only the vocabulary of a file, so
  * it is quick and works on vocabulary files that have no tensors. Pieces are shown with what cannot
  * be printed escaped, as the bytes they are. */
 #include "cli/cli.h"
@@ -125,13 +125,41 @@ static kh_status encode(const kh_model *model, cli_args *args, const char **word
     return status;
 }
 
+static kh_status write_shard(const kh_model *model, const cli_args *args, const char **words,
+                             size_t count)
+{
+    if (!count)
+        KH_FAIL(KH_ERR_ARGUMENT, "--shard: name the files and folders to read behind the model");
+    kh_shard_options options = {.separator = args->separator,
+                                .chat_format = args->chat_template,
+                                .no_edges = args->no_edges,
+                                .eos = args->eos,
+                                .last_answer = args->last_answer,
+                                .overwrite = args->force};
+    kh_shard_result result;
+    KH_TRY(kh_shard_make(model, args->shard, words, count, &options, &result));
+    if (args->json)
+        return cli_json_print(
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "file", args->shard, "files",
+                      (json_int_t)result.files, "documents", (json_int_t)result.documents, "empty",
+                      (json_int_t)result.empty, "tokens", (json_int_t)result.tokens, "bytes",
+                      (json_int_t)result.bytes));
+    char bytes[32];
+    if (!cli_quiet)
+        cli_say("%s: %llu documents (%llu with nothing to learn), %llu tokens, %s", args->shard,
+                (unsigned long long)result.documents, (unsigned long long)result.empty,
+                (unsigned long long)result.tokens, cli_bytes(bytes, sizeof bytes, result.bytes));
+    return KH_OK;
+}
+
 static kh_status run(cli_args *args, const char **words, size_t count)
 {
     cli_take_model(args, &words, &count);
     kh_model *model = NULL;
     KH_TRY(cli_model_open(&model, args, 1));
-    kh_status status = args->decode ? decode(model, args, words, count)
-                                    : encode(model, args, words, count);
+    kh_status status = args->shard    ? write_shard(model, args, words, count)
+                       : args->decode ? decode(model, args, words, count)
+                                      : encode(model, args, words, count);
     kh_model_close(model);
     return status;
 }
@@ -144,23 +172,41 @@ static const kh_opt input[] = {
              "reads markers such as <|im_end|> as plain text; with --decode hides them"),
     CLI_FLAG(no_edges, "--no-edges --no-bos", "no bos in front, whatever the file asks for"),
     CLI_END};
+static const kh_opt shard[] = {
+    CLI_TEXT(shard, "--shard", "OUT.khtok",
+             "writes files and folders (text, .jsonl, .khtok) as tokens for training", NULL),
+    CLI_TEXT(separator, "--separator", "LINE",
+             "the line between two documents of a text file; without it a file is one", NULL),
+    CLI_TEXT(chat_template, "--chat-template", "NAME",
+             "conversations in this format, instead of the model's own template", NULL),
+    CLI_FLAG(last_answer, "--last-answer", "of a conversation only the last answer is learned"),
+    CLI_FLAG(eos, "--eos", "an eos behind every document"),
+    CLI_FLAG(force, "--force", "replaces a shard that is there"),
+    CLI_END};
 static const kh_opt output[] = {CLI_FLAG(ids_only, "--ids", "prints ids only, one a line"),
                                 CLI_FLAG(json, "--json", "prints {count, ids, pieces}"),
                                 CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"),
                                 CLI_END};
-static const kh_opt_group groups[] = {
-    {"Model", cli_options_model}, {"Input", input}, {"Output", output}, CLI_NO_GROUP};
+static const kh_opt_group groups[] = {{"Model", cli_options_model},
+                                      {"Input", input},
+                                      {"Shard", shard},
+                                      {"Output", output},
+                                      CLI_NO_GROUP};
 
 const cli_verb cli_verb_tokenize = {
     .group = "Files",
-    .command = {.name = "tokenize",
-                .does = "ids and pieces of a text, and back",
-                .words = "[MODEL] [TEXT | ID...]",
-                .most_words = (size_t)-1,
-                .about = "Prints the tokens of a text, one a line, as the file's own tokenizer "
-                         "defines them; with --decode, the text of token ids.",
-                .example = "keyhole tokenize -m model.gguf \"Hello, world\"\n"
-                           "keyhole tokenize -m model.gguf --decode 19556 28 905",
-                .groups = groups},
+    .command =
+        {.name = "tokenize",
+         .does = "ids and pieces of a text, and back",
+         .words = "[MODEL] [TEXT | ID... | FILE...]",
+         .most_words = (size_t)-1,
+         .about =
+             "Prints the tokens of a text, one a line, as the file's own tokenizer "
+             "defines them; with --decode, the text of token ids; with --shard, the documents of "
+             "files as a shard for training (docs/training.md).",
+         .example = "keyhole tokenize -m model.gguf \"Hello, world\"\n"
+                    "keyhole tokenize -m model.gguf --decode 19556 28 905\n"
+                    "keyhole tokenize -m model.gguf --shard corpus.khtok texts/ more.jsonl",
+         .groups = groups},
     .run = run,
 };

@@ -121,13 +121,13 @@ typedef enum kh_data_pairs {
 typedef struct kh_data_options {
     size_t length; /* L: the most rows of a span; at least 1 */
     size_t batch;  /* B: sequences a batch; 0: 1 */
-    size_t rows;   /* T: rows of a full batch; 0: B * L */
+    size_t rows;   /* T: rows of a full batch (not for KH_PACK_NONE); 0: B * L */
     kh_data_pack pack;
     kh_data_order order;
     kh_data_pairs pairs;
     uint64_t seed;
     uint64_t epochs; /* after so many there are only empty batches; 0: no end */
-    double valid;    /* share of the documents that is held out, 0 to 1 */
+    double valid;    /* share of the documents that is held out, 0 to below 1 */
     kh_data_side side;
 } kh_data_options;
 
