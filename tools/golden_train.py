@@ -43,8 +43,11 @@ def ids(step, count, salt=0):
 
 
 def segments(family):
+    """Types of tokens, where the family has them."""
+    if family.expect.get("segments") == 0:
+        return {}
     two = family.config.get("type_vocab_size", 2) > 1
-    return torch.tensor([[int(two and t >= T // 2) for t in range(T)]] * B)
+    return {"token_type_ids": torch.tensor([[int(two and t >= T // 2) for t in range(T)]] * B)}
 
 
 def cross_entropy(logits, labels):
@@ -61,12 +64,12 @@ def masked(family, model, step):
     hidden = torch.arange(T) % 5 == 2
     batch = labels.clone()
     batch[:, hidden] = family.mask
-    logits = model(batch, token_type_ids=segments(family)).logits
+    logits = model(batch, **segments(family)).logits
     return cross_entropy(logits[:, hidden], labels[:, hidden])
 
 
 def spans(family, model, step):
-    out = model(ids(step, T), token_type_ids=segments(family))
+    out = model(ids(step, T), **segments(family))
     starts = torch.tensor([(3 + 5 * b + step) % T for b in range(B)])
     ends = torch.tensor([(6 + 7 * b + step) % T for b in range(B)])
     return (cross_entropy(out.start_logits, starts) + cross_entropy(out.end_logits, ends)) / 2
@@ -78,7 +81,7 @@ def states(family, model, step):
         rows = model(ids(step, T)).last_hidden_state
     else:
         base = getattr(model, model.base_model_prefix, model)
-        rows = base(ids(step, T), token_type_ids=segments(family)).last_hidden_state
+        rows = base(ids(step, T), **segments(family)).last_hidden_state
     b, t, d = (torch.arange(n) for n in rows.shape)
     wanted = ((5 * b[:, None, None] + 7 * t[None, :, None] + 3 * d) % 11 - 5) / 5
     return ((rows - wanted) ** 2).mean()
@@ -98,6 +101,7 @@ LOSSES = {"causal": [next_token], "mlm": [masked, states], "qa": [spans, states]
 # ---- names ----
 
 COMMON = [
+    (r"^distilbert\.transformer\.layer\.", "blk."), (r"^distilbert\.", ""),
     (r"^(model|transformer|gpt_neox|bert|roberta)\.", ""),
     (r"^layers\.", "blk."), (r"^h\.", "blk."), (r"^encoder\.layer\.", "blk."),
     (r"^(embed_tokens|wte|embed_in|shared)\.", "token_embd."), (r"^wpe\.", "position_embd."),
@@ -121,6 +125,11 @@ COMMON = [
     (r"^(cls\.predictions\.transform|lm_head)\.dense\.", "mask_dense."),
     (r"^(cls\.predictions\.transform\.LayerNorm|lm_head\.layer_norm)\.", "mask_norm."),
     (r"^(cls\.predictions|lm_head)\.bias$", "output.bias"), (r"^qa_outputs\.", "span_output."),
+    # DistilBERT
+    (r"\.attention\.(q|k|v)_lin\.", r".attn_\1."), (r"\.attention\.out_lin\.", ".attn_output."),
+    (r"\.sa_layer_norm\.", ".attn_output_norm."), (r"\.output_layer_norm\.", ".layer_output_norm."),
+    (r"\.ffn\.lin1\.", ".ffn_up."), (r"\.ffn\.lin2\.", ".ffn_down."), (r"^vocab_transform\.", "mask_dense."),
+    (r"^vocab_layer_norm\.", "mask_norm."), (r"^vocab_projector\.", "output."),
     # T5
     (r"^(enc|dec)oder\.block\.", r"\1.blk."), (r"^(enc|dec)oder\.final_layer_norm\.", r"\1.output_norm."),
     (r"\.layer\.0\.SelfAttention\.relative_attention_bias\.", ".attn_rel_b."),
