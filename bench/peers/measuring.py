@@ -27,7 +27,7 @@ RESULTS = os.path.join(ROOT, "bench", "results")
 
 # What a peer is called in tables and curves.
 PEERS = {
-    "sdpa": "PyTorch", "torch": "PyTorch", "paper": "the paper's algorithm", "gqa": "ONNX Runtime GQA",
+    "sdpa": "PyTorch", "torch": "PyTorch", "step": "PyTorch", "paper": "the paper's algorithm", "gqa": "ONNX Runtime GQA",
     "mha": "ONNX Runtime MHA", "topk": "torch.topk", "sort": "std::partial_sort", "one": "itself, 1 thread",
     "full": "keyhole's full attention", "limit": "the limit",
 }  # fmt: skip
@@ -211,7 +211,7 @@ def python_worker(args, script, case, threads, **options):
 
 
 # What PyTorch needs: the peers that it stands behind.
-TORCH = ("sdpa", "paper", "topk", "torch")
+TORCH = ("sdpa", "paper", "topk", "torch", "step")
 
 
 def torch_line(args):

@@ -115,6 +115,61 @@ def feed_forward(case):
     return run
 
 
+class Block(torch.nn.Module):
+    """GPT-2's: norms in front, biases, the tanh form of GELU."""
+
+    def __init__(self, width, heads, hidden):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+        self.qkv, self.out = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+        self.up, self.down = torch.nn.Linear(width, hidden), torch.nn.Linear(hidden, width)
+
+    def forward(self, x):
+        B, L, D = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(B, L, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        z = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(z.transpose(1, 2).reshape(B, L, D))
+        return x + self.down(torch.nn.functional.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Gpt(torch.nn.Module):
+    """The body of GPT-2 small with a small, tied vocabulary."""
+
+    def __init__(self, case):
+        super().__init__()
+        width, heads = case["heads"] * case["head_dim"], case["heads"]
+        self.tokens = torch.nn.Embedding(case["vocabulary"], width)
+        self.positions = torch.nn.Embedding(case["L"], width)
+        self.blocks = torch.nn.ModuleList(Block(width, heads, case["ff"]) for _ in range(case["layers"]))
+        self.norm = torch.nn.LayerNorm(width)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x) @ self.tokens.weight.T
+
+
+def training_step(case):
+    """Forward, backward and AdamW (its fused form) on one sequence of random tokens."""
+    torch.manual_seed(0)
+    model = Gpt(case)
+    for p in model.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(case["vocabulary"], (1, case["L"] + 1))
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        logits = model(ids[:, :-1])
+        torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[0, 1:]).backward()
+        optimizer.step()
+
+    return run
+
+
 def kernels():
     """What PyTorch says about itself, and which attention it takes for a small causal example."""
     q = torch.randn(1, 2, 256, 64)
@@ -146,7 +201,8 @@ def work_of(case):
     """A function that does the work, and how many rows it does at once."""
     if case["work"] == "topk":
         return selection(case)
-    return (feed_forward if case["work"] == "torch" else attention)(case), 1
+    works = {"torch": feed_forward, "step": training_step}
+    return works.get(case["work"], attention)(case), 1
 
 
 def timed(run):

@@ -206,6 +206,38 @@ KH_API kh_status kh_bench_stack(const kh_bench_stack_options *options,
                                                  const kh_bench_stack_result *result),
                                 void *context);
 
+/* Steps of training a model from nothing on random tokens: forward, backward and, with `update`, the optimiser. */
+typedef struct kh_bench_train_options {
+    const char *arch;         /* NULL: "gpt2:layers=12,width=768,heads=12,vocabulary=256" */
+    const char *const *attns; /* [attn_count] */
+    size_t attn_count;
+    const size_t *lengths; /* [length_count] L, of one sequence */
+    size_t length_count;
+    int keep_records; /* 1: nothing is computed again; 0: blocks are */
+    int update;       /* 1: AdamW behind each backward pass */
+    int threads;      /* 0: all processors that the process may use */
+    int repeat;       /* 0: 1 timed step, after one that is not timed unless it took ten seconds */
+    uint64_t seed;
+    int isolate; /* 1: each row in a process of its own */
+} kh_bench_train_options;
+
+typedef struct kh_bench_train_result {
+    char attn[256];
+    size_t length;
+    int k, threads; /* k: keys that a row keeps at most, in the last layer; 0: all that it sees */
+    uint64_t parameters;
+    double seconds_min, seconds_median; /* of a step */
+    double loss;                        /* of the first step, a token: ln V or so */
+    uint64_t process_bytes;             /* peak of all; of a process of its own */
+    uint64_t peak_bytes;                /* over the weights */
+    uint64_t record_bytes;              /* of the tape */
+} kh_bench_train_result;
+/* Rows in the order attn, length, handed over as they are known. */
+KH_API kh_status kh_bench_train(const kh_bench_train_options *options,
+                                kh_status (*row)(void *context,
+                                                 const kh_bench_train_result *result),
+                                void *context);
+
 /* Selection alone: kh_select_topk on rows of random scores, one thread. */
 typedef enum kh_bench_scores {
     KH_BENCH_GAUSSIAN,

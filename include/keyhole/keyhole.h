@@ -16,6 +16,7 @@
 #include <keyhole/status.h>
 #include <keyhole/task.h>
 #include <keyhole/tokenize.h>
+#include <keyhole/train.h>
 
 #ifdef __cplusplus
 extern "C" {

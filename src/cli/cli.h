@@ -69,6 +69,12 @@ typedef struct cli_args {
     int64_t vocabulary, least;
     const char *pretoken;
     kh_opt_texts special;
+    /* train, tune */
+    const char *arch, *tokenizer, *task, *optimizer, *schedule, *train, *save, *out_type, *config;
+    kh_opt_texts data, valid, groups;
+    double valid_share, attn_dropout, rate, target;
+    int64_t length, sequences, accumulate, steps, save_every, eval_every, eval_batches, log_every;
+    int pack, order, grad, resume, no_update;
 } cli_args;
 
 typedef struct cli_verb {
@@ -81,7 +87,8 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_recall, cli_verb_attention, cli_verb_decode, cli_verb_select, cli_verb_ff,
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
-    cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task, cli_verb_tokenizer;
+    cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task, cli_verb_tokenizer, cli_verb_train,
+    cli_verb_tune, cli_verb_bench_train;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -286,6 +293,8 @@ const char *cli_bytes(char *out, size_t size, uint64_t bytes);
 void cli_progress(void *context, const char *stage, size_t done, size_t all);
 void cli_progress_bytes(const char *stage, uint64_t done, uint64_t all);
 void cli_progress_end(void);
+/* A line that the next one replaces; cli_progress_end takes it away. */
+void cli_line(const char *text);
 
 /* ---- signals (output.c) ---- */
 

@@ -234,6 +234,17 @@ void cli_progress_bytes(const char *stage, uint64_t done, uint64_t all)
     progress(stage, done, all, 1);
 }
 
+void cli_line(const char *text)
+{
+    struct winsize size;
+    if (cli_quiet || cli_seconds() - bar.drawn < 0.1) return;
+    bar.drawn = cli_seconds();
+    int columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    fprintf(stderr, "\r%.*s\033[K", columns - 1, text);
+    fflush(stderr);
+    bar.visible = 1;
+}
+
 void cli_progress_end(void)
 {
     if (bar.visible) {

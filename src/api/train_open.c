@@ -1,0 +1,272 @@
+/* A trainer from its options: include/keyhole/train.h over src/train.
+ *
+ *     model, or nothing  -> kh_params -> kh_pass
+ *     files, or a task   -> kh_source -> kh_data: a side that trains, a side that is held out
+ *     texts              -> kh_optimizer, kh_schedule, settings of tensors
+ *     folder             -> kh_checkpoints, and the state to go on from
+ *
+ * Data are opened before anything large is taken, and the folder is locked before the first step: what may be
+ * wrong is a sentence at the start of a run, not at its end. */
+#include "api/train_impl.h"
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "cpu/cpu.h"
+#include "train/arch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { USUAL_LENGTH = 1024, USUAL_STEPS = 1000, HELD_OUT_EXAMPLES = 512 };
+
+/* ---- the model */
+
+static kh_status open_params(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    if (!o->model == !o->arch)
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "training begins with a model or with the description of one: one of both");
+    if (o->model) return kh_params_open(&t->params, o->model->file);
+    kh_arch arch;
+    kh_scratch_options *s = &arch.options;
+    kh_gguf *words = NULL, *file = NULL;
+    KH_TRY(kh_arch_parse(&arch, o->arch));
+    s->init.seed = o->seed;
+    if (t->task && s->vocabulary == 0) s->vocabulary = kh_task_get_info(t->task)->vocabulary;
+    if (t->task && s->classes == 0) s->classes = kh_task_get_info(t->task)->classes;
+    kh_status status = KH_OK;
+    if (t->vocabulary) status = kh_gguf_new(&words, o->tokenizer);
+    if (status == KH_OK && words) status = kh_tokenizer_describe(t->vocabulary->tokenizer, words);
+    s->words = words;
+    if (status == KH_OK) status = kh_scratch_open(&file, s);
+    if (status == KH_OK) status = kh_params_open(&t->params, file);
+    kh_gguf_close(file);
+    kh_gguf_close(words);
+    return status;
+}
+
+static kh_status open_vocabulary(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    if (o->task) return kh_task_open(&t->task, o->task);
+    if (!o->arch || !o->path_count) return KH_OK;
+    if (!o->tokenizer)
+        KH_FAIL(
+            KH_ERR_ARGUMENT,
+            "texts need a tokenizer: that of a model, or one that keyhole tokenizer train wrote");
+    return kh_model_open_vocabulary(&t->vocabulary, o->tokenizer);
+}
+
+/* ---- the data */
+
+static const kh_tokenizer *tokenizer_of(const kh_trainer *t)
+{
+    return t->options.model ? t->options.model->tokenizer
+           : t->vocabulary  ? t->vocabulary->tokenizer
+                            : NULL;
+}
+
+static kh_status open_sources(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    if (o->task && o->path_count)
+        KH_FAIL(KH_ERR_ARGUMENT, "the data are a task or files: one of both");
+    if (t->task) {
+        KH_TRY(kh_task_source_open(&t->tasks[0], t->task, o->seed, KH_TASK_TRAIN, UINT64_MAX));
+        return kh_task_source_open(&t->tasks[1], t->task, o->seed, KH_TASK_VALID,
+                                   HELD_OUT_EXAMPLES);
+    }
+    if (o->path_count)
+        KH_TRY(kh_source_open(&t->files[0], o->paths, o->path_count, tokenizer_of(t), NULL));
+    if (o->valid_path_count)
+        KH_TRY(kh_source_open(&t->files[1], o->valid_paths, o->valid_path_count, tokenizer_of(t),
+                              NULL));
+    return KH_OK;
+}
+
+static kh_status choose_length(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    size_t context = (size_t)t->params->model->d.context;
+    t->length = o->length                ? o->length
+                : t->task                ? kh_task_get_info(t->task)->longest
+                : context < USUAL_LENGTH ? context
+                                         : USUAL_LENGTH;
+    if (t->length > context && t->params->model->d.positions == KH_POSITIONS_LEARNED)
+        KH_FAIL(KH_ERR_ARGUMENT, "sequences of %zu tokens: the model has learned positions for %zu",
+                t->length, context);
+    return KH_OK;
+}
+
+static kh_status open_data(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    kh_data_options options = {.length = t->length,
+                               .batch = o->batch ? o->batch : 1,
+                               .pack = o->pack || t->task ? KH_PACK_NONE : KH_PACK_FULL,
+                               .order = o->in_order ? KH_ORDER_GIVEN : KH_ORDER_SHUFFLED,
+                               .seed = o->seed,
+                               .valid = o->valid_path_count || t->task ? 0 : o->valid};
+    kh_source *train = t->task ? t->tasks[0].source : t->files[0];
+    kh_source *held = t->task               ? t->tasks[1].source
+                      : o->valid_path_count ? t->files[1]
+                      : o->valid > 0        ? t->files[0]
+                                            : NULL;
+    t->rows = t->length * options.batch;
+    t->spans = t->rows;
+    if (!train) return KH_OK;
+    KH_TRY(kh_data_open(&t->data[0], train, &options));
+    if (held) {
+        if (options.valid > 0) options.side = KH_SIDE_VALID;
+        options.order = KH_ORDER_GIVEN;
+        options.epochs = 1;
+        KH_TRY(kh_data_open(&t->data[1], held, &options));
+    }
+    t->rows = kh_data_max_rows(t->data[0]);
+    t->spans = kh_data_max_spans(t->data[0]);
+    for (int i = 1; i < 2 && t->data[1]; i++) {
+        if (kh_data_max_rows(t->data[1]) > t->rows) t->rows = kh_data_max_rows(t->data[1]);
+        if (kh_data_max_spans(t->data[1]) > t->spans) t->spans = kh_data_max_spans(t->data[1]);
+    }
+    return KH_OK;
+}
+
+/* ---- the optimiser and the pass */
+
+static kh_status open_settings(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    const kh_params *p = t->params;
+    KH_TRY(kh_new(&t->settings, p->tensor_count, sizeof *t->settings, "the tensors"));
+    KH_TRY(kh_new(&t->views, p->tensor_count, sizeof *t->views, "the tensors"));
+    KH_TRY(kh_optimizer_parse(&t->optimizer_options, o->optimizer ? o->optimizer : "adamw"));
+    kh_groups_options groups = {.decay = t->optimizer_options.decay,
+                                .train = o->train,
+                                .rules = o->groups,
+                                .count = o->group_count};
+    KH_TRY(kh_groups_apply(t->settings, p->tensors, p->tensor_count, &groups));
+    for (size_t i = 0; i < p->tensor_count; i++) {
+        const kh_tensor_spec *s = &p->tensors[i];
+        if (p->frozen[i]) t->settings[i].rate = 0;
+        if (t->settings[i].rate == 0) p->frozen[i] = 1;
+        if (!p->frozen[i]) t->trained += s->count;
+        t->views[i] = (kh_tensor_view){s->name, KH_TYPE_F32, s->rows, s->cols,
+                                       p->weights + s->offset};
+    }
+    return KH_OK;
+}
+
+static kh_status open_run(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    uint64_t steps = o->steps ? o->steps : USUAL_STEPS;
+    double rate = o->rate > 0 ? o->rate : o->model ? 2e-5 : 1e-3;
+    kh_buf attn = {0};
+    kh_run_parts parts = {.params = t->params,
+                          .data = t->data[0],
+                          .valid = t->data[1],
+                          .attn = o->attn,
+                          .accumulate = o->accumulate > 1 ? o->accumulate : 1};
+    KH_TRY(kh_schedule_parse(&parts.schedule, o->schedule ? o->schedule : "cosine", rate, steps));
+    t->options.steps = steps;
+    t->options.rate = rate;
+    t->pool.threads = o->threads > 0 ? o->threads : kh_cpu_count();
+    if (o->attn) KH_TRY(kh_moving_expand(&attn, o->attn, 1));
+    kh_pass_options pass = {.rows = t->rows,
+                            .spans = t->spans,
+                            .threads = t->pool.threads,
+                            .attn = attn.data,
+                            .ff = o->ff,
+                            .recompute = o->keep_records ? KH_RECOMPUTE_NONE : KH_RECOMPUTE_BLOCK,
+                            .layer_causal = o->layer_causal,
+                            .attn_dropout = (float)o->attn_dropout,
+                            .seed = o->seed};
+    kh_status status = kh_pass_open(&t->pass, t->params, &pass);
+    kh_buf_free(&attn);
+    KH_TRY(status);
+    t->optimizer_options.key.seed = o->seed;
+    KH_TRY(kh_optimizer_open(&t->optimizer, &t->optimizer_options, t->params->tensors, t->settings,
+                             t->params->tensor_count, t->params->count, &t->pool,
+                             kh_kern_get(kh_cpu_isa())));
+    parts.pass = t->pass;
+    parts.optimizer = t->optimizer;
+    kh_train_open(&t->run, &parts);
+    KH_TRY(kh_new(&t->positions, t->rows, sizeof *t->positions, "a batch"));
+    KH_TRY(kh_new(&t->wanted, t->rows, sizeof *t->wanted, "a batch"));
+    return kh_new(&t->sequences, t->spans, sizeof *t->sequences, "a batch");
+}
+
+/* What may differ between a run and the one that goes on from it: threads, the number of steps, the folder. */
+static kh_status digest(kh_trainer *t)
+{
+    const kh_train_options *o = &t->options;
+    kh_buf text = {0};
+    char line[512];
+    snprintf(line, sizeof line, "%s|%s|%s|%s|%zu %zu %d %d %d|%d|%.17g|%.17g %.17g|%llu|%zu",
+             t->params->model->architecture, o->attn ? o->attn : "", o->ff ? o->ff : "",
+             o->task ? o->task : "", t->length, o->batch, o->accumulate, o->pack, o->in_order,
+             o->layer_causal, o->attn_dropout, o->rate, o->valid, (unsigned long long)o->seed,
+             t->params->count);
+    kh_status status = kh_buf_text(&text, line);
+    if (status == KH_OK && o->optimizer) status = kh_buf_text(&text, o->optimizer);
+    if (status == KH_OK && o->train) status = kh_buf_text(&text, o->train);
+    for (size_t i = 0; i < o->group_count && status == KH_OK; i++)
+        status = kh_buf_text(&text, o->groups[i]);
+    if (status == KH_OK) t->config = kh_checkpoint_digest(text.data, text.size);
+    kh_buf_free(&text);
+    return status;
+}
+
+static kh_status open_all(kh_trainer *t)
+{
+    KH_TRY(open_vocabulary(t));
+    KH_TRY(open_sources(t));
+    KH_TRY(open_params(t));
+    KH_TRY(choose_length(t));
+    KH_TRY(open_data(t));
+    KH_TRY(open_settings(t));
+    KH_TRY(open_run(t));
+    KH_TRY(digest(t));
+    if (!t->options.folder) return KH_OK;
+    KH_TRY(kh_checkpoints_open(&t->checkpoints, t->options.folder,
+                               t->options.keep ? (size_t)t->options.keep : 2));
+    return kh_trainer_resume(t);
+}
+
+kh_status kh_trainer_open(kh_trainer **out, const kh_train_options *options)
+{
+    *out = NULL;
+    kh_trainer *t = NULL;
+    KH_TRY(kh_new(&t, 1, sizeof *t, "a trainer"));
+    t->options = *options;
+    kh_status status = open_all(t);
+    if (status == KH_OK)
+        *out = t;
+    else
+        kh_trainer_close(t);
+    return status;
+}
+
+void kh_trainer_close(kh_trainer *t)
+{
+    if (!t) return;
+    kh_checkpoints_close(t->checkpoints);
+    kh_train_close(&t->run);
+    kh_optimizer_close(t->optimizer);
+    kh_pass_close(t->pass);
+    for (int i = 1; i >= 0; i--) {
+        kh_data_close(t->data[i]);
+        kh_source_close(t->files[i]);
+        kh_task_source_close(&t->tasks[i]);
+    }
+    kh_task_close(t->task);
+    kh_params_close(t->params);
+    kh_model_close(t->vocabulary);
+    kh_free(t->settings);
+    kh_free(t->views);
+    kh_free(t->positions);
+    kh_free(t->wanted);
+    kh_free(t->sequences);
+    kh_free(t);
+}

@@ -1,0 +1,269 @@
+/* A run on the command line: steps, evaluations, checkpoints, and what is told and written of them.
+ *
+ *     OUTPUT/config.json     the resolved configuration
+ *     OUTPUT/metrics.jsonl   a line for every logged step and every evaluation; cut back to the step that a
+ *                            resumed run goes on from
+ *     OUTPUT/step-...        checkpoints
+ *     OUTPUT/model.gguf      at the end, unless --save names another place
+ *
+ * Ctrl-C finishes the step, writes a checkpoint and leaves with 130; a second one leaves at once, and the last
+ * checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every logged step has one. */
+#include "cli/training.h"
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct run {
+    kh_trainer *trainer;
+    const cli_args *args;
+    FILE *metrics;
+    double started;
+    uint64_t first, rows; /* of this process */
+    double loss;          /* of the rows since the last line */
+    uint64_t counted;
+    json_t *last_eval;
+} run;
+
+/* ---- metrics */
+
+static void path_in(char *out, size_t size, const cli_args *args, const char *name)
+{
+    snprintf(out, size, "%s/%s", args->output, name);
+}
+
+static uint64_t step_of(const char *line)
+{
+    json_error_t error;
+    json_t *one = json_loads(line, 0, &error);
+    uint64_t step = one ? (uint64_t)json_integer_value(json_object_get(one, "step")) : UINT64_MAX;
+    json_decref(one);
+    return step;
+}
+
+/* Lines of steps that will be done again go: a killed run had more of them than its checkpoint. */
+static kh_status open_metrics(run *r, uint64_t from)
+{
+    char path[4096], *text = NULL;
+    size_t size = 0, keep = 0;
+    path_in(path, sizeof path, r->args, "metrics.jsonl");
+    if (from > 0 && access(path, F_OK) == 0) {
+        KH_TRY(kh_file_read(&text, &size, path, (size_t)1 << 30));
+        for (size_t at = 0; at < size;) {
+            char *end = memchr(text + at, '\n', size - at);
+            if (!end) break;
+            *end = 0;
+            if (step_of(text + at) > from) break;
+            *end = '\n';
+            at = keep = (size_t)(end - text) + 1;
+        }
+        kh_free(text);
+        if (truncate(path, (off_t)keep) != 0) KH_FAIL(KH_ERR_IO, "%s: %s", path, strerror(errno));
+    }
+    r->metrics = fopen(path, from > 0 ? "a" : "w");
+    if (!r->metrics) KH_FAIL(KH_ERR_IO, "%s: %s", path, strerror(errno));
+    return KH_OK;
+}
+
+static kh_status put_metrics(run *r, json_t *line)
+{
+    int failed = !line ||
+                 json_dumpf(line, r->metrics,
+                            JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) ||
+                 fputc('\n', r->metrics) == EOF || fflush(r->metrics) != 0;
+    json_decref(line);
+    if (failed) KH_FAIL(KH_ERR_IO, "%s/metrics.jsonl: %s", r->args->output, strerror(errno));
+    return KH_OK;
+}
+
+static kh_status write_config(const cli_args *args, const kh_opt_command *command)
+{
+    char path[4096];
+    kh_outfile *file;
+    path_in(path, sizeof path, args, "config.json");
+    json_t *config = cli_config_json(command, args);
+    char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
+    json_decref(config);
+    if (!text) KH_FAIL(KH_ERR_MEMORY, "no memory for the configuration");
+    kh_status status = kh_outfile_open(&file, path);
+    if (status == KH_OK) {
+        status = kh_outfile_write(file, text, strlen(text));
+        if (status == KH_OK) status = kh_outfile_write(file, "\n", 1);
+        if (status == KH_OK)
+            status = kh_outfile_commit(file);
+        else
+            kh_outfile_abandon(file);
+    }
+    if (status == KH_OK && args->verbose) cli_say("%s", text);
+    kh_free(text);
+    return status;
+}
+
+/* ---- what is told */
+
+static void left(char *out, size_t size, double seconds)
+{
+    long s = seconds < 1e8 ? (long)(seconds + 0.5) : 0;
+    if (s < 3600)
+        snprintf(out, size, "%ld:%02ld", s / 60, s % 60);
+    else
+        snprintf(out, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+}
+
+static void tell(const run *r, const kh_train_report *step, double mean, int logged)
+{
+    char rest[32], memory[32], line[256];
+    kh_train_info info;
+    int terminal = isatty(STDERR_FILENO);
+    if (cli_quiet || (!terminal && !logged)) return;
+    kh_trainer_get_info(r->trainer, &info);
+    double elapsed = cli_seconds() - r->started, done = (double)(step->step - r->first);
+    left(rest, sizeof rest, elapsed / done * (double)(info.steps - step->step));
+    snprintf(line, sizeof line,
+             "step %llu/%llu  loss %.4f  lr %.2e  norm %.2f  %.0f tokens/s  %s  %s left",
+             (unsigned long long)step->step, (unsigned long long)info.steps, mean, step->rate,
+             step->norm, (double)r->rows / elapsed,
+             cli_bytes(memory, sizeof memory, step->peak_bytes), rest);
+    if (terminal)
+        cli_line(line);
+    else
+        cli_say("%s", line);
+}
+
+static kh_status log_step(run *r, const kh_train_report *step)
+{
+    double mean = r->loss / (double)r->counted;
+    double elapsed = cli_seconds() - r->started;
+    r->loss = 0;
+    r->counted = 0;
+    tell(r, step, mean, 1);
+    return put_metrics(
+        r, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "step",
+                     (json_int_t)step->step, "epoch", (json_int_t)step->epoch, "loss",
+                     cli_json_real(mean), "accuracy", cli_json_real(step->accuracy), "lr",
+                     cli_json_real(step->rate), "norm", cli_json_real(step->norm), "rows",
+                     (json_int_t)step->rows, "tokens_per_second",
+                     cli_json_real((double)r->rows / elapsed), "seconds", cli_json_real(elapsed),
+                     "peak_bytes", (json_int_t)step->peak_bytes));
+}
+
+static kh_status evaluate(run *r, uint64_t step)
+{
+    kh_train_report e;
+    KH_TRY(kh_trainer_evaluate(r->trainer, (size_t)r->args->eval_batches, &e));
+    cli_progress_end();
+    if (!cli_quiet)
+        cli_say("step %llu: held out: loss %.4f, accuracy %.2f %%, %llu rows",
+                (unsigned long long)step, e.loss, 100 * e.accuracy, (unsigned long long)e.rows);
+    json_decref(r->last_eval);
+    r->last_eval = json_pack("{s:I, s:o, s:o, s:I}", "step", (json_int_t)step, "eval_loss",
+                             cli_json_real(e.loss), "eval_accuracy", cli_json_real(e.accuracy),
+                             "eval_rows", (json_int_t)e.rows);
+    return put_metrics(r, json_incref(r->last_eval));
+}
+
+/* ---- the loop */
+
+static int is_due(uint64_t step, int64_t every)
+{
+    return every > 0 && step % (uint64_t)every == 0;
+}
+
+static int has_stopped(const run *r, const kh_train_report *step)
+{
+    return cli_interrupted() ||
+           (r->args->target > 0 && r->counted == 0 && step->accuracy >= r->args->target);
+}
+
+static kh_status take_step(run *r, kh_train_report *step, uint64_t steps)
+{
+    const cli_args *args = r->args;
+    KH_TRY(kh_trainer_step(r->trainer, step));
+    r->rows += step->tokens;
+    r->loss += step->loss;
+    r->counted++;
+    int last = step->step == steps || cli_interrupted();
+    if (is_due(step->step, args->log_every) || last)
+        KH_TRY(log_step(r, step));
+    else
+        tell(r, step, step->loss, 0);
+    if (is_due(step->step, args->eval_every) || (last && args->eval_every > 0))
+        KH_TRY(evaluate(r, step->step));
+    if (is_due(step->step, args->save_every) || last) {
+        cli_progress_end();
+        KH_TRY(kh_trainer_checkpoint(r->trainer));
+    }
+    return KH_OK;
+}
+
+static kh_status loop(run *r)
+{
+    kh_train_info info;
+    kh_trainer_get_info(r->trainer, &info);
+    if (r->first == 0 && r->args->eval_every > 0) KH_TRY(evaluate(r, 0));
+    kh_train_report step = {.step = info.step};
+    r->started = cli_seconds();
+    while (step.step < info.steps) {
+        kh_status status = take_step(r, &step, info.steps);
+        if (status == KH_ERR_NOT_FOUND) {
+            cli_note("%s", kh_last_error());
+            break;
+        }
+        if (status && info.checkpoint && *info.checkpoint)
+            status = kh_fail_context(status, "the last good checkpoint is %s", info.checkpoint);
+        KH_TRY(status);
+        if (has_stopped(r, &step)) break;
+    }
+    cli_progress_end();
+    return KH_OK;
+}
+
+static kh_status finish(run *r)
+{
+    kh_train_info info;
+    char path[4096];
+    if (cli_interrupted()) {
+        kh_trainer_get_info(r->trainer, &info);
+        cli_note("stopped at step %llu; --resume goes on from it", (unsigned long long)info.step);
+        return kh_fail(KH_ERR_STOPPED, "stopped");
+    }
+    path_in(path, sizeof path, r->args, "model.gguf");
+    const char *to = r->args->save ? r->args->save : path;
+    KH_TRY(kh_trainer_save(r->trainer, to, r->args->out_type));
+    kh_trainer_get_info(r->trainer, &info);
+    if (r->args->json)
+        return cli_json_print(json_pack(
+            "{s:I, s:s, s:s, s:I, s:O*}", "steps", (json_int_t)info.step, "model", to, "attn",
+            info.attn, "parameters", (json_int_t)info.parameters, "evaluation", r->last_eval));
+    if (!cli_quiet) cli_say("%s", to);
+    return KH_OK;
+}
+
+kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_command *command)
+{
+    run r = {.trainer = trainer, .args = args};
+    kh_train_info info;
+    kh_trainer_get_info(trainer, &info);
+    r.first = info.step;
+    if (!cli_quiet)
+        cli_say("%s, %llu parameters (%llu trained), attention %s, %d threads%s%s",
+                info.architecture, (unsigned long long)info.parameters,
+                (unsigned long long)info.trained, info.attn, info.threads,
+                *info.checkpoint ? "; goes on from " : "", info.checkpoint);
+    KH_TRY(write_config(args, command));
+    KH_TRY(open_metrics(&r, r.first));
+    cli_signals_await(1);
+    kh_status status = loop(&r);
+    if (status == KH_OK) status = finish(&r);
+    cli_progress_end();
+    cli_signals_await(0);
+    fclose(r.metrics);
+    json_decref(r.last_eval);
+    return status;
+}
