@@ -18,6 +18,12 @@ KH_API const char *kh_convert_type_at(size_t index);
 /* Called now and then; any other answer than 0 stops the work. */
 typedef int kh_convert_progress(void *context, const char *stage, size_t done, size_t all);
 
+/* An adapter to merge: what kh_model_add_lora takes. */
+typedef struct kh_convert_lora {
+    const char *path;
+    float strength; /* 1: as trained */
+} kh_convert_lora;
+
 typedef struct kh_convert_options {
     const char *type; /* a name from above, in capitals or small letters; NULL: F16 */
     int pure;         /* 1: every matrix in the type's own blocks, none with more bits */
@@ -25,6 +31,10 @@ typedef struct kh_convert_options {
     int no_tokenizer; /* 1: a folder's tokenizer is left out (a GGUF file's stays) */
     int no_heads; /* 1: an encoder's heads for masked tokens and answers are left out of a GGUF file */
     int threads; /* 0: all processors */
+    const kh_convert_lora
+        *loras; /* [lora_count] added to the weights, in f32, before they get their type */
+    size_t lora_count;
+    int only_lora; /* 1: the output is the one adapter, in F32: a GGUF file or a PEFT folder */
     kh_convert_progress *progress;
     void *progress_context;
 } kh_convert_options;
@@ -39,6 +49,7 @@ typedef struct kh_convert_result {
     size_t tensors, copied; /* copied: the type was that already */
     size_t unfit;           /* matrices whose rows are no multiple of the wanted block */
     size_t requantised;     /* tensors that were quantised before, with their errors */
+    size_t merged;          /* tensors that adapters changed */
     struct {
         const char *name; /* "Q6_K" */
         size_t tensors;

@@ -55,6 +55,26 @@ typedef struct kh_tensor_info {
 KH_API size_t kh_model_tensor_count(const kh_model *model);
 KH_API kh_status kh_model_tensor(const kh_model *model, size_t index, kh_tensor_info *out);
 
+/* ---- adapters ---- */
+
+/* Adds a low-rank adapter (LoRA) to an open model, before its first session or encoder: every adapted product
+ * W x becomes W x + strength * alpha / r * B (A x). `path`: a PEFT folder or its adapter_model.safetensors,
+ * or llama.cpp's GGUF adapter. strength 1: as trained; 0: checked, but not used. Several add up. The
+ * model's identity changes with them. Nothing happened on failure: KH_ERR_FORMAT where the adapter is
+ * damaged or was made for another model, KH_ERR_UNSUPPORTED for kinds that compute something else. */
+KH_API kh_status kh_model_add_lora(kh_model *model, const char *path, float strength);
+
+typedef struct kh_lora_info {
+    const char *path;
+    const char *format; /* "PEFT", "GGUF" */
+    float strength;
+    double alpha; /* that most tensors have */
+    size_t tensors, least_rank, most_rank;
+    uint64_t parameters;
+} kh_lora_info;
+KH_API size_t kh_model_lora_count(const kh_model *model);
+KH_API const kh_lora_info *kh_model_get_lora(const kh_model *model, size_t index); /* NULL: none */
+
 /* ---- tokens ---- */
 
 enum {
@@ -139,6 +159,7 @@ typedef struct kh_memory_need {
     uint64_t file;    /* mapped, shared between processes */
     uint64_t cache;   /* keys and values of a full context */
     uint64_t compute; /* activations and scratch */
+    uint64_t adapters;
 } kh_memory_need;
 struct kh_session_options;
 /* What a session with these options (NULL: defaults) will need. */

@@ -96,12 +96,15 @@ static uint64_t elements(const kh_st_tensor *t)
 }
 
 /* What was written, by what lies there. */
-static kh_status count(const kh_gguf *file, const char *path, kh_convert_result *result)
+static kh_status count(const kh_gguf *file, const kh_lora_merge *merge, const char *path,
+                       kh_convert_result *result)
 {
     kh_safetensors *written;
     KH_TRY(kh_safetensors_open(&written, path));
     for (size_t i = 0; i < kh_gguf_tensor_count(file); i++)
         result->bytes_in += kh_gguf_tensor_at(file, i)->size;
+    for (size_t i = 0; i < kh_gguf_tensor_count(file); i++)
+        result->merged += (size_t)kh_lora_merge_has(merge, kh_gguf_tensor_at(file, i)->name);
     result->tensors = kh_safetensors_count(written);
     for (size_t i = 0; i < result->tensors; i++) {
         const kh_st_tensor *t = kh_safetensors_at(written, i);
@@ -119,8 +122,8 @@ static kh_status count(const kh_gguf *file, const char *path, kh_convert_result 
 }
 
 kh_status kh_convert_folder(const kh_gguf *file, const char *input, const char *output,
-                            const char *type, const kh_convert_options *options,
-                            kh_convert_result *result)
+                            const char *type, const kh_lora_merge *merge,
+                            const kh_convert_options *options, kh_convert_result *result)
 {
     kh_type as = strcmp(type, "F32") == 0    ? KH_TYPE_F32
                  : strcmp(type, "F16") == 0  ? KH_TYPE_F16
@@ -138,10 +141,10 @@ kh_status kh_convert_folder(const kh_gguf *file, const char *input, const char *
         status = kh_fail(KH_ERR_STATE,
                          "%s: exists already; it is replaced only on demand (--force)",
                          weights.data);
-    if (status == KH_OK) status = kh_hf_write(file, output, as);
+    if (status == KH_OK) status = kh_hf_write_merged(file, output, as, merge);
     if (status == KH_OK && !options->no_tokenizer)
         status = kh_hf_is(input) ? copy_tokens(input, output) : kh_tokenizer_export(file, output);
-    if (status == KH_OK) status = count(file, weights.data, result);
+    if (status == KH_OK) status = count(file, merge, weights.data, result);
     kh_buf_free(&weights);
     return status;
 }

@@ -21,7 +21,7 @@ typedef struct cli_args {
     /* model and computation */
     const char *model, *hf, *hf_file, *attn, *ff;
     int offline;
-    kh_opt_texts attns, ffs;
+    kh_opt_texts attns, ffs, loras;
     int64_t context, threads, batch;
     int longer, k_type, v_type, precision, key_shadow;
     /* input */
@@ -62,7 +62,7 @@ typedef struct cli_args {
     int split;
     const char *jsonl;
     /* convert */
-    int type, pure, force, no_tokenizer, no_heads;
+    int type, pure, force, no_tokenizer, no_heads, only_lora;
     const char *output;
     /* tokenizer train */
     int kind;
@@ -174,6 +174,15 @@ int cli_settings_width(const cli_settings *settings); /* of their column */
 
 /* Failures name what to type. */
 kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary);
+/* The adapters that --lora names (loras.c); close the list in any case. */
+typedef struct cli_loras {
+    kh_convert_lora *items; /* [count]; their paths are the list's */
+    size_t count;
+} cli_loras;
+kh_status cli_loras_open(cli_loras *out, const cli_args *args);
+void cli_loras_close(cli_loras *loras);
+/* Adds them to a model that was opened; cli_model_open does. */
+kh_status cli_loras_add(kh_model *model, const cli_args *args);
 /* Opens a session and tells it to the handler of Ctrl-C; says on stderr what "auto" means. */
 kh_status cli_session_open(kh_session **out, const kh_model *model, const cli_args *args,
                            const char *attn);

@@ -46,7 +46,12 @@ kh_status cli_model_open(kh_model **out, const cli_args *args, int vocabulary)
                 args->model, args->verb);
     kh_status status = vocabulary ? kh_model_open_vocabulary(out, args->model)
                                   : kh_model_open(out, args->model);
-    if (status != KH_OK) return status;
+    if (status == KH_OK && !vocabulary) status = cli_loras_add(*out, args);
+    if (status != KH_OK) {
+        kh_model_close(*out);
+        *out = NULL;
+        return status;
+    }
     if (args->verbose && !cli_quiet) {
         const kh_model_info *info = kh_model_get_info(*out);
         char bytes[32];

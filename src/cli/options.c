@@ -26,7 +26,11 @@ const kh_opt cli_options_model[] = {
              "LLAMA_ARG_HF_REPO"),
     CLI_TEXT(hf_file, "-hff --hf-file", "NAME", "the file of that model to use, instead of :QUANT",
              "LLAMA_ARG_HF_FILE"),
-    CLI_FLAG(offline, "--offline", "-hf asks no hub: the cache or nothing"), CLI_END};
+    CLI_FLAG(offline, "--offline", "-hf asks no hub: the cache or nothing"),
+    CLI_TEXTS(loras, "--lora --lora-scaled", "FILE",
+              "adds a low-rank adapter, a PEFT folder or llama.cpp's GGUF file; FILE:SCALE "
+              "multiplies its strength; may be given again, or as a list with commas"),
+    CLI_END};
 
 const kh_opt cli_options_context[] = {
     CLI_INT(context, "-c --ctx-size", "N", "context in tokens; 0 is the trained length", "0", 0,

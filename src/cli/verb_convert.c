@@ -54,13 +54,13 @@ static kh_status print_json(const char *output, const char *type, const kh_conve
                                             (json_int_t)r->types[i].tensors, "bytes",
                                             (json_int_t)r->types[i].bytes)));
     return cli_json_print(
-        json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:o, s:o}", "file", output,
-                  "type", type, "parameters", (json_int_t)r->parameters, "bytes_in",
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "file",
+                  output, "type", type, "parameters", (json_int_t)r->parameters, "bytes_in",
                   (json_int_t)r->bytes_in, "bytes_out", (json_int_t)r->bytes_out, "bits_per_weight",
                   cli_json_real(8 * (double)r->bytes_out / (double)r->parameters), "tensors",
                   (json_int_t)r->tensors, "copied", (json_int_t)r->copied, "requantised",
-                  (json_int_t)r->requantised, "unfit", (json_int_t)r->unfit, "types", list,
-                  "seconds", cli_json_real(r->seconds)));
+                  (json_int_t)r->requantised, "unfit", (json_int_t)r->unfit, "merged",
+                  (json_int_t)r->merged, "types", list, "seconds", cli_json_real(r->seconds)));
 }
 
 static void print_text(const char *output, const kh_convert_result *r)
@@ -71,6 +71,7 @@ static void print_text(const char *output, const kh_convert_result *r)
     for (size_t i = 0; i < r->type_count; i++)
         cli_out("%s%zu %s", i ? ", " : "", r->types[i].tensors, r->types[i].name);
     cli_out(")\n");
+    if (r->merged) cli_note("adapters were merged into %zu tensors", r->merged);
     if (r->unfit)
         cli_note("%zu matrices have rows that the blocks of their type do not divide; they got "
                  "another type",
@@ -96,16 +97,25 @@ static kh_status convert(const cli_args *args, const char *model, const char *na
                                   .overwrite = args->force,
                                   .no_tokenizer = args->no_tokenizer,
                                   .no_heads = args->no_heads,
+                                  .only_lora = args->only_lora,
                                   .threads = (int)args->threads,
                                   .progress = progress};
+    cli_loras loras = {0};
+    if (args->only_lora && !output)
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "--only-lora: name what to write, -o FILE.gguf or -o FOLDER/ for PEFT's form");
     if (!output) KH_TRY(output_name(&made, name, options.type));
     if (!output) output = made.data;
+    kh_status status = cli_loras_open(&loras, args);
+    options.loras = loras.items;
+    options.lora_count = loras.count;
     cli_signals_await(1);
-    kh_status status = kh_convert(model, output, &options, &result);
+    if (status == KH_OK) status = kh_convert(model, output, &options, &result);
     cli_signals_await(0);
     cli_progress_end();
+    cli_loras_close(&loras);
     if (status == KH_OK && args->json)
-        status = print_json(output, options.type, &result);
+        status = print_json(output, args->only_lora ? "F32" : options.type, &result);
     else if (status == KH_OK)
         print_text(output, &result);
     kh_buf_free(&made);
@@ -143,6 +153,8 @@ static const kh_opt output_options[] = {
     CLI_FLAG(force, "-f --force", "replaces a file that exists"),
     CLI_FLAG(pure, "--pure", "every matrix in that type, none with more bits"),
     CLI_FLAG(no_tokenizer, "--no-tokenizer", "leaves out the tokenizer of a Hugging Face folder"),
+    CLI_FLAG(only_lora, "--only-lora",
+             "writes the adapter of --lora instead of merging it: a GGUF file, or a PEFT folder"),
     CLI_FLAG(
         no_heads, "--no-heads",
         "leaves out an encoder's heads for masked tokens and answers, which llama.cpp refuses"),
@@ -172,10 +184,15 @@ const cli_verb cli_verb_convert = {
              "stay F32; rows that a type's blocks do not divide get a type that fits.\n\n"
              "The file appears under its name when it is whole, and llama.cpp reads it too.\n\n"
              "An output that is a folder, or ends in a slash, becomes a Hugging Face folder: "
-             "config.json and model.safetensors in F32, F16 or BF16, and the tokenizer.",
+             "config.json and model.safetensors in F32, F16 or BF16, and the tokenizer.\n\n"
+             "Adapters of --lora are merged: their products are added to the weights in f32 before "
+             "these get their type. With --only-lora the adapter itself is written in the other "
+             "form, for the model that is named.",
          .example = "keyhole convert -m model-F16.gguf --type Q4_K_M -o model-Q4_K_M.gguf\n"
                     "keyhole convert SmolLM2-135M-Instruct/ --type Q8_0\n"
-                    "keyhole convert model.gguf --type BF16 -o folder/",
+                    "keyhole convert model.gguf --type BF16 -o folder/\n"
+                    "keyhole convert model.gguf --lora adapter/ --type Q8_0 -o merged.gguf\n"
+                    "keyhole convert model.gguf --lora adapter/ --only-lora -o adapter.gguf",
          .groups = groups},
     .run = run,
 };

@@ -57,6 +57,18 @@ static void print_head(const kh_model *model, const char *format)
     if (kind == KH_MODEL_DECODER) cli_out("chat format     %s\n", *format ? format : "none");
 }
 
+static void print_adapters(const kh_model *model)
+{
+    for (size_t i = 0; i < kh_model_lora_count(model); i++) {
+        const kh_lora_info *a = kh_model_get_lora(model, i);
+        cli_out("adapter         %s, %s, strength %g: %zu tensors, rank ", a->path, a->format,
+                (double)a->strength, a->tensors);
+        if (a->least_rank != a->most_rank) cli_out("%zu to ", a->least_rank);
+        cli_out("%zu, alpha %g, %.1f million parameters\n", a->most_rank, a->alpha,
+                (double)a->parameters / 1e6);
+    }
+}
+
 static void print_auto(const kh_model *model)
 {
     char setting[256];
@@ -79,12 +91,16 @@ static kh_status print_memory(const kh_model *model, const cli_args *args)
 {
     kh_session_options options;
     kh_memory_need need;
-    char file[32], cache[32], compute[32], all[32];
+    char file[32], cache[32], compute[32], all[32], adapters[32];
     KH_TRY(memory_need(model, args, &options, &need));
-    cli_out("memory          %s at %zu tokens: file %s, cache %s, computation %s\n",
-            cli_bytes(all, sizeof all, need.file + need.cache + need.compute), options.context,
-            cli_bytes(file, sizeof file, need.file), cli_bytes(cache, sizeof cache, need.cache),
+    cli_out("memory          %s at %zu tokens: file %s, cache %s, computation %s",
+            cli_bytes(all, sizeof all, need.file + need.cache + need.compute + need.adapters),
+            options.context, cli_bytes(file, sizeof file, need.file),
+            cli_bytes(cache, sizeof cache, need.cache),
             cli_bytes(compute, sizeof compute, need.compute));
+    if (need.adapters)
+        cli_out(", adapters %s", cli_bytes(adapters, sizeof adapters, need.adapters));
+    cli_out("\n");
     return KH_OK;
 }
 
@@ -174,6 +190,24 @@ static kh_status tensors_json(const kh_model *model, json_t *list)
     return KH_OK;
 }
 
+static json_t *adapters_json(const kh_model *model)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < kh_model_lora_count(model); i++) {
+        const kh_lora_info *a = kh_model_get_lora(model, i);
+        json_t *one = json_pack("{s:o, s:s, s:f, s:f, s:I, s:I, s:I, s:I}", "path",
+                                cli_json_text(a->path, strlen(a->path)), "format", a->format,
+                                "strength", (double)a->strength, "alpha", a->alpha, "tensors",
+                                (json_int_t)a->tensors, "least_rank", (json_int_t)a->least_rank,
+                                "most_rank", (json_int_t)a->most_rank, "parameters",
+                                (json_int_t)a->parameters);
+        if (append(list, one)) continue;
+        json_decref(list);
+        list = NULL;
+    }
+    return list;
+}
+
 static kh_status print_json(const kh_model *model, const cli_args *args)
 {
     const kh_model_info *i = kh_model_get_info(model);
@@ -192,13 +226,14 @@ static kh_status print_json(const kh_model *model, const cli_args *args)
         i->heads, "key_heads", i->key_heads, "head_width", i->head_width, "ff_width", i->ff_width,
         "vocabulary", i->vocabulary, "context", i->context, "window", i->window, "local_layers",
         i->local_layers);
-    json_t *rest = json_pack("{s:s, s:i, s:s, s:s, s:s, s:b, s:{s:I, s:I, s:I, s:I}, s:o, s:o}",
-                             "kind", kinds[kh_model_get_kind(model)], "encoder_layers",
-                             i->encoder_layers, "tokenizer", i->tokenizer, "pre", i->pre,
-                             "chat_format", kh_model_chat_format(model), "tied", i->tied, "memory",
-                             "context", (json_int_t)options.context, "file", (json_int_t)need.file,
-                             "cache", (json_int_t)need.cache, "compute", (json_int_t)need.compute,
-                             "metadata", metadata, "tensors", tensors);
+    json_t *rest = json_pack(
+        "{s:s, s:i, s:s, s:s, s:s, s:b, s:{s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}", "kind",
+        kinds[kh_model_get_kind(model)], "encoder_layers", i->encoder_layers, "tokenizer",
+        i->tokenizer, "pre", i->pre, "chat_format", kh_model_chat_format(model), "tied", i->tied,
+        "memory", "context", (json_int_t)options.context, "file", (json_int_t)need.file, "cache",
+        (json_int_t)need.cache, "compute", (json_int_t)need.compute, "adapters",
+        (json_int_t)need.adapters, "adapters", adapters_json(model), "metadata", metadata,
+        "tensors", tensors);
     if (!object || !rest || json_object_update(object, rest) != 0 || status != KH_OK) {
         json_decref(object);
         object = NULL;
@@ -221,6 +256,7 @@ static kh_status run(cli_args *args, const char **words, size_t count)
         if (status == KH_OK && args->tensors) status = print_tensors(model);
     } else {
         print_head(model, kh_model_chat_format(model));
+        print_adapters(model);
         print_auto(model);
         status = print_types(model);
         if (status == KH_OK) status = print_memory(model, args);

@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "ff/pick.h"
+#include "ops/lora.h"
 #include "ops/unpack.h"
 #include "run/rules.h"
 
@@ -153,6 +154,7 @@ static void add_norms(float *sums, const kh_weight *w, const kh_kern *kern, floa
             unpack.f32(wide, at, w->cols);
         else
             memcpy(wide, at, w->cols * sizeof *wide);
+        if (w->lora) kh_lora_add_rows(w->lora, wide, r, 1, w->cols);
         for (size_t i = 0; i < w->cols; i++) sums[i] += wide[i] * wide[i];
     }
     for (size_t i = 0; i < w->cols; i++) sums[i] = sqrtf(sums[i]);

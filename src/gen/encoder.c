@@ -410,6 +410,7 @@ kh_status kh_encoder_memory(kh_memory_need *out, const kh_model *model)
     KH_TRY(kh_encoder_open(&e, model, &options));
     size_t pages = (e->longest + KH_PAGE - 1) / KH_PAGE;
     *out = (kh_memory_need){.file = kh_gguf_size(model->file),
+                            .adapters = kh_model_lora_bytes(model),
                             .cache = pages * kh_kv_page_bytes(kh_kv_pool_shape(e->pages)),
                             .compute = e->step.size + (size_t)e->pool.threads * e->scratch[0].size +
                                        e->batch * (size_t)model->d.D * sizeof *e->rows};

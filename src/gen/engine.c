@@ -161,6 +161,7 @@ kh_status kh_model_memory(const kh_model *model, const kh_session_options *optio
     KH_TRY(kh_engine_open(&e, model, options ? options : &defaults));
     size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE;
     *out = (kh_memory_need){.file = kh_gguf_size(model->file),
+                            .adapters = kh_model_lora_bytes(model),
                             .cache = pages * kh_kv_page_bytes(kh_kv_pool_shape(e->pages)),
                             .compute = e->step.size + (size_t)e->pool.threads * e->scratch[0].size};
     kh_engine_close(e);

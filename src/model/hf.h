@@ -148,5 +148,9 @@ kh_status kh_hf_open(kh_gguf **out, const char *path);
 /* Writes config.json and model.safetensors of a model into a folder, which is made. Matrices become
  * `type`: F32, F16, BF16; KH_TYPE_NONE: they stay as they are, quantised ones become F16. */
 kh_status kh_hf_write(const kh_gguf *file, const char *folder, kh_type type);
+/* The same with adapters added to the weights, in f32; `merge` may be NULL. */
+struct kh_lora_merge;
+kh_status kh_hf_write_merged(const kh_gguf *file, const char *folder, kh_type type,
+                             const struct kh_lora_merge *merge);
 
 #endif

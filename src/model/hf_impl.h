@@ -56,6 +56,19 @@ kh_status kh_hf_add_vector(kh_hf *hf, const char *name, float *data, size_t n);
 enum { KH_HF_NAME = 256 };
 void kh_hf_expand(char out[KH_HF_NAME], const char *from, uint64_t layer, uint64_t expert,
                   const char *suffix);
+/* The row of a module of a folder, "model.layers.0.mlp.up_proj", behind any of the map's prefixes; NULL if none. */
+const kh_hf_tensor *kh_hf_row_of_module(const kh_hf_map *map, const char *module, uint64_t *layer);
+/* The row by which a folder gets the GGUF tensor "blk.0.ffn_up.weight"; NULL if none. */
+const kh_hf_tensor *kh_hf_row_of_tensor(const kh_gguf *file, const kh_hf_map *map,
+                                        const char *tensor, uint64_t *layer);
+/* Is it this row, of those that read the same tensor? */
+int kh_hf_row_is_written(const kh_gguf *file, const kh_hf_tensor *row, const char *tensor);
+/* The name that a folder gives it, with the map's first prefix. */
+void kh_hf_written_name(char out[2 * KH_HF_NAME], const kh_hf_map *map, const kh_hf_tensor *row,
+                        uint64_t layer, uint64_t expert, const char *suffix);
+/* The form of the architecture that has what the model has; NULL if none. */
+const kh_hf_map *kh_hf_written_map(const kh_family *family, const kh_description *d,
+                                   const kh_gguf *file);
 /* What Llama 3's scaling divides frequency i of n_rot/2 by. */
 double kh_hf_llama3_divisor(double base, size_t i, size_t n_rot, double factor, double low,
                             double high, double original);
@@ -65,7 +78,8 @@ typedef struct kh_hf_out {
     const kh_gguf *file;
     const kh_family *family;
     const kh_hf_map *map;
-    kh_type type; /* of matrices; KH_TYPE_NONE: as they are */
+    kh_type type;                      /* of matrices; KH_TYPE_NONE: as they are */
+    const struct kh_lora_merge *merge; /* NULL: none */
     kh_description d;
 } kh_hf_out;
 kh_status kh_hf_write_config(kh_hf_out *out, const char *path);

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "kern/kern.h"
 #include "model/hf_impl.h"
+#include "model/lora_set.h"
 #include "ops/unpack.h"
 #include "tensor/half.h"
 
@@ -43,27 +44,9 @@ static kh_status add_source(job *j, const kh_tensor *t, const kh_hf_tensor *row,
 {
     KH_TRY(kh_grow(&j->sources, j->n, &j->room, sizeof *j->sources, "the names of tensors"));
     source *s = &j->sources[j->n++];
-    char name[KH_HF_NAME];
-    const char *list = j->out->map->prefixes, *prefix = "";
-    size_t size = 0;
-    int outside = (row->flags & KH_HF_HEAD) || strncmp(row->from, "cls.", 4) == 0 ||
-                  strncmp(row->from, "qa_", 3) == 0 || strncmp(row->from, "vocab_", 6) == 0;
-    if (!outside) kh_hf_next_word(&list, &prefix, &size);
-    kh_hf_expand(name, row->from, layer, expert, suffix);
     *s = (source){.tensor = t, .row = row, .expert = expert};
-    snprintf(s->name, sizeof s->name, "%.*s%s", (int)size, prefix, name);
+    kh_hf_written_name(s->name, j->out->map, row, layer, expert, suffix);
     return KH_OK;
-}
-
-/* Is there a gate beside this "...ffn_up"? */
-static int has_gate(const kh_gguf *file, const char *up)
-{
-    char gate[KH_HF_NAME + 8];
-    const char *at = strstr(up, "ffn_up");
-    if (!at) return 0;
-    memcpy(gate, up, (size_t)(at - up));
-    memcpy(gate + (at - up), "ffn_gate.weight", 16);
-    return kh_gguf_tensor(file, gate) != NULL;
 }
 
 static kh_status take(job *j, const kh_hf_tensor *row, uint64_t layer, const char *suffix)
@@ -73,8 +56,7 @@ static kh_status take(job *j, const kh_hf_tensor *row, uint64_t layer, const cha
     const kh_tensor *t = kh_gguf_tensor(j->out->file, name);
     if (!t) return KH_OK;
     size_t index = (size_t)(t - kh_gguf_tensor_at(j->out->file, 0));
-    if (j->done[index] || (row->flags & KH_HF_AGAIN)) return KH_OK;
-    if ((row->flags & KH_HF_UNGATED) && has_gate(j->out->file, name)) return KH_OK;
+    if (j->done[index] || !kh_hf_row_is_written(j->out->file, row, name)) return KH_OK;
     j->done[index] = 1;
     uint64_t experts = row->transform == KH_HF_STACK ? t->dims[2] : 1;
     for (uint64_t x = 0; x < experts; x++) KH_TRY(add_source(j, t, row, layer, x, suffix));
@@ -125,16 +107,17 @@ static void narrow(void *out, kh_type type, const float *in, size_t n, float add
 }
 
 /* The tensor's elements in the written type, in GGUF's order; *own is what the caller frees. */
-static kh_status unpacked(const void **out, void **own, const source *s, kh_type type, size_t rows,
-                          size_t cols)
+static kh_status unpacked(const void **out, void **own, const kh_lora_merge *merge, const source *s,
+                          kh_type type, size_t rows, size_t cols)
 {
     const kh_tensor *t = s->tensor;
     size_t row_bytes = kh_type_row_bytes(t->type, cols), each = kh_type_bytes(type);
     float added = s->row->transform == KH_HF_ADD_ONE ? -1.0f : 0.0f, *line;
     const char *from = (const char *)t->data + s->expert * rows * row_bytes;
+    int merged = kh_lora_merge_has(merge, t->name);
     *own = NULL;
     *out = from;
-    if (type == t->type && added == 0) return KH_OK;
+    if (type == t->type && added == 0 && !merged) return KH_OK;
     KH_TRY(kh_new(&line, cols, sizeof *line, "a row of a tensor"));
     kh_status status = kh_new(own, rows * cols, each, t->name);
     kh_unpack unpack = kh_unpack_of(kh_kern_get(kh_cpu_isa()), t->type);
@@ -143,6 +126,7 @@ static kh_status unpacked(const void **out, void **own, const source *s, kh_type
             unpack.f32(line, from + r * row_bytes, cols);
         else
             kh_hf_to_f32(line, from + r * row_bytes, t->type, cols, 0);
+        if (merged) kh_lora_merge_rows(merge, t->name, line, r, 1, cols);
         narrow((char *)*own + r * cols * each, type, line, cols, added);
     }
     kh_free(line);
@@ -174,7 +158,7 @@ static kh_status put(const job *j, kh_st_writer *writer, const source *s)
     int moved = x == KH_HF_PAIRS || x == KH_HF_BY_HEAD || (x == KH_HF_TURN && t->n_dims == 2);
     const void *bytes;
     void *own, *turned = NULL;
-    kh_status status = unpacked(&bytes, &own, s, type, rows, cols);
+    kh_status status = unpacked(&bytes, &own, j->out->merge, s, type, rows, cols);
     if (status == KH_OK && moved) {
         turned = kh_alloc(rows * cols * each);
         if (turned)
@@ -228,32 +212,6 @@ static kh_status write_weights(job *j, const char *path)
 
 /* ---- the folder ---- */
 
-/* Whether the model has the tensors outside of layers that the form always has. */
-static int has_all(const kh_gguf *file, const kh_hf_map *map)
-{
-    char name[KH_HF_NAME];
-    for (const kh_hf_tensor *row = map->tensors; row->from; row++) {
-        if (!row->to || strchr(row->to, '#') || (row->flags & ~(unsigned)KH_HF_BIAS)) continue;
-        kh_hf_expand(name, row->to, 0, 0, ".weight");
-        if (!kh_gguf_tensor(file, name)) return 0;
-    }
-    return 1;
-}
-
-/* The form of the architecture that has what the model has. */
-static const kh_hf_map *choose(const kh_family *family, const kh_description *d,
-                               const kh_gguf *file)
-{
-    const kh_hf_map *last = NULL;
-    for (const kh_hf_map *map = family->hf; map; map = map->next) {
-        if ((d->experts.count > 0) != ((map->flags & KH_HF_MIXTURE) != 0)) continue;
-        if (!last) last = map;
-        if (map->next && !has_all(file, map)) continue;
-        if (d->window == 0 || map->window_period != 0) return map;
-    }
-    return last;
-}
-
 static kh_status describe(kh_hf_out *out, const kh_gguf *file)
 {
     kh_slice name = {"", 0};
@@ -264,7 +222,7 @@ static kh_status describe(kh_hf_out *out, const kh_gguf *file)
         KH_FAIL(KH_ERR_UNSUPPORTED, "%s: the architecture \"%.*s\" is not written as a folder",
                 kh_gguf_path(file), (int)(name.size < 40 ? name.size : 40), name.data);
     KH_TRY(kh_describe(&out->d, out->family, file));
-    out->map = choose(out->family, &out->d, file);
+    out->map = kh_hf_written_map(out->family, &out->d, file);
     if (!out->map)
         KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a %s model with%s experts is not written as a folder",
                 kh_gguf_path(file), out->family->name, out->d.experts.count ? "" : "out");
@@ -288,16 +246,23 @@ static kh_status write_folder(job *j, const char *folder)
     return status;
 }
 
-kh_status kh_hf_write(const kh_gguf *file, const char *folder, kh_type type)
+kh_status kh_hf_write_merged(const kh_gguf *file, const char *folder, kh_type type,
+                             const kh_lora_merge *merge)
 {
     kh_hf_out *out;
     KH_TRY(kh_new(&out, 1, sizeof *out, "a description"));
     job j = {.out = out};
     out->type = type;
+    out->merge = merge;
     kh_status status = describe(out, file);
     if (status == KH_OK) status = write_folder(&j, folder);
     kh_free(j.sources);
     kh_free(j.done);
     kh_free(out);
     return status;
+}
+
+kh_status kh_hf_write(const kh_gguf *file, const char *folder, kh_type type)
+{
+    return kh_hf_write_merged(file, folder, type, NULL);
 }

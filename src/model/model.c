@@ -121,6 +121,13 @@ static kh_status open_tokenizer(kh_model *m, const char *path, unsigned what)
     return KH_OK;
 }
 
+static int is_adapter(const kh_gguf *file)
+{
+    kh_slice type = {"", 0};
+    return kh_gguf_opt_string(file, "general.type", &type) == KH_OK && type.size == 7 &&
+           memcmp(type.data, "adapter", 7) == 0;
+}
+
 static kh_status open_parts(kh_model *m, const char *path, unsigned what)
 {
     if (!m->file) KH_TRY(open_file(m, path, what));
@@ -130,6 +137,8 @@ static kh_status open_parts(kh_model *m, const char *path, unsigned what)
     if (what & NETWORK) {
         if (!kh_gguf_find(m->file, "general.architecture"))
             KH_FAIL(KH_ERR_FORMAT, "key 'general.architecture' is missing");
+        if (is_adapter(m->file))
+            KH_FAIL(KH_ERR_UNSUPPORTED, "the file is an adapter, which is added to its model");
         m->family = kh_family_find(arch.data, arch.size);
         if (!m->family)
             KH_FAIL(KH_ERR_UNSUPPORTED, "the architecture \"%s\" is not supported (known: %s)",
@@ -185,6 +194,7 @@ kh_status kh_model_open_composed(kh_model **out, kh_gguf *file)
 void kh_model_close(kh_model *model)
 {
     if (!model) return;
+    kh_model_close_loras(model);
     kh_tokenizer_close(model->tokenizer);
     kh_arena_free(&model->arena);
     kh_gguf_close(model->file);

@@ -8,6 +8,12 @@
 
 #include <keyhole/model.h>
 
+/* An adapter that a model was given. */
+typedef struct kh_model_lora {
+    struct kh_lora_set *set;
+    kh_lora_info info;
+} kh_model_lora;
+
 struct kh_model {
     kh_gguf *file;
     kh_tokenizer *tokenizer;
@@ -18,6 +24,8 @@ struct kh_model {
     kh_rope rope[2]; /* global, local */
     kh_rope far;     /* global, of contexts beyond the original one; far.n_rot 0: as rope[0] */
     kh_model_info info;
+    kh_model_lora *loras; /* [lora_count] */
+    size_t lora_count, lora_room;
     char identity[17], name[128], architecture[32];
 };
 
@@ -27,6 +35,11 @@ kh_status kh_model_open_network(kh_model **out, const char *path);
 /* The same for a file that was put together in memory, and is the model's from here on; when this fails it is
  * closed. */
 kh_status kh_model_open_composed(kh_model **out, kh_gguf *file);
+
+/* kh_model_add_lora with a set from elsewhere, which becomes the model's unless this fails. */
+kh_status kh_model_add_lora_set(kh_model *model, struct kh_lora_set *set, float strength);
+uint64_t kh_model_lora_bytes(const kh_model *model);
+void kh_model_close_loras(kh_model *model);
 
 /* Where logits go, chunk by chunk: rows [first, first + rows) of batch->logit_rows. A status other
  * than KH_OK ends the pass. */

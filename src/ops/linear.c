@@ -21,13 +21,16 @@
  *
  * An item is 16 to 128 rows of one weight, whatever the number of threads (decoding: 128 instead of 32
  * let the stream of an item's memory get going, 14 to 27 % more tokens a second; an even number of
- * items gained nothing more); items of several weights (q, k, v; gate, up) share one parallel loop. Everything is checked and taken before that loop, so nothing
- * in it can fail. */
+ * items gained nothing more); items of several weights (q, k, v; gate, up) share one parallel loop.
+ * Everything is checked and taken before that loop, so nothing in it can fail.
+ *
+ * What adapters add (ops/lora.c) comes behind the product, whatever its path. */
 #include "ops/linear.h"
 
 #include "base/fail.h"
 #include "kern/panel.h"
 #include "ops/linear_back.h"
+#include "ops/lora.h"
 #include "ops/sgemm.h"
 #include "ops/unpack.h"
 #include "run/tape.h"
@@ -132,6 +135,7 @@ void kh_linear_need(const kh_weight *weight, size_t T, size_t *step, size_t *scr
         size_t one = scratch_need(T <= FEW ? few[i] : many[i], weight->cols, T);
         *scratch = one > *scratch ? one : *scratch;
     }
+    if (weight->lora) kh_lora_need(weight->lora, T, step, scratch);
 }
 
 /* ---- items ---- */
@@ -410,7 +414,10 @@ kh_status kh_op_linear_many(kh_run *run, size_t count, float *const *y, const fl
     kh_status status = prepare(run, &j);
     if (status == KH_OK) kh_parallel_for(run->pool, items, run_item, &j);
     kh_arena_rewind(run->step, mark);
-    return status;
+    if (status != KH_OK) return status;
+    for (size_t i = 0; i < count; i++)
+        if (w[i]->lora) return kh_op_lora(run, count, y, x, T, w);
+    return KH_OK;
 }
 
 kh_status kh_op_linear(kh_run *run, float *y, const float *x, size_t T, const kh_weight *w)

@@ -4,6 +4,7 @@
  * against less than one for handing it out; a decoding step's single row never leaves the caller. */
 #include "ops/rowwise.h"
 
+#include "ops/lora.h"
 #include "ops/rowwise_back.h"
 #include "ops/unpack.h"
 #include "run/tape.h"
@@ -186,6 +187,7 @@ static void embed_row(const rows_job *j, size_t r)
         j->unpack.f32(y, from, j->n);
     else
         memcpy(y, from, j->n * sizeof *y);
+    if (w->lora) kh_lora_add_rows(w->lora, y, (size_t)j->tokens[r], 1, j->n);
     if (j->number != 1.0f) j->kern->scale(y, j->number, j->n);
 }
 

@@ -34,7 +34,7 @@ void kh_op_copy(kh_run *run, float *y, const float *x, size_t rows, size_t n);
 void kh_op_gather(kh_run *run, float *y, const float *x, const uint32_t *rows, size_t count,
                   size_t n);
 
-/* y [T][D] = scale * row tokens[t] of w [V][D]. Ids (or positions) were checked by the caller. */
+/* y [T][D] = scale * row tokens[t] of w [V][D] and its adapters. Ids (or positions) were checked by the caller. */
 void kh_op_embed(kh_run *run, float *y, const kh_weight *w, const int32_t *tokens, size_t T,
                  float scale);
 

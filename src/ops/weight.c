@@ -65,6 +65,7 @@ kh_weight kh_weight_rows(const kh_weight *whole, size_t first, size_t rows)
 {
     kh_weight part = *whole;
     part.rows = rows;
+    part.lora = NULL;
     part.data = (const char *)whole->data + first * whole->row_bytes;
     return part;
 }
