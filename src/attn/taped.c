@@ -9,7 +9,8 @@
  * Sequences of a packed batch are spans: rows that see each other and nobody else. The pages are written and
  * attended for all spans at once; the gradients are taken span by span, or for all of them as one batch where
  * they are equally long (and nothing is dropped: masks are counted by the row of the batch). q, k and v are
- * read by attention alone, so their twins are written, not added to. */
+ * read by attention alone, so their twins are written, not added to; a block writes them once, so in a replay,
+ * which is one block, they are kept where they are. */
 #include "attn/attn.h"
 
 #include "attn/attend.h"
@@ -268,10 +269,11 @@ static void push(kh_run *run, const kh_attn_layer *layer, const kh_attn_save *sa
     r->k = k;
     r->v = v;
     r->z = z;
-    r->kept_q = kh_tape_keep(run, q, query);
-    r->kept_k = kh_tape_keep(run, k, key);
-    r->kept_v = kh_tape_keep(run, v, key);
-    r->kept_z = kh_tape_keep(run, z, query);
+    int replays = kh_tape_replays(run);
+    r->kept_q = replays ? q : kh_tape_keep(run, q, query);
+    r->kept_k = replays ? k : kh_tape_keep(run, k, key);
+    r->kept_v = replays ? v : kh_tape_keep(run, v, key);
+    r->kept_z = kh_tape_keep_result(run, z, query); /* as the record behind this one does */
     r->save = save;
 }
 

@@ -137,6 +137,11 @@ void kh_kv_pool_close(kh_kv_pool *pool)
     kh_free(pool);
 }
 
+void kh_kv_pool_drop(kh_kv_pool *pool)
+{
+    if (pool->used == 0) kh_reserve_drop(pool->base, pool->fresh * pool->page_bytes);
+}
+
 const kh_kv_shape *kh_kv_pool_shape(const kh_kv_pool *pool)
 {
     return &pool->shape;

@@ -42,6 +42,9 @@ size_t kh_kv_page_bytes(const kh_kv_shape *shape); /* its shadow included */
 size_t kh_kv_pool_used(const kh_kv_pool *pool);    /* pages in use */
 size_t kh_kv_pool_peak(const kh_kv_pool *pool);    /* most pages ever in use */
 
+/* Gives the memory of all pages back; they must be free. */
+void kh_kv_pool_drop(kh_kv_pool *pool);
+
 /* An empty sequence of at most `capacity` positions. Nothing after this allocates heap memory. */
 kh_status kh_kv_open(kh_kv **out, kh_kv_pool *pool, size_t capacity);
 void kh_kv_close(kh_kv *kv); /* gives the pages back; takes NULL */

@@ -40,6 +40,7 @@ void kh_tape_reset(kh_tape *tape)
     tape->choose = NULL;
     tape->first = NULL;
     tape->lost = 0;
+    tape->same.copy = NULL;
 }
 
 kh_status kh_tape_buffer(kh_tape *tape, kh_arena *arena, const float *buffer, size_t n)
@@ -79,10 +80,30 @@ void *kh_tape_push(kh_run *run, kh_status (*back)(kh_run *, kh_tape_record *), s
     return record;
 }
 
+static void remember(kh_tape *tape, const void *data, const void *copy, size_t bytes)
+{
+    tape->same.data = data;
+    tape->same.copy = copy;
+    tape->same.bytes = bytes;
+    tape->same.after = tape->last;
+}
+
+/* Every op that writes pushes a record, so behind one record more a result is what its memory holds. */
 const void *kh_tape_keep(kh_run *run, const void *data, size_t bytes)
 {
+    kh_tape *tape = run->tape;
+    if (tape->same.copy && tape->same.data == data && tape->same.bytes == bytes && tape->last &&
+        tape->last->before == tape->same.after)
+        return tape->same.copy;
     void *copy = kh_tape_take(run, bytes);
     if (copy) memcpy(copy, data, bytes);
+    return copy;
+}
+
+const void *kh_tape_keep_result(kh_run *run, const void *data, size_t bytes)
+{
+    const void *copy = kh_tape_keep(run, data, bytes);
+    remember(run->tape, data, copy, bytes);
     return copy;
 }
 
@@ -122,6 +143,7 @@ kh_status kh_tape_backward(kh_run *run, kh_tape_mark mark)
         kh_tape_record *record = tape->last;
         KH_TRY(record->back(run, record));
         tape->last = record->before;
+        tape->same.copy = NULL;
         kh_arena_rewind(&tape->kept, (size_t)((char *)record - tape->kept.base));
     }
     return KH_OK;
@@ -143,6 +165,7 @@ static kh_status segment_back(kh_run *run, kh_tape_record *record)
     kh_tape_choice *first = tape->first;
     int replaying = tape->replaying;
     memcpy(s->body.state, s->kept, s->body.n * sizeof *s->kept);
+    remember(tape, s->body.state, s->kept, s->body.n * sizeof *s->kept);
     tape->first = s->first;
     tape->replaying = 1;
     kh_status status = s->body.run(run, s->body.context);

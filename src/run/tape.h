@@ -56,7 +56,12 @@ typedef struct kh_tape {
     int silent;       /* above 0: ops leave no records (a segment's first run) */
     kh_tape_choice *first, **choose; /* of the segment: left by its first run, read by the replay */
     int replaying;                   /* 1: choices are read */
-    size_t lost;                     /* bytes of the record that found no room; 0: none did */
+    struct {
+        const void *data, *copy;
+        size_t bytes;
+        kh_tape_record *after; /* the record that kept it */
+    } same;                    /* the last result */
+    size_t lost;               /* bytes of the record that found no room; 0: none did */
 } kh_tape;
 
 /* `most`: bytes of records; 0: what the machine has. */
@@ -76,13 +81,19 @@ int kh_tape_wants(const struct kh_run *run);
  * end (kh_tape_backward) and not before, so that ops which cannot fail need not. */
 void *kh_tape_push(struct kh_run *run, kh_status (*back)(struct kh_run *, kh_tape_record *),
                    size_t size);
-/* A copy that lives as long as the record; NULL as above. */
+/* A copy that lives as long as the record, the last one pushed; NULL as above. What the record before it kept as its
+ * result, or what a segment began with, is not copied again: nothing was written between. */
 const void *kh_tape_keep(struct kh_run *run, const void *data, size_t bytes);
+/* The same for what the record's op has written. */
+const void *kh_tape_keep_result(struct kh_run *run, const void *data, size_t bytes);
 /* The twin at `at`, which points into a buffer of the pass. NULL for memory that has no twin, whose
  * derivative nobody wants. */
 float *kh_tape_twin_of(const struct kh_run *run, const float *at);
 /* The gradient of a weight, bias or gain, to be added to; NULL: it is not trained. */
 float *kh_tape_gradient_of(const struct kh_run *run, const float *weight);
+
+/* 1 where the op runs in a replay, which is taken back before anything else runs. */
+int kh_tape_replays(const struct kh_run *run);
 
 /* ---- for the pass ---- */
 
@@ -106,7 +117,6 @@ typedef struct kh_tape_body {
 kh_status kh_tape_segment(struct kh_run *run, const kh_tape_body *body);
 /* For an op inside a segment: leaves `what` (of the tape's memory: kh_tape_take) for the replay; and finds it
  * there, in the same order. */
-int kh_tape_replays(const struct kh_run *run);
 void *kh_tape_take(struct kh_run *run, size_t bytes);
 void kh_tape_leave(struct kh_run *run, void *what);
 void *kh_tape_find(struct kh_run *run);

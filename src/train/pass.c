@@ -9,6 +9,7 @@
  * are (ops/linear_back.h), so no chunk changes a bit. */
 #include "train/pass.h"
 
+#include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
@@ -32,6 +33,7 @@ struct kh_pass {
     kh_kv_pool *pages;
     kh_kv **kv; /* [spans] */
     kh_tape tape;
+    int lists;  /* 1: every head keeps a list of keys */
     kh_run run; /* of the pass in flight */
     size_t chunk;
     float *logits; /* [chunk][V] */
@@ -102,12 +104,23 @@ static kh_status open_memory(kh_pass *p)
     return KH_OK;
 }
 
+static int keeps_lists(const kh_pass *p)
+{
+    const kh_description *d = &p->params->model->d;
+    for (int l = 0; l < d->encoder_layers + d->N; l++)
+        for (int h = 0; h < d->H; h++)
+            if (kh_attn_plan_at(p->plan, KH_PHASE_PREFILL, l, h)->method->kind != KH_KEYS_INDICES)
+                return 0;
+    return 1;
+}
+
 static kh_status open_pass(kh_pass *p)
 {
     KH_TRY(check(p));
     p->pool.threads = p->options.threads ? p->options.threads : kh_cpu_count();
     p->kern = kh_kern_get(kh_cpu_isa());
     KH_TRY(kh_plans_attn(&p->plan, p->params->model, p->options.attn));
+    p->lists = keeps_lists(p);
     KH_TRY(kh_plans_ff(&p->ff, p->params->model, p->kern, p->options.ff));
     return open_memory(p);
 }
@@ -151,6 +164,7 @@ kh_status kh_pass_set_attn(kh_pass *p, const char *attn)
     KH_TRY(kh_plans_attn(&plan, p->params->model, attn));
     kh_attn_plan_free(p->plan);
     p->plan = plan;
+    p->lists = keeps_lists(p);
     return KH_OK;
 }
 
@@ -197,6 +211,13 @@ static kh_status prepare(kh_pass *p, const kh_batch *batch)
                         sizeof *p->logits);
 }
 
+/* The way back attends over kept keys, in arrays: nobody reads a page again. */
+static void drop_pages(kh_pass *p)
+{
+    for (size_t i = 0; i < p->batch->batch.span_count; i++) kh_kv_rewind(p->kv[i], 0);
+    kh_kv_pool_drop(p->pages);
+}
+
 static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
 {
     const kh_batch *batch = &p->batch->batch;
@@ -227,6 +248,7 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
     p->tape.layer_causal = p->options.layer_causal;
     KH_TRY(kh_tape_buffer(&p->tape, &p->step, p->logits, p->chunk * (size_t)p->params->model->d.V));
     KH_TRY(kh_forward(p->params->model, &p->run, &sink));
+    if (p->lists && p->tape.recompute) drop_pages(p);
     return kh_tape_backward(&p->run, NULL);
 }
 
