@@ -101,7 +101,8 @@ static kh_status run_tune(cli_args *args, const char **words, size_t count)
 static const kh_opt begin[] = {
     CLI_TEXT(arch, "--arch", "SPEC",
              "the model: an architecture and its numbers, as "
-             "llama:layers=4,width=128,heads=4,key_heads=2,ff=512,context=1024",
+             "llama:layers=4,width=128,heads=4; others: key_heads, ff, context, vocabulary, init "
+             "(docs/training.md)",
              NULL),
     CLI_TEXT(tokenizer, "--tokenizer", "MODEL",
              "whose tokenizer it has: a model, or a folder that keyhole tokenizer train wrote; a "
@@ -157,7 +158,9 @@ static const kh_opt steps[] = {
     CLI_TEXT(schedule, "--schedule", "SPEC",
              "of the learning rate: cosine:warmup=100,floor=0.1; linear, constant, rsqrt", NULL),
     CLI_TEXT(optimizer, "--optimizer", "SPEC",
-             "adamw:beta1=0.9,beta2=0.999,eps=1e-8,decay=0.01,clip=1; sgd:momentum=0.9", NULL),
+             "adamw (the default) or sgd and its numbers, as adamw:decay=0.01,clip=1; others: "
+             "beta1, beta2, eps; sgd:momentum=0.9",
+             NULL),
     CLI_TEXT(train, "--train", "PATTERN,...", "trains tensors of these names and no others", NULL),
     CLI_TEXTS(groups, "--group", "RULE",
               "PATTERN,...:rate=0.1,decay=0 for tensors of these names; later rules win"),
