@@ -51,8 +51,13 @@ typedef struct kh_train_options {
     /* The optimiser; docs/training.md. */
     const char *optimizer; /* NULL: "adamw" */
     const char *schedule;  /* NULL: "cosine" */
-    double rate;       /* learning rate, the highest of the schedule; 0: 1e-3, of a model 2e-5 */
-    uint64_t steps;    /* of the whole run, for the schedule; 0: 1000 */
+    double rate;    /* learning rate, the highest of the schedule; 0: 1e-3, of a model 2e-5 */
+    uint64_t steps; /* of the whole run, for the schedule; 0: 1000 */
+    /* An adapter instead of the weights, which stay in the file's types: its rank (0: none), alpha (0: twice the
+     * rank), and patterns of the tensors that get one (NULL: queries and values of attention). */
+    size_t lora_rank;
+    double lora_alpha;
+    const char *lora_targets;
     const char *train; /* NULL: all tensors; "PATTERN,...": these and no others */
     const char *const
         *groups; /* [group_count] "blk.*.attn_q.weight:rate=0.1" ...; later ones win */
@@ -94,7 +99,8 @@ KH_API kh_status kh_trainer_evaluate(kh_trainer *trainer, size_t batches, kh_tra
 KH_API kh_status kh_trainer_checkpoint(kh_trainer *trainer);
 /* Ends the step that runs, from any thread or signal handler. */
 KH_API void kh_trainer_stop(kh_trainer *trainer);
-/* Writes the model: GGUF, or a folder where `path` ends in '/'. `type` NULL: BF16. */
+/* Writes the model: GGUF, or a folder where `path` ends in '/'. `type` NULL: BF16. Of an adapter the same two: as
+ * llama.cpp has it, or as PEFT; F32. */
 KH_API kh_status kh_trainer_save(kh_trainer *trainer, const char *path, const char *type);
 
 typedef struct kh_train_info {

@@ -7,6 +7,7 @@
 #include "api/convert_write.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
+#include "model/lora_set.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -118,6 +119,10 @@ kh_status kh_trainer_resume(kh_trainer *t)
 
 kh_status kh_trainer_save(kh_trainer *t, const char *path, const char *type)
 {
+    size_t n = strlen(path);
+    if (t->params->lora && n > 0 && path[n - 1] == '/')
+        return kh_lora_save_peft(t->params->lora, t->params->model->file, path);
+    if (t->params->lora) return kh_lora_save_gguf(t->params->lora, t->params->model->file, path);
     const char *tokens = t->options.model ? t->options.model->info.path
                          : t->vocabulary  ? t->vocabulary->info.path
                                           : NULL;

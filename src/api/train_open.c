@@ -27,6 +27,11 @@ static kh_status open_params(kh_trainer *t)
     if (!o->model == !o->arch)
         KH_FAIL(KH_ERR_ARGUMENT,
                 "training begins with a model or with the description of one: one of both");
+    if (o->lora_rank && !o->model)
+        KH_FAIL(KH_ERR_ARGUMENT, "an adapter (rank %zu) is of a model, not of a description",
+                o->lora_rank);
+    kh_params_lora lora = {o->lora_rank, o->lora_alpha, o->lora_targets, o->seed};
+    if (o->lora_rank) return kh_params_open_lora(&t->params, o->model->info.path, &lora);
     if (o->model) return kh_params_open(&t->params, o->model->file);
     kh_arch arch;
     kh_scratch_options *s = &arch.options;

@@ -74,6 +74,9 @@ typedef struct cli_args {
     kh_opt_texts data, valid, groups;
     double valid_share, attn_dropout, rate, target;
     int64_t length, sequences, accumulate, steps, save_every, eval_every, eval_batches, log_every;
+    int64_t lora_rank;
+    double lora_alpha;
+    const char *lora_targets;
     int pack, order, grad, resume, no_update;
 } cli_args;
 

@@ -41,6 +41,9 @@ static kh_train_options options_of(const cli_args *a)
                               .rate = a->rate,
                               .steps = (uint64_t)a->steps,
                               .train = a->train,
+                              .lora_rank = (size_t)a->lora_rank,
+                              .lora_alpha = a->lora_alpha,
+                              .lora_targets = a->lora_targets,
                               .groups = a->groups.items,
                               .group_count = a->groups.count,
                               .seed = (uint64_t)a->seed,
@@ -196,9 +199,22 @@ static const kh_opt output[] = {
 
 static const kh_opt_group train_groups[] = {{"Model", begin}, {"Data", data},     {"Pass", pass},
                                             {"Steps", steps}, {"Output", output}, CLI_NO_GROUP};
-static const kh_opt_group tune_groups[] = {
-    {"Model", cli_options_model}, {"Data", data}, {"Pass", pass}, {"Steps", steps},
-    {"Output", output},           CLI_NO_GROUP};
+static const kh_opt adapter[] = {
+    CLI_INT(lora_rank, "--lora-rank", "R",
+            "trains an adapter of this rank; the weights stay as they are, in their types", "0", 0,
+            1024, NULL),
+    CLI_REAL(lora_alpha, "--lora-alpha", "A", "its alpha; 0 is twice the rank", "0", 0, 1e6),
+    CLI_TEXT(lora_targets, "--lora-targets", "PATTERN,...",
+             "tensors that get one (default: queries and values of attention)", NULL),
+    CLI_END};
+
+static const kh_opt_group tune_groups[] = {{"Model", cli_options_model},
+                                           {"Adapter", adapter},
+                                           {"Data", data},
+                                           {"Pass", pass},
+                                           {"Steps", steps},
+                                           {"Output", output},
+                                           CLI_NO_GROUP};
 
 const cli_verb cli_verb_train = {
     .group = "Train",

@@ -11,6 +11,7 @@
 #include "ops/linear_back.h"
 
 #include "base/fail.h"
+#include "ops/lora_back.h"
 #include "ops/sgemm.h"
 #include "ops/unpack.h"
 #include "run/tape.h"
@@ -100,6 +101,7 @@ static kh_status back(kh_run *run, kh_tape_record *any)
         if (j.dx)
             kh_parallel_for(run->pool, ceiling(r->T, SLICE) * ceiling(w->cols, COLUMNS), input_item,
                             &j);
+        if (w->lora) KH_TRY(kh_lora_back(run, w, dy, r->kept, j.dx, r->T));
         memset(dy, 0, r->T * w->rows * sizeof *dy);
     }
     return KH_OK;
@@ -118,7 +120,7 @@ void kh_record_linear(kh_run *run, size_t count, float *const *y, const float *x
     for (size_t i = 0; i < count; i++) {
         r->parts[i].w = *w[i];
         r->parts[i].y = y[i];
-        trained |= kh_tape_gradient_of(run, w[i]->data) != NULL;
+        trained |= kh_tape_gradient_of(run, w[i]->data) || kh_lora_is_trained(run, w[i]);
     }
     if (trained) r->kept = kh_tape_keep(run, x, T * r->cols * sizeof *x);
 }

@@ -70,15 +70,21 @@ static kh_status compose(kh_params *p, kh_gguf *to, const kh_gguf *file)
     return KH_OK;
 }
 
-static kh_status open_params(kh_params *p, const kh_gguf *file)
+kh_status kh_params_reserve(kh_params *p)
 {
     void *weights = NULL, *gradients = NULL;
-    kh_gguf *composed = NULL;
-    KH_TRY(lay_out(p, file));
     KH_TRY(kh_reserve(&weights, p->count * sizeof(float), "the weights"));
     p->weights = weights;
     KH_TRY(kh_reserve(&gradients, p->count * sizeof(float), "the gradients"));
     p->gradients = gradients;
+    return KH_OK;
+}
+
+static kh_status open_params(kh_params *p, const kh_gguf *file)
+{
+    kh_gguf *composed = NULL;
+    KH_TRY(lay_out(p, file));
+    KH_TRY(kh_params_reserve(p));
     KH_TRY(kh_gguf_new(&composed, kh_gguf_path(file)));
     kh_status status = compose(p, composed, file);
     if (status) {
@@ -111,6 +117,7 @@ void kh_params_close(kh_params *p)
     if (p->weights) kh_reserve_free(p->weights, p->count * sizeof(float));
     if (p->gradients) kh_reserve_free(p->gradients, p->count * sizeof(float));
     kh_free(p->tensors);
+    kh_free(p->names);
     kh_free(p->frozen);
     kh_free(p);
 }

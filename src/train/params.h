@@ -11,13 +11,29 @@ typedef struct kh_params {
     size_t count;
     kh_tensor_spec *tensors; /* [tensor_count], names are the file's */
     size_t tensor_count;
-    uint8_t *frozen; /* [tensor_count] 1: has no gradient */
+    struct kh_lora_set *lora; /* the adapter, which is the model's; NULL: all weights are masters */
+    char *names;              /* of an adapter's tensors */
+    uint8_t *frozen;          /* [tensor_count] 1: has no gradient */
 } kh_params;
 
 /* Masters of every tensor of `file` (any type; composed or read), which is not needed afterwards. Tables that
  * are no weights (divisors of rotary frequencies) are frozen. */
 kh_status kh_params_open(kh_params **out, const kh_gguf *file);
+/* Masters of a low-rank adapter instead: the file's weights stay as they are (of any type) and are not trained. */
+typedef struct kh_params_lora {
+    size_t rank;  /* r */
+    double alpha; /* 0: twice the rank */
+    const char
+        *targets; /* "PATTERN,..." over names of tensors; NULL: queries and values of attention */
+    uint64_t seed;
+} kh_params_lora;
+
+/* `path`: the model, which is opened anew. A is uniform in +-1 / sqrt(inputs), B is 0. */
+kh_status kh_params_open_lora(kh_params **out, const char *path, const kh_params_lora *options);
 void kh_params_close(kh_params *params); /* takes NULL */
+
+/* Takes the memory of `count` masters and gradients: for those who lay out tensors. */
+kh_status kh_params_reserve(kh_params *params);
 
 /* What a tape asks: the gradient of the weight at `at`, NULL where it is frozen or no master. `context` is the
  * kh_params. */
