@@ -200,6 +200,45 @@ static void test_damaged(void **state)
     free(bytes);
 }
 
+/* Headers and ends that contradict each other; the files are made without the code under test. */
+static void test_contradictions(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *sentence; /* NULL: sound */
+    } cases[] = {
+        {"two_bytes", NULL},
+        {"four_bytes", NULL},
+        {"masked", NULL},
+        {"empty", NULL},
+        {"cut", "cut off or damaged"},
+        {"header_only", "cut off or damaged"},
+        {"version", "a shard of version 2"},
+        {"width", "ids of 3 bytes"},
+        {"flags", "flags 2"},
+        {"reserved", "flags 0"},
+        {"vocabulary", "does not fit ids of 2 bytes"},
+        {"huge_count", "cut off or damaged"},
+        {"wrapping_count", "cut off or damaged"},
+        {"descending", "document 1 ends at token 3 of 9, the one before at 5"},
+        {"beyond", "document 3 ends at token 90 of 9"},
+        {"short", "the last document ends at token 8 of 9"},
+        {"other", "a shard of tokens is expected"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[128], *data;
+        size_t size;
+        kh_token_store store;
+        snprintf(path, sizeof path, "tests/fuzz/corpus/shard/%s", cases[i].name);
+        assert_int_equal(kh_file_read(&data, &size, path, 1 << 20), KH_OK);
+        kh_status status = kh_shard_parse(&store, (const uint8_t *)data, size, path);
+        assert_int_equal(status == KH_OK, cases[i].sentence == NULL);
+        if (cases[i].sentence && !strstr(kh_last_error(), cases[i].sentence))
+            fail_msg("\"%s\" (expected \"%s\")", kh_last_error(), cases[i].sentence);
+        kh_free(data);
+    }
+}
+
 /* ---- ids of four bytes, and examples that do not fit ---- */
 
 typedef struct made {
@@ -270,9 +309,9 @@ static void test_memory_that_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),       cmocka_unit_test(test_slices),
-        cmocka_unit_test(test_damaged),          cmocka_unit_test(test_not_written),
-        cmocka_unit_test(test_memory_that_ends),
+        cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_slices),
+        cmocka_unit_test(test_contradictions), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_not_written),    cmocka_unit_test(test_memory_that_ends),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -224,17 +224,20 @@ static void test_cut(void **state)
         kh_source_close(source);
     }
     /* only the first part begins a document, only the last one ends it */
-    kh_source_options o = {.store = 1, .piece = 1000, .bos = KH_EDGE_ADD, .eos = KH_EDGE_ADD};
-    kh_source *source = kh_test_source(path, spm, &o);
-    size_t n = documents(source);
-    assert_true(n > 3);
-    for (size_t i = 0; i < n; i++) {
-        kh_train_example e;
-        assert_int_equal(kh_source_get(source, i, &e), KH_OK);
-        assert_int_equal(e.tokens[0] == 1, i == 0);
-        assert_int_equal(e.targets[e.n - 1] == 2, i == n - 1);
+    for (int edges = 0; edges < 2; edges++) {
+        kh_source_options o = {.store = 1, .piece = 1000};
+        if (edges) o.bos = o.eos = KH_EDGE_ADD;
+        kh_source *source = kh_test_source(path, spm, &o);
+        size_t n = documents(source);
+        assert_true(n > 3);
+        for (size_t i = 0; i < n; i++) {
+            kh_train_example e;
+            assert_int_equal(kh_source_get(source, i, &e), KH_OK);
+            assert_int_equal(e.tokens[0] == 1, i == 0);
+            assert_int_equal(e.targets[e.n - 1] == 2, edges && i == n - 1);
+        }
+        kh_source_close(source);
     }
-    kh_source_close(source);
     kh_buf_free(&text);
     kh_buf_free(&back);
 }
@@ -381,6 +384,13 @@ static void test_pieces(void **state)
     assert_int_equal(kh_data_open(&data, source, &o), KH_OK);
     kh_data_get_counts(data, &counts);
     assert_int_equal(counts.units, (info.rows + 15) / 16);
+    o.length = 1; /* which divides everything */
+    kh_data *single;
+    assert_int_equal(kh_data_open(&single, source, &o), KH_OK);
+    kh_data_get_counts(single, &counts);
+    assert_int_equal(counts.units, info.rows);
+    kh_data_close(single);
+    kh_data_get_counts(data, &counts);
     uint8_t *seen = calloc(info.rows, 1);
     size_t rows = 0, backward = 0, last = 0;
     while (kh_data_next(data, &b) == KH_OK && b.batch.n) {
