@@ -1,6 +1,6 @@
-/* keyhole tokenize: text to ids and pieces, ids to text, and files to a shard for training. Opens only the vocabulary of a file, so
- * it is quick and works on vocabulary files that have no tensors. Pieces are shown with what cannot
- * be printed escaped, as the bytes they are. */
+/* keyhole tokenize: text to ids and pieces, ids to text, and files to a shard for training. Opens only
+ * the vocabulary of a file, so it is quick and works on vocabulary files that have no tensors. Pieces
+ * are shown with what cannot be printed escaped, as the bytes they are. */
 #include "cli/cli.h"
 
 #include "base/alloc.h"
