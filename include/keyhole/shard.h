@@ -11,16 +11,22 @@
 extern "C" {
 #endif
 
+/* Whether a token stands at an edge of a document; by default as the tokenizer puts it by itself. */
+typedef enum kh_edge { KH_EDGE_DEFAULT, KH_EDGE_ADD, KH_EDGE_OMIT } kh_edge;
+
 /* What becomes a document, and what stands around it; docs/training.md. */
-typedef struct kh_shard_options {
+typedef struct kh_document_options {
     const char *separator;   /* the line between two documents of a text file ("": a blank line);
                                 NULL: a file is one */
     const char *chat_format; /* conversations by a known format; NULL: the model's own template */
+    kh_edge bos, eos;        /* a completion has an eos by default */
     int markers;     /* 1: markers such as <|im_end|> in texts are tokens; 0: they are text */
-    int no_edges;    /* 1: neither bos nor eos, whatever the tokenizer asks for */
-    int eos;         /* 1: an eos behind every document */
     int last_answer; /* 1: of a conversation only the last answer is to be learned */
-    int overwrite;   /* 1: an output that exists is replaced; 0: it is KH_ERR_STATE */
+} kh_document_options;
+
+typedef struct kh_shard_options {
+    kh_document_options documents;
+    int overwrite; /* 1: an output that exists is replaced; 0: it is KH_ERR_STATE */
 } kh_shard_options;
 
 typedef struct kh_shard_result {

@@ -12,6 +12,7 @@
 #define KEYHOLE_TRAIN_H
 
 #include <keyhole/model.h>
+#include <keyhole/shard.h>
 #include <keyhole/status.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -39,7 +40,8 @@ typedef struct kh_train_options {
     double valid;         /* the share; 0: nothing is held out */
     size_t length, batch; /* L and B of a batch; 0: the trained context up to 1024, and 1 */
     int accumulate;       /* batches whose gradients make one step; 0: 1 */
-    int pack;     /* 1: one document a row and no other; 0: rows are filled with documents */
+    int pack; /* 1: one document a row and no other; 0: rows are filled with documents */
+    kh_document_options documents; /* of the files */
     int in_order; /* 1: documents in their own order; 0: shuffled anew in every epoch */
     /* The pass. */
     const char *attn; /* NULL: full. A number may move: "topk:k=16..128/1000" */

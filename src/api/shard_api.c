@@ -43,16 +43,9 @@ kh_status kh_shard_make(const kh_model *model, const char *output, const char *c
     *result = (kh_shard_result){0};
     if (!options->overwrite && (access(output, F_OK) == 0 || errno != ENOENT))
         KH_FAIL(KH_ERR_STATE, "%s: is there already", output);
-    kh_edge bos = options->no_edges ? KH_EDGE_OMIT : KH_EDGE_DEFAULT;
-    kh_source_options o = {.separator = options->separator,
-                           .chat_format = options->chat_format,
-                           .markers = options->markers ? KH_MARKERS_ARE_TOKENS
-                                                       : KH_MARKERS_ARE_TEXT,
-                           .bos = bos,
-                           .eos = options->eos ? KH_EDGE_ADD : bos,
-                           .answers = options->last_answer ? KH_ANSWERS_LAST : KH_ANSWERS_ALL,
-                           .store = 1,
-                           .piece = (size_t)64 << 20};
+    kh_source_options o = kh_source_options_from(&options->documents);
+    o.store = 1;
+    o.piece = (size_t)64 << 20;
     KH_TRY(kh_source_open(&source, paths, count, model->tokenizer, &o));
     kh_source_get_info(source, &info);
     kh_status status = kh_shard_write(output, source, model->tokenizer);

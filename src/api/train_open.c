@@ -82,11 +82,12 @@ static kh_status open_sources(kh_trainer *t)
         return kh_task_source_open(&t->tasks[1], t->task, o->seed, KH_TASK_VALID,
                                    HELD_OUT_EXAMPLES);
     }
+    kh_source_options options = kh_source_options_from(&o->documents);
     if (o->path_count)
-        KH_TRY(kh_source_open(&t->files[0], o->paths, o->path_count, tokenizer_of(t), NULL));
+        KH_TRY(kh_source_open(&t->files[0], o->paths, o->path_count, tokenizer_of(t), &options));
     if (o->valid_path_count)
         KH_TRY(kh_source_open(&t->files[1], o->valid_paths, o->valid_path_count, tokenizer_of(t),
-                              NULL));
+                              &options));
     return KH_OK;
 }
 

@@ -43,8 +43,10 @@ typedef struct cli_args {
     int pooling, no_normalise, truncate, impossible;
     /* tokenize, show */
     int ids_only, decode, no_special, no_edges, metadata, tensors;
-    int eos, last_answer;
-    const char *shard, *separator;
+    const char *shard;
+    /* documents: tokenize --shard, train, tune */
+    int bos_edge, eos_edge, markers, last_answer;
+    const char *separator;
     /* bench, calibrate */
     kh_opt_ints prompts, generate, depths, thread_list, lengths, keeps;
     int64_t repeat, tokens, heads, kv_heads, head_dim, chunk;
@@ -145,7 +147,7 @@ extern const kh_opt cli_options_model[], cli_options_context[], cli_options_comp
     cli_options_attn[], cli_options_encoder[], cli_options_attns[], cli_options_ff[],
     cli_options_ffs[], cli_options_prompt[], cli_options_template[], cli_options_answer[],
     cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
-    cli_options_output_rows[], cli_options_known[];
+    cli_options_output_rows[], cli_options_documents[], cli_options_known[];
 
 /* Takes the model out of the positional words unless -m or -hf named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);
@@ -153,6 +155,8 @@ void cli_take_model(cli_args *args, const char ***words, size_t *count);
 kh_session_options cli_session_options(const cli_args *args);
 /* The same of an encoder. */
 kh_encoder_options cli_encoder_options(const cli_args *args);
+/* What the documents of training data are. */
+kh_document_options cli_documents(const cli_args *args);
 /* Sampler options; *bias is theirs and the caller frees it with kh_free. Draws the seed if none was
  * given. */
 kh_status cli_sampler(const cli_args *args, const kh_model *model, kh_sampler_options *out,

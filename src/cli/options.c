@@ -173,6 +173,24 @@ const kh_opt cli_options_output_answer[] = {
     CLI_FLAG(verbose, "-v --verbose", "says more about the model, the setting and the memory"),
     CLI_END};
 
+static const char *const edges[] = {"default", "add", "omit", NULL};
+
+const kh_opt cli_options_documents[] = {
+    CLI_TEXT(separator, "--separator", "LINE",
+             "the line between two documents of a text file; without it a file is one", NULL),
+    CLI_CHOICE(bos_edge, "--bos", "HOW",
+               "a bos in front of every document; by default where the tokenizer puts one",
+               "default", edges, NULL),
+    CLI_CHOICE(eos_edge, "--eos", "HOW",
+               "an eos behind every document; by default where the tokenizer puts one, and behind "
+               "completions",
+               "default", edges, NULL),
+    CLI_FLAG(markers, "--markers", "markers such as <|im_end|> inside texts are tokens, not text"),
+    CLI_TEXT(chat_template, "--chat-template", "NAME",
+             "conversations in this format, instead of the model's own template", NULL),
+    CLI_FLAG(last_answer, "--last-answer", "of a conversation only the last answer is learned"),
+    CLI_END};
+
 const kh_opt cli_options_known[] = {
     CLI_IGNORED("-ngl --gpu-layers --n-gpu-layers", "N", NULL),
     CLI_IGNORED("-fa --flash-attn", "on|off", switches),
@@ -207,6 +225,16 @@ kh_session_options cli_session_options(const cli_args *args)
                                 .key_shadow = args->key_shadow,
                                 .forks = (size_t)args->beams * 2,
                                 .stats = args->stats};
+}
+
+kh_document_options cli_documents(const cli_args *args)
+{
+    return (kh_document_options){.separator = args->separator,
+                                 .chat_format = args->chat_template,
+                                 .bos = (kh_edge)args->bos_edge,
+                                 .eos = (kh_edge)args->eos_edge,
+                                 .markers = args->markers,
+                                 .last_answer = args->last_answer};
 }
 
 kh_encoder_options cli_encoder_options(const cli_args *args)

@@ -130,12 +130,8 @@ static kh_status write_shard(const kh_model *model, const cli_args *args, const 
 {
     if (!count)
         KH_FAIL(KH_ERR_ARGUMENT, "--shard: name the files and folders to read behind the model");
-    kh_shard_options options = {.separator = args->separator,
-                                .chat_format = args->chat_template,
-                                .no_edges = args->no_edges,
-                                .eos = args->eos,
-                                .last_answer = args->last_answer,
-                                .overwrite = args->force};
+    kh_shard_options options = {.documents = cli_documents(args), .overwrite = args->force};
+    if (args->no_edges) options.documents.bos = options.documents.eos = KH_EDGE_OMIT;
     kh_shard_result result;
     KH_TRY(kh_shard_make(model, args->shard, words, count, &options, &result));
     if (args->json)
@@ -175,23 +171,14 @@ static const kh_opt input[] = {
 static const kh_opt shard[] = {
     CLI_TEXT(shard, "--shard", "OUT.khtok",
              "writes files and folders (text, .jsonl, .khtok) as tokens for training", NULL),
-    CLI_TEXT(separator, "--separator", "LINE",
-             "the line between two documents of a text file; without it a file is one", NULL),
-    CLI_TEXT(chat_template, "--chat-template", "NAME",
-             "conversations in this format, instead of the model's own template", NULL),
-    CLI_FLAG(last_answer, "--last-answer", "of a conversation only the last answer is learned"),
-    CLI_FLAG(eos, "--eos", "an eos behind every document"),
-    CLI_FLAG(force, "--force", "replaces a shard that is there"),
-    CLI_END};
+    CLI_FLAG(force, "--force", "replaces a shard that is there"), CLI_END};
 static const kh_opt output[] = {CLI_FLAG(ids_only, "--ids", "prints ids only, one a line"),
                                 CLI_FLAG(json, "--json", "prints {count, ids, pieces}"),
                                 CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"),
                                 CLI_END};
-static const kh_opt_group groups[] = {{"Model", cli_options_model},
-                                      {"Input", input},
-                                      {"Shard", shard},
-                                      {"Output", output},
-                                      CLI_NO_GROUP};
+static const kh_opt_group groups[] = {
+    {"Model", cli_options_model},         {"Input", input},   {"Shard", shard},
+    {"Documents", cli_options_documents}, {"Output", output}, CLI_NO_GROUP};
 
 const cli_verb cli_verb_tokenize = {
     .group = "Files",

@@ -29,6 +29,7 @@ static kh_train_options options_of(const cli_args *a)
                               .batch = (size_t)a->sequences,
                               .accumulate = (int)a->accumulate,
                               .pack = a->pack,
+                              .documents = cli_documents(a),
                               .in_order = a->order,
                               .attn = a->attn,
                               .ff = a->ff,
@@ -197,8 +198,10 @@ static const kh_opt output[] = {
     CLI_FLAG(quiet, "-q --quiet", "nothing on standard error"),
     CLI_END};
 
-static const kh_opt_group train_groups[] = {{"Model", begin}, {"Data", data},     {"Pass", pass},
-                                            {"Steps", steps}, {"Output", output}, CLI_NO_GROUP};
+static const kh_opt_group train_groups[] = {
+    {"Model", begin}, {"Data", data},   {"Documents", cli_options_documents},
+    {"Pass", pass},   {"Steps", steps}, {"Output", output},
+    CLI_NO_GROUP};
 static const kh_opt adapter[] = {
     CLI_INT(lora_rank, "--lora-rank", "R",
             "trains an adapter of this rank; the weights stay as they are, in their types", "0", 0,
@@ -211,6 +214,7 @@ static const kh_opt adapter[] = {
 static const kh_opt_group tune_groups[] = {{"Model", cli_options_model},
                                            {"Adapter", adapter},
                                            {"Data", data},
+                                           {"Documents", cli_options_documents},
                                            {"Pass", pass},
                                            {"Steps", steps},
                                            {"Output", output},

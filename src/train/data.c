@@ -126,23 +126,17 @@ static kh_status check_side(const kh_data *d)
     return nothing(d);
 }
 
-static void mix(uint64_t *digest, uint64_t value)
-{
-    for (int i = 0; i < 8; i++, value >>= 8)
-        *digest = (*digest ^ (value & 0xFF)) * 0x100000001B3ull; /* FNV-1a */
-}
-
 static uint64_t digest_of(const kh_data *d)
 {
     const kh_data_options *o = &d->options;
-    uint64_t digest = 0xCBF29CE484222325ull, share;
+    uint64_t digest = d->source->digest, share;
     memcpy(&share, &o->valid, sizeof share);
     const uint64_t parts[] = {d->source->count,   d->source->rows,   d->units,
                               o->length,          d->piece,          d->rows,
                               d->spans,           (uint64_t)o->pack, (uint64_t)o->order,
                               (uint64_t)o->pairs, o->seed,           share,
                               (uint64_t)o->side};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) mix(&digest, parts[i]);
+    kh_digest_add(&digest, parts, sizeof parts);
     return digest;
 }
 

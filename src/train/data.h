@@ -6,6 +6,7 @@
 #include "run/run.h"
 #include "tokens/tokenizer.h"
 
+#include <keyhole/shard.h>
 #include <keyhole/status.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,9 +26,6 @@ typedef struct kh_train_example {
 
 /* Documents 0 to count - 1; reading one does not depend on what was read before. One thread. */
 typedef struct kh_source kh_source;
-
-/* Whether an id stands at an edge of a document. */
-typedef enum kh_edge { KH_EDGE_DEFAULT, KH_EDGE_ADD, KH_EDGE_OMIT } kh_edge;
 
 typedef enum kh_source_format {
     KH_SOURCE_BY_NAME, /* NAME.jsonl: lines of JSON; NAME.khtok: a shard; everything else: text */
@@ -61,6 +59,9 @@ typedef struct kh_source_options {
      * at line ends into documents of at most `piece` bytes (0: 1 MiB). */
     size_t store, piece;
 } kh_source_options;
+
+/* The public options as these. */
+kh_source_options kh_source_options_from(const kh_document_options *documents);
 
 /* Opens files and folders (of these every file that is not hidden, by name, without their own
  * folders). The tokenizer must outlive the source. Refused in one sentence: nothing there, a line that

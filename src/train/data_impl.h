@@ -30,11 +30,15 @@ struct kh_source {
     const kh_source_kind *kind;
     char *name;
     uint64_t count, files, rows, skipped;
-    int masked; /* some rows have no target */
-    int held;   /* `example` is the whole document `last` */
+    int masked;      /* some rows have no target */
+    uint64_t digest; /* of what its documents depend on, as far as that is cheap */
+    int held;        /* `example` is the whole document `last` */
     uint64_t last;
     kh_train_example example;
 };
+
+/* Goes on with a digest (FNV-1a over words; begins with 0). */
+void kh_digest_add(uint64_t *digest, const void *bytes, size_t size);
 
 /* *out = a cleared source of `size` bytes that begins with a kh_source. */
 kh_status kh_source_new(void *out, size_t size, const kh_source_kind *kind, const char *name);

@@ -16,6 +16,8 @@
 #include "base/fail.h"
 #include "train/data_impl.h"
 
+#include <string.h>
+
 typedef struct calls_source {
     kh_source base;
     kh_source_calls calls;
@@ -34,6 +36,17 @@ kh_status kh_source_new(void *out, size_t size, const kh_source_kind *kind, cons
     }
     *(void **)out = source;
     return KH_OK;
+}
+
+void kh_digest_add(uint64_t *digest, const void *bytes, size_t size)
+{
+    *digest = (*digest ^ size) * 0x100000001B3ull;
+    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
+        uint64_t word = 0;
+        memcpy(&word, (const char *)bytes + at, size - at < sizeof word ? size - at : sizeof word);
+        *digest = (*digest ^ word) * 0x100000001B3ull;
+        *digest ^= *digest >> 29;
+    }
 }
 
 static kh_status calls_get(kh_source *source, uint64_t index, size_t start, size_t most,
@@ -63,8 +76,21 @@ kh_status kh_source_open_calls(kh_source **out, const kh_source_calls *calls)
     source->calls = *calls;
     source->base.count = calls->count;
     source->base.masked = 1;
+    kh_digest_add(&source->base.digest, calls->name, strlen(calls->name));
     *out = &source->base;
     return KH_OK;
+}
+
+kh_source_options kh_source_options_from(const kh_document_options *d)
+{
+    return (kh_source_options){
+        .separator = d->separator,
+        .chat_format = d->chat_format,
+        .bos = d->bos,
+        .eos = d->eos,
+        .markers = d->markers ? KH_MARKERS_ARE_TOKENS : KH_MARKERS_ARE_TEXT,
+        .answers = d->last_answer ? KH_ANSWERS_LAST : KH_ANSWERS_ALL,
+    };
 }
 
 static kh_status open_files(kh_source **out, kh_data_files *files, const kh_tokenizer *tokenizer,

@@ -178,6 +178,8 @@ static kh_status keep_all(store_source *s, kh_source *from)
                                          .ends = (const void *)s->ends.data};
     s->limit = INT32_MAX;
     s->base.files = from->files;
+    s->base.digest = from->digest;
+    kh_digest_add(&s->base.digest, s->ids.data, s->ids.size);
     count_rows(s, &s->parts[0]);
     return KH_OK;
 }
@@ -217,6 +219,8 @@ static kh_status add_shard(store_source *s, kh_data_file *file, const kh_tokeniz
                 "\"%s\")",
                 part->path, (unsigned long long)part->store.vocabulary, s->limit,
                 kh_tokenizer_model(tokenizer));
+    kh_digest_add(&s->base.digest, &part->store.tokenizer, sizeof part->store.tokenizer);
+    kh_digest_add(&s->base.digest, part->store.ends, part->store.documents * sizeof(uint64_t));
     count_rows(s, part);
     return KH_OK;
 }

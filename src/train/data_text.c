@@ -212,6 +212,26 @@ static kh_status keep_strings(text_source *s)
     return KH_OK;
 }
 
+static void add_text(uint64_t *digest, const char *text)
+{
+    kh_digest_add(digest, text ? text : "", text ? strlen(text) + 1 : 0);
+}
+
+static uint64_t digest_of(const text_source *s)
+{
+    const kh_source_options *o = &s->options;
+    const uint64_t numbers[] = {(uint64_t)o->bos,     (uint64_t)o->eos, (uint64_t)o->markers,
+                                (uint64_t)o->answers, o->piece,         (uint64_t)o->chat_time};
+    uint64_t digest = 0;
+    kh_digest_add(&digest, numbers, sizeof numbers);
+    add_text(&digest, o->separator);
+    add_text(&digest, o->chat_format);
+    add_text(&digest, o->chat_template);
+    for (size_t i = 0; i < s->files.count; i++)
+        kh_digest_add(&digest, &s->files.list[i].size, sizeof s->files.list[i].size);
+    return digest;
+}
+
 static kh_status set_up(text_source *s)
 {
     int32_t id;
@@ -221,6 +241,7 @@ static kh_status set_up(text_source *s)
     KH_TRY(kh_data_files_scan(&s->files, s->options.separator, s->options.piece));
     s->base.count = s->files.place_count;
     s->base.files = s->files.count;
+    s->base.digest = digest_of(s);
     for (size_t i = 0; i < s->files.count; i++)
         if (s->files.list[i].format == KH_SOURCE_JSONL) s->base.masked = 1;
     if (!s->base.count) KH_FAIL(KH_ERR_ARGUMENT, "%s: there is no document in it", s->base.name);

@@ -10,6 +10,7 @@ printf '{"text": "In a line."}\n\n{"prompt": "Ask", "completion": " me."}\n{"tex
 runs 0 "$keyhole" tokenize -m "$model" --shard one.khtok --separator=-- texts --json -q
 python 'd=json.load(open(sys.argv[1]))
 assert (d["files"], d["documents"], d["empty"]) == (2, 5, 1), d' "$scratch/out"
+cp out first.json
 
 ids() { # of a text, without what stands around it
     "$keyhole" tokenize -m "$model" "$1" --no-edges --no-special --ids -q | tr '\n' ' '
@@ -35,6 +36,9 @@ hidden = [i >> 15 for i in texts[3][1:]] # nobody predicts the first
 assert hidden == sorted(hidden, reverse=True) and 0 < sum(hidden) < len(hidden), hidden' \
     "$(ids $'The first one.\n')" "$(ids $'The second.\n')" "$(ids 'In a line.')"
 
+runs 0 "$keyhole" tokenize -m "$model" --shard ends.khtok --separator=-- --eos add texts --json -q
+python 'one, ends = (json.load(open(name))["tokens"] for name in sys.argv[1:])
+assert ends == one + 3, (one, ends) # a completion has its eos in both' first.json out
 refused 1 "one.khtok: is there already" tokenize -m "$model" --shard one.khtok texts
 runs 0 "$keyhole" tokenize -m "$model" --shard two.khtok one.khtok --json -q
 check "a shard of a shard is the same" cmp one.khtok two.khtok

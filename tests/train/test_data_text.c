@@ -415,6 +415,26 @@ static void test_pieces(void **state)
     kh_buf_free(&text);
 }
 
+/* A position is refused for other texts, even of the same size, and for other options of theirs. */
+static void test_other_texts(void **state)
+{
+    (void)state;
+    kh_data_options o = {.length = 4};
+    kh_source_options with = {.markers = KH_MARKERS_ARE_TOKENS};
+    uint8_t position[KH_DATA_POSITION];
+    for (int i = 0; i < 4; i++) {
+        const char *path = kh_test_write_text("a.txt", i == 1 ? "a b c d e" : "a b c d f");
+        kh_source *source = kh_test_source(path, bpe, i == 2 ? &with : NULL);
+        kh_data *data;
+        assert_int_equal(kh_data_open(&data, source, &o), KH_OK);
+        if (i == 0) kh_data_save(data, position);
+        assert_int_equal(kh_data_load(data, position, sizeof position),
+                         i == 1 || i == 2 ? KH_ERR_STATE : KH_OK);
+        kh_data_close(data);
+        kh_source_close(source);
+    }
+}
+
 static void test_long_line(void **state)
 {
     (void)state;
@@ -460,12 +480,19 @@ static void test_memory_that_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files),        cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_markers),      cmocka_unit_test(test_folder),
-        cmocka_unit_test(test_kept_and_not), cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_completions),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_pieces),       cmocka_unit_test(test_nothing_to_learn),
-        cmocka_unit_test(test_long_line),    cmocka_unit_test(test_memory_that_ends),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_markers),
+        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_kept_and_not),
+        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_completions),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_nothing_to_learn),
+        cmocka_unit_test(test_other_texts),
+        cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_memory_that_ends),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
