@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -24,10 +25,13 @@
 
 static char root[64], folder[96];
 
+/* In memory where possible: a kill leaves what was written there as on a disk, and nobody waits for one. */
 static int make_root(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/test_checkpoint_XXXXXX");
+    const char *memory = "/dev/shm";
+    snprintf(root, sizeof root, "%s/test_checkpoint_XXXXXX",
+             access(memory, W_OK) == 0 ? memory : "/tmp");
     return mkdtemp(root) ? 0 : -1;
 }
 
@@ -426,16 +430,15 @@ static void mistakes(void **state)
 
 /* ---- kills ---- */
 
-/* Saves steps first, first + 1, ... (each second one twice: replaced) and tells the pipe what is done. */
+/* Saves steps first, first + 1, ... and tells the pipe what is done. */
 static void save_until_killed(uint64_t first, int pipe)
 {
     kh_checkpoints *run;
-    if (kh_checkpoints_open(&run, folder, 2) != KH_OK) _exit(2);
-    for (uint64_t step = first;; step++)
-        for (int again = 0; again <= (int)(step % 2); again++) {
-            if (save(run, step) != KH_OK) _exit(3);
-            if (write(pipe, &step, sizeof step) != sizeof step) _exit(4);
-        }
+    if (kh_checkpoints_open(&run, folder, 1 + first % 2) != KH_OK) _exit(2);
+    for (uint64_t step = first;; step++) {
+        if (save(run, step) != KH_OK) _exit(3);
+        if (write(pipe, &step, sizeof step) != sizeof step) _exit(4);
+    }
 }
 
 /* 50 runs, each killed at another moment: a run finds what its predecessor said to be done, or one more, and at
@@ -478,6 +481,64 @@ static void kills_at_any_moment(void **state)
     assert_true(done > 30);
 }
 
+enum { CANNOT_TRACE = 77 };
+
+/* Replaces the only checkpoint, of step `step`, and then makes the next one take its place. */
+static void replace_and_follow(uint64_t step)
+{
+    kh_checkpoints *run;
+    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) _exit(CANNOT_TRACE);
+    raise(SIGSTOP);
+    if (kh_checkpoints_open(&run, folder, 1) != KH_OK) _exit(2);
+    _exit(save(run, step) == KH_OK && save(run, step + 1) == KH_OK ? 0 : 3);
+}
+
+/* Runs it up to the n-th stop at a system call (odd: before a call, even: behind it) and kills it there. 0: it ended
+ * before. */
+static int killed_at(uint64_t step, int n)
+{
+    int result;
+    pid_t child = fork();
+    if (child == 0) replace_and_follow(step);
+    assert_int_equal(waitpid(child, &result, 0), child);
+    for (int i = 0; i < n && WIFSTOPPED(result); i++) {
+        assert_int_equal(ptrace(PTRACE_SYSCALL, child, NULL, NULL), 0);
+        assert_int_equal(waitpid(child, &result, 0), child);
+    }
+    if (WIFSTOPPED(result)) {
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, &result, 0), child);
+        return 1;
+    }
+    assert_true(WIFEXITED(result));
+    if (WEXITSTATUS(result) == CANNOT_TRACE) skip();
+    assert_int_equal(WEXITSTATUS(result), 0);
+    return 0;
+}
+
+/* A system call is all that changes a disk, so the moments before each are all that there are. */
+static void kills_at_every_system_call(void **state)
+{
+    (void)state;
+    uint64_t step = 8;
+    int n = 1;
+    kh_checkpoints *run = open_run(1);
+    GOOD(save(run, step));
+    kh_checkpoints_close(run);
+    for (int going = 1; going; n += 2) {
+        going = killed_at(step, n);
+        run = open_run(1);
+        uint64_t now = newest(NULL);
+        assert_true(now == step || now == step + 1);
+        assert_true(entries(folder) <= 2 + 1);
+        GOOD(save(run, now)); /* of two, the older one goes */
+        assert_int_equal(entries(folder), 1 + 1);
+        kh_checkpoints_close(run);
+        step = now;
+    }
+    assert_true(n > 80);
+}
+
 /* Killed between the two renames of a replacement: the old one gets its name back. */
 static void a_half_replacement_is_undone(void **state)
 {
@@ -509,6 +570,7 @@ int main(void)
         TEST(memory_runs_out_at_every_place),
         TEST(mistakes),
         TEST(kills_at_any_moment),
+        TEST(kills_at_every_system_call),
         TEST(a_half_replacement_is_undone),
     };
     return cmocka_run_group_tests_name("checkpoints", tests, make_root, remove_root);

@@ -303,6 +303,44 @@ static void narrow_moments_follow(void **state)
     for (int i = 0; i < 2; i++) kh_optimizer_close(o[i]);
 }
 
+/* Equal elements are rounded by draws of their own: no two blocks alike, the second moment not as the first. */
+static void draws_differ_from_place_to_place(void **state)
+{
+    (void)state;
+    static float w[N], g[N];
+    const kh_tensor_spec tensor = {"x", 0, N, 64, 64};
+    const kh_tensor_setting setting = {1, 0};
+    kh_optimizer_options options;
+    kh_optimizer *o;
+    kh_step_report report;
+    size_t count, up = 0, alike = 0;
+    GOOD(kh_optimizer_parse(&options, "adamw"));
+    options.moments = KH_TYPE_BF16;
+    GOOD(kh_optimizer_open(&o, &options, &tensor, &setting, 1, N, &one, kh_kern_get(kh_cpu_isa())));
+    for (size_t i = 0; i < N; i++) g[i] = 1.23456f;
+    kh_step step = {1, 1e-4, 0};
+    GOOD(kh_optimizer_step(o, w, g, &step, &report));
+    const uint16_t *m = kh_optimizer_views(o, &count)[0].data;
+    const uint16_t *v = kh_optimizer_views(o, &count)[1].data;
+    uint16_t low[2] = {UINT16_MAX, UINT16_MAX};
+    for (size_t i = 0; i < N; i++) {
+        low[0] = m[i] < low[0] ? m[i] : low[0];
+        low[1] = v[i] < low[1] ? v[i] : low[1];
+    }
+    for (size_t i = 0; i < N; i++) {
+        up += m[i] > low[0];
+        alike += (m[i] > low[0]) == (v[i] > low[1]);
+    }
+    assert_in_range(up, N / 8, N - N / 8);
+    double share[2] = {(double)up / N, 0};
+    for (size_t i = 0; i < N; i++) share[1] += (v[i] > low[1]) / (double)N;
+    double chance = share[0] * share[1] + (1 - share[0]) * (1 - share[1]);
+    assert_true(fabs((double)alike / N - chance) < 0.04); /* five times what chance moves it by */
+    for (size_t block = 1024; block < N; block += 1024)
+        assert_memory_not_equal(m, m + block, 1024 * sizeof *m);
+    kh_optimizer_close(o);
+}
+
 /* Steps of 1e-4 from 1, where bf16 has steps of 4e-3: each weight is one of bf16, their mean moves. */
 static void narrow_weights_move_in_the_mean(void **state)
 {
@@ -448,6 +486,7 @@ int main(void)
         cmocka_unit_test(bad_gradients_change_nothing),
         cmocka_unit_test(rate_zero_keeps_bits),
         cmocka_unit_test(narrow_moments_follow),
+        cmocka_unit_test(draws_differ_from_place_to_place),
         cmocka_unit_test(narrow_weights_move_in_the_mean),
         cmocka_unit_test(state_continues),
         cmocka_unit_test(texts_and_shapes_are_checked),
