@@ -4,7 +4,7 @@ JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=
 BUILD := build
 .DEFAULT_GOAL := build
-.PHONY: help build demo test test-long bench lint format install clean
+.PHONY: help build demo test test-long bench results lint format install clean
 
 help:
 	@echo "make             builds ./keyhole"
@@ -12,6 +12,7 @@ help:
 	@echo "make test        builds and runs all tests (make lint among them)"
 	@echo "make test-long   sanitizers, fuzzing and long tests: half an hour"
 	@echo "make bench       kernel benchmarks and the comparison of attention settings"
+	@echo "make results     trains the small models of docs/numbers.md: hours, may be interrupted"
 	@echo "make lint        layers, sizes, forbidden calls, format"
 	@echo "make format      lets clang-format rewrite the C files"
 	@echo "make install     installs to DESTDIR and the prefix of CMAKE_FLAGS=-DCMAKE_INSTALL_PREFIX=..."
@@ -42,6 +43,9 @@ test-long:
 
 bench: build
 	@scripts/bench
+
+results: build
+	@scripts/results
 
 lint:
 	@scripts/lint
