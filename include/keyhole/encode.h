@@ -62,6 +62,12 @@ KH_API kh_status kh_encoder_embed(kh_encoder *encoder, float *out, const kh_enco
 KH_API kh_status kh_encoder_masked(kh_encoder *encoder, float *logits, const kh_encoder_text *text,
                                    const size_t *positions, size_t n);
 
+/* Logits [n][classes] of texts, by a head that tells classes apart (kh_model_info.classes). One of pairs (kh_model_info
+ * .towers is 2) reads texts 2i and 2i + 1 as one example: n is then count / 2. KH_ERR_UNSUPPORTED where the file has
+ * none. */
+KH_API kh_status kh_encoder_classify(kh_encoder *encoder, float *logits,
+                                     const kh_encoder_text *texts, size_t count);
+
 /* How much every token speaks for being an answer's first and last, [count] each, by a head for extractive
  * questions. KH_ERR_UNSUPPORTED where the file has none. */
 KH_API kh_status kh_encoder_spans(kh_encoder *encoder, float *start, float *end,

@@ -38,6 +38,8 @@ typedef struct kh_model_info {
     int local_layers;   /* how many layers are local */
     int add_bos;        /* the file asks for a bos token */
     int tied;           /* the output head is the token embedding */
+    int classes;        /* that a head tells apart; 0: there is none */
+    int towers;         /* texts that it reads at once: 1, or 2 */
 } kh_model_info;
 KH_API const kh_model_info *kh_model_get_info(const kh_model *model);
 

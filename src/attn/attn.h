@@ -108,6 +108,12 @@ kh_status kh_attn_forward_taped(kh_run *run, const kh_attn_layer *layer, float *
                                 const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
                                 const float *v /* [T][G][E] */);
 
+/* Attention of the batch's spans to run->source: its keys and values [n][G][E] are written into run->kv_cross (of one
+ * layer), and with a tape a record is left. */
+kh_status kh_attn_source(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,
+                         const float *q /* [T][H][E] */, const float *k /* [n][G][E] */,
+                         const float *v /* [n][G][E] */);
+
 /* The second half alone: keys and values are in the sequences already (all positions that a row sees,
  * whether or not they count into the length yet). */
 kh_status kh_attn_attend(kh_run *run, const kh_attn_layer *layer, float *z /* [T][H][E] */,

@@ -10,7 +10,10 @@
  * attended for all spans at once; the gradients are taken span by span, or for all of them as one batch where
  * they are equally long (and nothing is dropped: masks are counted by the row of the batch). q, k and v are
  * read by attention alone, so their twins are written, not added to; a block writes them once, so in a replay,
- * which is one block, they are kept where they are. */
+ * which is one block, they are kept where they are.
+ *
+ * A decoder's attention to its source is the same with keys of other spans: those of run->source, whose pages
+ * are written anew for every layer. Such a block writes q twice. */
 #include "attn/attn.h"
 
 #include "attn/attend.h"
@@ -26,7 +29,8 @@
 typedef struct record {
     kh_tape_record record;
     kh_attn_layer layer;
-    const kh_span *spans; /* [span_count] of the batch, which lives as long as the pass */
+    /* [span_count] of the batch, and of the keys that they see; both live as long as the pass */
+    const kh_span *spans, *keys;
     size_t span_count, T;
     const float *q, *k, *v, *z;                     /* buffers of the pass */
     const float *kept_q, *kept_k, *kept_v, *kept_z; /* what they held */
@@ -35,12 +39,18 @@ typedef struct record {
 
 /* ---- what is saved */
 
-static size_t longest(const kh_batch *batch)
+static size_t longest(const kh_span *spans, size_t count)
 {
     size_t most = 0;
-    for (size_t i = 0; i < batch->span_count; i++)
-        if (batch->spans[i].rows > most) most = batch->spans[i].rows;
+    for (size_t i = 0; i < count; i++)
+        if (spans[i].rows > most) most = spans[i].rows;
     return most;
+}
+
+/* The rows that each span of the batch sees. */
+static const kh_span *keys_of(const kh_run *run, const kh_attn_layer *layer)
+{
+    return layer->source ? run->source->spans : run->batch->spans;
 }
 
 static const kh_attn_setting *setting_of(const kh_run *run, const kh_attn_layer *layer, int head)
@@ -85,7 +95,8 @@ static kh_status check(const kh_run *run, const kh_attn_layer *layer)
 /* NULL where the tape has no room. */
 static kh_attn_save *new_save(kh_run *run, const kh_attn_layer *layer)
 {
-    size_t T = run->batch->n, rows = (size_t)layer->H * T, S = longest(run->batch);
+    size_t T = run->batch->n, rows = (size_t)layer->H * T, S;
+    S = longest(keys_of(run, layer), run->batch->span_count);
     kh_attn_save *save = kh_tape_take(run, sizeof *save);
     if (!save) return NULL;
     *save = (kh_attn_save){.kept = most_kept(run, layer, S), .wide = S > 65536, .rows = T};
@@ -114,9 +125,10 @@ typedef struct part {
     kh_attn_back back;
 } part;
 
-/* `count` equally long spans from `span` on. */
+/* `count` equally long spans from `span` on, and the keys from `key` on. */
 static void open_part(part *p, const kh_run *run, const kh_attn_layer *layer,
-                      const kh_attn_save *save, const kh_span *span, size_t count)
+                      const kh_attn_save *save, const kh_span *span, const kh_span *key,
+                      size_t count)
 {
     size_t E = (size_t)layer->E, H = (size_t)layer->H, G = (size_t)layer->G, row = span->row;
     *p = (part){.layer = *layer};
@@ -130,14 +142,14 @@ static void open_part(part *p, const kh_run *run, const kh_attn_layer *layer,
                                   .key_heads = layer->G,
                                   .width = layer->E,
                                   .queries = span->rows,
-                                  .keys = span->rows,
+                                  .keys = key->rows,
                                   .saved = &p->saved,
                                   .bias = layer->bias ? layer->bias->from : NULL};
     p->back = (kh_attn_back){.args = &p->args,
                              .gradients = &p->gradients,
                              .q = {span->rows * H * E, E, H * E},
-                             .k = {span->rows * G * E, E, G * E},
-                             .v = {span->rows * G * E, E, G * E},
+                             .k = {key->rows * G * E, E, G * E},
+                             .v = {key->rows * G * E, E, G * E},
                              .out = {span->rows * H * E, E, H * E},
                              .wide = save->wide,
                              .saved_batch = span->rows,
@@ -152,13 +164,20 @@ static void open_part(part *p, const kh_run *run, const kh_attn_layer *layer,
     p->back.drop = &p->drop;
 }
 
-/* How many spans from `span` on may go together. */
-static size_t together(const kh_run *run, const kh_span *span, size_t left)
+/* How many spans are like the first, each behind the one before. */
+static size_t alike(const kh_span *span, size_t left)
 {
     size_t n = 1;
-    if (run->attn_dropout > 0) return 1;
     while (n < left && span[n].rows == span->rows && span[n].row == span->row + n * span->rows) n++;
     return n;
+}
+
+/* How many spans may go together. */
+static size_t together(const kh_run *run, const kh_span *span, const kh_span *key, size_t left)
+{
+    if (run->attn_dropout > 0) return 1;
+    size_t n = alike(span, left), m = alike(key, left);
+    return n < m ? n : m;
 }
 
 /* ---- back */
@@ -185,21 +204,21 @@ static kh_status open_relative(biases *r, kh_run *run, const kh_attn_layer *laye
     return KH_OK;
 }
 
-static kh_status back_part(kh_run *run, const record *r, const kh_span *span, size_t count,
-                           const biases *relative)
+static kh_status back_part(kh_run *run, const record *r, const kh_span *span, const kh_span *keys,
+                           size_t count, const biases *relative)
 {
-    size_t HE = (size_t)r->layer.H * (size_t)r->layer.E, row = span->row;
+    size_t HE = (size_t)r->layer.H * (size_t)r->layer.E, row = span->row, key = keys->row;
     size_t GE = (size_t)r->layer.G * (size_t)r->layer.E;
     part p;
-    open_part(&p, run, &r->layer, r->save, span, count);
+    open_part(&p, run, &r->layer, r->save, span, keys, count);
     p.args.q = r->kept_q + row * HE;
-    p.args.k = r->kept_k + row * GE;
-    p.args.v = r->kept_v + row * GE;
+    p.args.k = r->kept_k + key * GE;
+    p.args.v = r->kept_v + key * GE;
     p.args.out = (float *)(uintptr_t)(r->kept_z + row * HE); /* is only read */
     p.gradients = (kh_attention_gradients){.dout = kh_tape_twin_of(run, r->z + row * HE),
                                            .dq = kh_tape_twin_of(run, r->q + row * HE),
-                                           .dk = kh_tape_twin_of(run, r->k + row * GE),
-                                           .dv = kh_tape_twin_of(run, r->v + row * GE)};
+                                           .dk = kh_tape_twin_of(run, r->k + key * GE),
+                                           .dv = kh_tape_twin_of(run, r->v + key * GE)};
     p.back.buckets = relative->buckets;
     p.back.drelative = relative->sums;
     KH_TRY(kh_attn_backward_indices(&p.back));
@@ -210,8 +229,8 @@ static kh_status back_all(kh_run *run, const record *r, biases *relative)
 {
     KH_TRY(open_relative(relative, run, &r->layer));
     for (size_t i = 0, n; i < r->span_count; i += n) {
-        n = together(run, r->spans + i, r->span_count - i);
-        KH_TRY(back_part(run, r, r->spans + i, n, relative));
+        n = together(run, r->spans + i, r->keys + i, r->span_count - i);
+        KH_TRY(back_part(run, r, r->spans + i, r->keys + i, n, relative));
     }
     if (!relative->sums) return KH_OK;
     float *gradient = kh_tape_gradient_of(run, r->layer.bias->stored);
@@ -243,12 +262,12 @@ static kh_status replay(kh_run *run, const kh_attn_layer *layer, const kh_attn_s
     const kh_batch *batch = run->batch;
     for (size_t i = 0, n; i < batch->span_count; i += n) {
         part p;
-        const kh_span *span = batch->spans + i;
-        n = together(run, span, batch->span_count - i);
-        open_part(&p, run, layer, save, span, n);
+        const kh_span *span = batch->spans + i, *key = keys_of(run, layer) + i;
+        n = together(run, span, key, batch->span_count - i);
+        open_part(&p, run, layer, save, span, key, n);
         p.args.q = q + span->row * HE;
-        p.args.k = k + span->row * GE;
-        p.args.v = v + span->row * GE;
+        p.args.k = k + key->row * GE;
+        p.args.v = v + key->row * GE;
         KH_TRY(kh_attn_replay_indices(&p.back, z + span->row * HE));
     }
     return KH_OK;
@@ -257,12 +276,14 @@ static kh_status replay(kh_run *run, const kh_attn_layer *layer, const kh_attn_s
 static void push(kh_run *run, const kh_attn_layer *layer, const kh_attn_save *save, const float *z,
                  const float *q, const float *k, const float *v)
 {
-    size_t T = run->batch->n, query = T * (size_t)layer->H * (size_t)layer->E * sizeof(float);
-    size_t key = T * (size_t)layer->G * (size_t)layer->E * sizeof(float);
+    size_t T = run->batch->n, S = layer->source ? run->source->n : T;
+    size_t query = T * (size_t)layer->H * (size_t)layer->E * sizeof(float);
+    size_t key = S * (size_t)layer->G * (size_t)layer->E * sizeof(float);
     record *r = kh_tape_push(run, back, sizeof *r);
     if (!r) return;
     r->layer = *layer;
     r->spans = run->batch->spans;
+    r->keys = keys_of(run, layer);
     r->span_count = run->batch->span_count;
     r->T = T;
     r->q = q;
@@ -270,11 +291,38 @@ static void push(kh_run *run, const kh_attn_layer *layer, const kh_attn_save *sa
     r->v = v;
     r->z = z;
     int replays = kh_tape_replays(run);
-    r->kept_q = replays ? q : kh_tape_keep(run, q, query);
+    r->kept_q = replays && !run->source ? q : kh_tape_keep(run, q, query);
     r->kept_k = replays ? k : kh_tape_keep(run, k, key);
     r->kept_v = replays ? v : kh_tape_keep(run, v, key);
     r->kept_z = kh_tape_keep_result(run, z, query); /* as the record behind this one does */
     r->save = save;
+}
+
+/* The source's keys and values take the place of those of the layer before. */
+static kh_status write_source(kh_run *run, const kh_attn_layer *layer, const float *k,
+                              const float *v)
+{
+    size_t G = (size_t)layer->G, E = (size_t)layer->E;
+    for (size_t i = 0; i < run->batch->span_count; i++) {
+        const kh_span *span = &run->source->spans[i];
+        kh_kv *kv = run->kv_cross[run->batch->spans[i].seq];
+        const float *own_k = k + span->row * G * E, *own_v = v + span->row * G * E;
+        KH_TRY(kh_kv_rewind(kv, 0));
+        KH_TRY(kh_kv_prepare(kv, span->rows));
+        for (size_t g = 0; g < G; g++)
+            kh_kv_write(kv, run->kern, kh_attn_place(layer), (int)g, span->rows, own_k + g * E,
+                        G * E, own_v + g * E, G * E);
+        kh_kv_advance(kv, span->rows);
+    }
+    return KH_OK;
+}
+
+static kh_status attend(kh_run *run, const kh_attn_layer *layer, float *z, const float *q,
+                        const float *k, const float *v)
+{
+    if (!layer->source) return kh_attn_forward(run, layer, z, q, k, v);
+    KH_TRY(write_source(run, layer, k, v));
+    return kh_attn_attend(run, layer, z, q);
 }
 
 kh_status kh_attn_forward_taped(kh_run *run, const kh_attn_layer *layer, float *z, const float *q,
@@ -282,7 +330,7 @@ kh_status kh_attn_forward_taped(kh_run *run, const kh_attn_layer *layer, float *
 {
     KH_TRY(check(run, layer));
     kh_attn_save *save = kh_tape_replays(run) ? kh_tape_find(run) : new_save(run, layer);
-    if (!save) return kh_attn_forward(run, layer, z, q, k, v); /* the tape is full and says so */
+    if (!save) return attend(run, layer, z, q, k, v); /* the tape is full and says so */
     if (kh_tape_replays(run) && lists_only(run, layer)) {
         KH_TRY(replay(run, layer, save, z, q, k, v));
     } else {
@@ -293,11 +341,18 @@ kh_status kh_attn_forward_taped(kh_run *run, const kh_attn_layer *layer, float *
             drop = drop_of(run, layer);
             saving.drop = &drop;
         }
-        KH_TRY(kh_attn_forward(&saving, layer, z, q, k, v));
+        KH_TRY(attend(&saving, layer, z, q, k, v));
     }
     if (kh_tape_wants(run))
         push(run, layer, save, z, q, k, v);
     else
         kh_tape_leave(run, save);
     return KH_OK;
+}
+
+kh_status kh_attn_source(kh_run *run, const kh_attn_layer *layer, float *z, const float *q,
+                         const float *k, const float *v)
+{
+    return run->tape ? kh_attn_forward_taped(run, layer, z, q, k, v)
+                     : attend(run, layer, z, q, k, v);
 }

@@ -25,7 +25,8 @@
 enum {
     DEFAULT_BATCH = 2048,
     MOST_ROWS = 1 << 24,
-    USUAL_LONGEST = 1 << 16 /* unless a longer text is asked for: a file may claim anything */
+    USUAL_LONGEST = 1 << 16, /* unless a longer text is asked for: a file may claim anything */
+    EXAMPLES = 64            /* texts of a pass of a head for classes */
 };
 
 struct kh_encoder {
@@ -83,8 +84,11 @@ static kh_status open_memory(kh_encoder *e)
                          .v_width = d->E,
                          .k_type = KH_TYPE_F32,
                          .v_type = KH_TYPE_F32};
-    size_t step = 0, scratch = 0, pages = 2 * e->batch; /* a short text takes a page, too */
+    size_t step = 0, scratch = 0, head = 0,
+           pages = 2 * e->batch; /* a short text takes a page, too */
     kh_forward_encoder_need(e->model, e->plan, &shape, e->batch, e->longest, &step, &scratch);
+    kh_forward_classify_need(e->model, EXAMPLES, &head, &scratch);
+    if (head > step) step = head;
     KH_TRY(kh_arena_init(&e->step, "step", step));
     KH_TRY(kh_new(&e->scratch, (size_t)e->pool.threads, sizeof *e->scratch, "worker scratch"));
     for (int i = 0; i < e->pool.threads; i++)
@@ -285,6 +289,59 @@ kh_status kh_encoder_embed(kh_encoder *e, float *out, const kh_encoder_text *tex
                  .normalise = normalise};
     return kh_encoder_run(e, texts, count, pool_rows, &p);
 }
+
+/* ---- classes */
+
+typedef struct classifying {
+    kh_encoder *encoder;
+    const kh_encoder_text *texts;
+    float *logits, *pooled /* [EXAMPLES][D] */;
+    size_t waiting, done; /* pooled texts, and those that have their logits */
+} classifying;
+
+static kh_status classify_waiting(classifying *c)
+{
+    kh_encoder *e = c->encoder;
+    kh_row_range rows[EXAMPLES];
+    kh_batch batch = {.n = c->waiting};
+    kh_run run = run_of(e, &batch);
+    size_t classes = e->model->w.classes.out.rows;
+    for (size_t i = 0; i < c->waiting; i++) rows[i] = (kh_row_range){i, 1};
+    float *out = c->logits + c->done / kh_class_towers(e->model) * classes;
+    KH_TRY(kh_forward_classify(e->model, &run, out, c->pooled, rows, c->waiting));
+    c->done += c->waiting;
+    c->waiting = 0;
+    return KH_OK;
+}
+
+static kh_status class_rows(void *context, size_t text, const float *rows)
+{
+    classifying *c = context;
+    kh_encoder *e = c->encoder;
+    size_t D = (size_t)e->model->d.D;
+    kh_run run = run_of(e, NULL);
+    kh_row_range range = {0, c->texts[text].count};
+    kh_op_pool(&run, c->pooled + c->waiting * D, rows, &range, 1, D, e->model->d.pooling);
+    return ++c->waiting == EXAMPLES ? classify_waiting(c) : KH_OK;
+}
+
+kh_status kh_encoder_classify(kh_encoder *e, float *logits, const kh_encoder_text *texts,
+                              size_t count)
+{
+    classifying c = {.encoder = e, .texts = texts, .logits = logits};
+    if (!e->model->w.classes.out.name)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "the model has no head for classes (cls.output.weight)");
+    if (count % kh_class_towers(e->model) != 0)
+        KH_FAIL(KH_ERR_ARGUMENT, "a head for pairs of texts: an even number is expected, found %zu",
+                count);
+    KH_TRY(kh_new(&c.pooled, EXAMPLES * (size_t)e->model->d.D, sizeof *c.pooled, "pooled texts"));
+    kh_status status = kh_encoder_run(e, texts, count, class_rows, &c);
+    if (status == KH_OK && c.waiting > 0) status = classify_waiting(&c);
+    kh_free(c.pooled);
+    return status;
+}
+
+/* ---- masked tokens and answers */
 
 typedef struct masking {
     kh_encoder *encoder;

@@ -202,10 +202,27 @@ static kh_status bind_stack(binding *b, kh_stack *stack, const char *prefix, int
     return KH_OK;
 }
 
+/* Widths come from the tensors themselves; here they are held against each other and the model's. */
+static kh_status check_classes(const binding *b)
+{
+    const kh_sizes *s = &b->sizes;
+    size_t D = (size_t)b->d->D;
+    if (!s->classes && !s->dense && !s->inner) return KH_OK;
+    if (!s->classes || (s->inner && !s->dense))
+        KH_FAIL(KH_ERR_FORMAT, "the file has a part of a head for classes, but no %s",
+                s->classes ? "cls.weight" : "cls.output.weight");
+    if (s->features != D && s->features != 2 * D && s->features != 4 * D)
+        KH_FAIL(KH_ERR_FORMAT,
+                "tensor %s: %zu inputs are expected, or %zu or %zu for pairs of texts, found %zu",
+                s->dense ? "cls.weight" : "cls.output.weight", D, 2 * D, 4 * D, s->features);
+    return KH_OK;
+}
+
 static kh_status bind_model(binding *b, kh_weights *w)
 {
     const kh_description *d = b->d;
     int other = d->structure == KH_ENCODER_DECODER;
+    KH_TRY(check_classes(b));
     for (int s = 0; s < kh_model_slot_count; s++) {
         const kh_slot *it = &kh_model_slots[s];
         KH_TRY(bind_slot(b, w, other && it->other ? it->other : it->name, it));

@@ -244,6 +244,27 @@ static kh_status read_numbers(reader *r, kh_description *d)
     return KH_OK;
 }
 
+static int is_text(kh_slice text, const char *word)
+{
+    return text.size == strlen(word) && memcmp(text.data, word, text.size) == 0;
+}
+
+/* GGUF's pooling: 1 mean, 2 first, 3 last; 0 none and 4 rank say that a head for classes reads the first row
+ * of an encoder, the last of a decoder. */
+static kh_status read_classes(reader *r, kh_description *d)
+{
+    int pooling = d->structure == KH_DECODER ? KH_POOLED_LAST : KH_POOLED_FIRST, found = pooling;
+    kh_slice act = {"tanh", 4};
+    KH_TRY(opt_int(r, "pooling_type", &found, 1 << 20));
+    d->pooling = (kh_pooled)(found >= KH_POOLED_MEAN && found <= KH_POOLED_LAST ? found : pooling);
+    KH_TRY(kh_gguf_opt_string(r->file, name(r, "classifier.activation"), &act));
+    d->class_act = is_text(act, "relu") ? KH_CLASS_RELU : KH_CLASS_TANH;
+    if (d->class_act == KH_CLASS_TANH && !is_text(act, "tanh"))
+        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported (tanh, relu)",
+                name(r, "classifier.activation"), (int)(act.size < 64 ? act.size : 64), act.data);
+    return KH_OK;
+}
+
 kh_status kh_describe(kh_description *out, const kh_family *family, const kh_gguf *file)
 {
     *out = (kh_description){.structure = family->structure,
@@ -259,5 +280,6 @@ kh_status kh_describe(kh_description *out, const kh_family *family, const kh_ggu
     KH_TRY(read_numbers(&r, out));
     KH_TRY(read_experts(&r, out, family));
     KH_TRY(read_windows(&r, out, family));
+    KH_TRY(read_classes(&r, out));
     return family->describe ? family->describe(out, file) : KH_OK;
 }

@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "format/gguf.h"
 #include "ops/experts.h"
+#include "ops/pooling.h"
 #include "ops/rope.h"
 #include "ops/rowwise.h"
 #include "ops/weight.h"
@@ -30,6 +31,8 @@ typedef enum kh_positions {
     KH_POSITIONS_LEARNED, /* an embedding of the position is added to that of the token */
     KH_POSITIONS_RELATIVE /* a bias on the scores by T5's bucket of the distance */
 } kh_positions;
+
+typedef enum kh_class_act { KH_CLASS_TANH, KH_CLASS_RELU } kh_class_act;
 
 /* What a model is made of. */
 typedef enum kh_structure {
@@ -59,6 +62,8 @@ typedef struct kh_description {
     int buckets, max_distance;    /* relative positions */
     int start;                    /* token that a decoder behind an encoder starts with */
     kh_expert_spec experts;       /* experts.count 0: none */
+    kh_pooled pooling;            /* of texts that become one row */
+    kh_class_act class_act;       /* inside a head for classes */
 } kh_description;
 
 /* Parts of a model that some families have. A family names what its files must hold; a tensor that a

@@ -1,12 +1,11 @@
 /* Encoders: whole texts at once, every row seeing all of its own.
  *
- * The walk is the decoder's (model/walk.c); what differs is that keys are needed by one layer only, that a
- * pass ends with rows instead of logits, and what is made of the rows: keys and values for a decoder's
- * attention to its source, or the logits of masked tokens.
+ * The walk is the decoder's (model/walk.c); what differs is that keys are needed by one layer only, and that a
+ * pass ends with rows instead of logits.
  *
  *     tokens of some texts -> blocks -> rows [T][D] -> pooled by the caller
- *                                                   -> kh_forward_source: cross caches, a layer at a time
- *                                                   -> kh_forward_masked: dense, activation, norm, head + bias */
+ *                                                   -> classes, masked tokens: model/readout.c
+ *                                                   -> kh_forward_source: cross caches, a layer at a time */
 #include "base/fail.h"
 #include "model/walk.h"
 #include "ops/linear.h"
@@ -68,34 +67,6 @@ kh_status kh_forward_source(const kh_model *model, kh_run *run, kh_kv *cross, co
     kh_status status = keys_and_values(model, run, cross, x, T);
     kh_arena_rewind(run->step, mark);
     if (status == KH_OK) kh_kv_advance(cross, T);
-    return status;
-}
-
-static kh_status masked(const kh_model *m, kh_run *run, float *logits, float *x, size_t T)
-{
-    size_t D = (size_t)m->d.D, V = (size_t)m->d.V;
-    const kh_weights *w = &m->w;
-    kh_walk walk = {.model = m, .run = run, .T = T};
-    float *h = NULL;
-    KH_TRY(kh_arena_new(run->step, &h, T * D, sizeof *h));
-    KH_TRY(kh_op_linear(run, h, x, T, &w->mask_dense));
-    kh_walk_bias(&walk, h, &w->mask_dense_bias);
-    kh_op_glu(run, h, NULL, T, D, m->d.act);
-    kh_walk_norm(&walk, x, h, &w->mask_norm, T, D);
-    KH_TRY(kh_op_linear(run, logits, x, T, &w->head));
-    kh_walk_bias(&walk, logits, &w->mask_bias);
-    kh_probe_at(run->probe, KH_POINT_LOGITS, -1, logits, T, V);
-    return KH_OK;
-}
-
-kh_status kh_forward_masked(const kh_model *model, kh_run *run, float *logits, float *x, size_t T)
-{
-    if (!model->w.mask_dense.name)
-        KH_FAIL(KH_ERR_UNSUPPORTED,
-                "the file has no head that predicts masked tokens (mask_dense.weight)");
-    kh_arena_mark mark = kh_arena_save(run->step);
-    kh_status status = masked(model, run, logits, x, T);
-    kh_arena_rewind(run->step, mark);
     return status;
 }
 

@@ -65,7 +65,7 @@ typedef struct kh_hf_tensor {
     const char *from;
     const char *to; /* without ".weight"; NULL: known and not needed */
     /* Slowest dimension first, one letter each: V vocabulary, D width, F feed-forward, Q = H E, K = G
-     * E, E head width, A = Q + 2 K, U = 2 F, H heads, X experts, M and S feed-forward of an expert and
+     * E, E head width, A = Q + 2 K, U = 2 F, H heads, C classes, X experts, M and S feed-forward of an expert and
      * of the shared one, P positions, T types, B buckets, '1' and '2' themselves. */
     const char *shape;
     kh_hf_transform transform;
@@ -75,10 +75,11 @@ typedef struct kh_hf_tensor {
 /* ---- families ---- */
 
 enum {
-    KH_HF_ROTARY = 1, /* has rotary positions: theta, scaling, partial rotation are read */
-    KH_HF_TIED = 2,   /* tie_word_embeddings is true where config.json does not say */
-    KH_HF_EXACT = 4,  /* only for the architectures named, not for all of its model types */
-    KH_HF_MIXTURE = 8 /* the form with experts */
+    KH_HF_ROTARY = 1,  /* has rotary positions: theta, scaling, partial rotation are read */
+    KH_HF_TIED = 2,    /* tie_word_embeddings is true where config.json does not say */
+    KH_HF_EXACT = 4,   /* only for the architectures named, not for all of its model types */
+    KH_HF_MIXTURE = 8, /* the form with experts */
+    KH_HF_CLASSES = 16 /* the form with a head that tells classes apart */
 };
 
 enum { KH_HF_LISTED = -1 }; /* of window_period */

@@ -75,7 +75,8 @@ void kh_hf_written_name(char out[2 * KH_HF_NAME], const kh_hf_map *map, const kh
     const char *list = map->prefixes, *prefix = "";
     size_t size = 0;
     int outside = (row->flags & KH_HF_HEAD) || strncmp(row->from, "cls.", 4) == 0 ||
-                  strncmp(row->from, "qa_", 3) == 0 || strncmp(row->from, "vocab_", 6) == 0;
+                  strncmp(row->from, "qa_", 3) == 0 || strncmp(row->from, "vocab_", 6) == 0 ||
+                  strncmp(row->from, "classifier", 10) == 0;
     if (!outside) kh_hf_next_word(&list, &prefix, &size);
     kh_hf_expand(name, row->from, layer, expert, suffix);
     snprintf(out, 2 * KH_HF_NAME, "%.*s%s", (int)size, prefix, name);
@@ -97,8 +98,10 @@ const kh_hf_map *kh_hf_written_map(const kh_family *family, const kh_description
                                    const kh_gguf *file)
 {
     const kh_hf_map *last = NULL;
+    int classes = kh_gguf_tensor(file, "cls.output.weight") != NULL;
     for (const kh_hf_map *map = family->hf; map; map = map->next) {
         if ((d->experts.count > 0) != ((map->flags & KH_HF_MIXTURE) != 0)) continue;
+        if (classes != ((map->flags & KH_HF_CLASSES) != 0)) continue;
         if (!last) last = map;
         if (map->next && !has_all(file, map)) continue;
         if (d->window == 0 || map->window_period != 0) return map;

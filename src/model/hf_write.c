@@ -224,8 +224,11 @@ static kh_status describe(kh_hf_out *out, const kh_gguf *file)
     KH_TRY(kh_describe(&out->d, out->family, file));
     out->map = kh_hf_written_map(out->family, &out->d, file);
     if (!out->map)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "%s: a %s model with%s experts is not written as a folder",
-                kh_gguf_path(file), out->family->name, out->d.experts.count ? "" : "out");
+        KH_FAIL(KH_ERR_UNSUPPORTED,
+                "%s: a %s model with%s experts and with%s a head for classes is not written as a "
+                "folder",
+                kh_gguf_path(file), out->family->name, out->d.experts.count ? "" : "out",
+                kh_gguf_tensor(file, "cls.output.weight") ? "" : "out");
     return KH_OK;
 }
 

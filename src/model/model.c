@@ -59,7 +59,9 @@ static void fill_info(kh_model *m)
                               .context = d->context,
                               .window = d->window,
                               .add_bos = tokens ? kh_tokenizer_special(tokens)->add_bos : 0,
-                              .tied = m->w.tied};
+                              .tied = m->w.tied,
+                              .classes = (int)m->w.classes.out.rows,
+                              .towers = (int)kh_class_towers(m)};
     for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
 }
 

@@ -82,4 +82,25 @@ kh_status kh_forward_source(const kh_model *model, kh_run *run, kh_kv *cross, co
 /* Logits [T][V] of an encoder that predicts masked tokens, from its rows x [T][D]; x is overwritten. */
 kh_status kh_forward_masked(const kh_model *model, kh_run *run, float *logits, float *x, size_t T);
 
+/* The same for batch->logit_rows of x, a chunk at a time to the sink, as kh_forward does; x stays. */
+kh_status kh_forward_masked_rows(const kh_model *model, kh_run *run, const float *x /* [T][D] */,
+                                 const kh_logit_sink *sink);
+/* Bytes that it takes of run->step for chunks of `rows`; raises *scratch to those of a worker. */
+void kh_forward_masked_rows_need(const kh_model *model, size_t rows, size_t *step, size_t *scratch);
+
+/* ---- classes ---- */
+
+/* The last residual stream behind the final norm [T][D], of an encoder (as kh_forward_encoder) or of a decoder (whose
+ * caches are those of kh_forward). Sizes: kh_forward_encoder_need, kh_forward_need. */
+kh_status kh_forward_rows(const kh_model *model, kh_run *run, float *out /* [T][D] */);
+
+/* How many texts the head for classes reads at once: 1 or 2. */
+size_t kh_class_towers(const kh_model *model);
+/* Logits [n / towers][classes] of texts (or of neighbouring pairs of them), from rows x [T][D]: range i holds
+ * those of text i. With run->tape logits and x have twins, and memory of run->step stays taken. */
+kh_status kh_forward_classify(const kh_model *model, kh_run *run, float *logits, const float *x,
+                              const kh_row_range *ranges /* [n] */, size_t n);
+/* Bytes that it takes of run->step; raises *scratch to those of a worker. */
+void kh_forward_classify_need(const kh_model *model, size_t n, size_t *step, size_t *scratch);
+
 #endif

@@ -21,6 +21,8 @@
  * takes another way, is never left over, so the bits are those of one chunk. Whoever looks at the neurons still gets
  * all T rows of a point at once, as at every point: then, and only then, both are [T][F], of the heap.
  *
+ * A decoder that is trained computes its source's keys and values in each block, from the encoder's rows.
+ *
  * With a tape every buffer has a twin (run/tape.h), and a block may be a segment that runs again, as may a chunk
  * of its neurons inside it: T x F numbers are never there.
  *
@@ -155,6 +157,10 @@ kh_status kh_walk_open(kh_walk *w)
     KH_TRY(take(w, &w->k, w->T * w->GE));
     KH_TRY(take(w, &w->v, w->T * w->GE));
     KH_TRY(take(w, &w->z, w->T * w->HE));
+    if (w->run->source) {
+        KH_TRY(take(w, &w->source_k, w->run->source->n * w->GE));
+        KH_TRY(take(w, &w->source_v, w->run->source->n * w->GE));
+    }
     KH_TRY(take(w, &w->gate, ff_most(w->F, w->T) * w->F));
     KH_TRY(take(w, &w->up, ff_most(w->F, w->T) * w->F));
     for (int i = 0; i < 2; i++) {
@@ -304,6 +310,15 @@ static kh_status attention(kh_walk *w, int l)
     return KH_OK;
 }
 
+/* Keys and values of this layer, from the encoder's rows. */
+static kh_status source_attention(kh_walk *w, const kh_attn_layer *how, const kh_attn_weights *a)
+{
+    float *out[] = {w->source_k, w->source_v};
+    const kh_weight *in[] = {&a->k, &a->v};
+    KH_TRY(kh_op_linear_many(w->run, 2, out, w->run->source->rows, w->run->source->n, in));
+    return kh_attn_source(w->run, how, w->z, w->q, w->source_k, w->source_v);
+}
+
 /* A decoder's attention to its source: no positions, no mask. */
 static kh_status cross(kh_walk *w, int l)
 {
@@ -318,7 +333,7 @@ static kh_status cross(kh_walk *w, int l)
     how.bias = NULL;
     kh_walk_norm(w, w->h, w->x, &b->cross_norm, w->T, w->D);
     KH_TRY(kh_op_linear(w->run, w->q, w->h, w->T, &b->cross.q));
-    KH_TRY(timed_attention(w, &how));
+    KH_TRY(w->run->source ? source_attention(w, &how, &b->cross) : timed_attention(w, &how));
     kh_walk_look(w, KH_POINT_CROSS_Z, layer, w->z, w->HE);
     KH_TRY(kh_op_linear(w->run, w->h, w->z, w->T, &b->cross.o));
     kh_walk_look(w, KH_POINT_CROSS_OUT, layer, w->h, w->D);

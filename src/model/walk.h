@@ -14,6 +14,7 @@ typedef struct kh_walk {
     size_t T, D, HE, GE, F;
     float *x /* [T][D] residual stream */, *h /* [T][D] */, *side /* [T][D] where it is needed */;
     float *q /* [T][H][E] */, *k /* [T][G][E] */, *v /* [T][G][E] */, *z /* [T][H][E] */;
+    float *source_k, *source_v; /* [run->source->n][G][E] */
     float *gate, *up;           /* [C][F] of a chunk of rows */
     float *cosine[2], *sine[2]; /* [T][n_rot/2], global and local */
     kh_attn_bias relative;      /* distances NULL: none */

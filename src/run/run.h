@@ -37,6 +37,13 @@ typedef struct kh_batch {
     size_t logit_count;
 } kh_batch;
 
+/* What a decoder attends to where keys and values are computed in every pass anew, which training does. */
+typedef struct kh_source_rows {
+    const float *rows; /* [n][D] of an encoder */
+    size_t n;
+    const kh_span *spans; /* [span_count of the batch]: the rows that each of its spans sees */
+} kh_source_rows;
+
 enum kh_compute {
     KH_COMPUTE_DEFAULT, /* activations in f32; fused kernels read the file's blocks */
     KH_COMPUTE_F32,     /* the same numbers without fused kernels: weights unpacked first */
@@ -55,6 +62,8 @@ typedef struct kh_run {
     struct kh_kv **kv_self; /* per sequence */
     int one_layer; /* 1: caches have one layer, which all write in turn: nothing is decoded behind the pass */
     struct kh_kv **kv_cross; /* the same behind an encoder: its keys and values; else NULL */
+    const kh_source_rows
+        *source; /* NULL, or kv_cross has one layer, which its rows are written into */
     int beyond; /* 1: rotary positions of contexts beyond the original one, where a model has them */
     const struct kh_attn_plan *attn;
     const struct kh_attn_save *save; /* NULL unless a backward pass of attention follows */

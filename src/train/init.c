@@ -113,7 +113,7 @@ static plan gpt2_plan(const kh_init_options *o, const kh_slot_tensor *t)
 static plan lra_plan(const kh_slot_tensor *t)
 {
     plan p = {.law = UNIFORM};
-    if (has(t->name, "position_embd.")) return all_of(SINUSOID, 0);
+    if (has(t->name, "position_embd.")) return all_of(NORMAL, 0.02);
     if (is_embedding(t->name)) return all_of(NORMAL, 1);
     for (int i = 0; i < 3; i++) p.width[i] = sqrt(6.0 / (double)(t->dims[0] + t->rows[i]));
     return p;
@@ -150,6 +150,7 @@ static plan plan_of(const kh_init_options *o, const char *name, const kh_descrip
 {
     if (has(t->name, ".bias")) return all_of(CONSTANT, 0);
     if (has(t->name, "norm")) return all_of(CONSTANT, 1);
+    if (o->sinusoids && has(t->name, "position_embd.")) return all_of(SINUSOID, 0);
     if (strcmp(name, "lra") == 0) return lra_plan(t);
     return strcmp(name, "t5") == 0 ? t5_plan(d, t) : gpt2_plan(o, t);
 }

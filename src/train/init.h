@@ -9,13 +9,14 @@ typedef struct kh_init_options {
     /* NULL: "t5" for t5 and t5encoder, "lra" for lra, "gpt2" for the others.
      *   gpt2  matrices and embeddings N(0, 0.02); projections back to the residual stream divided by the root
      *         of how often a stack adds to it
-     *   lra   embeddings N(0, 1), positions sinusoids, matrices Xavier-uniform
+     *   lra   embeddings N(0, 1), those of positions N(0, 0.02), matrices Xavier-uniform
      *   t5    N(0, 1/inputs), embeddings N(0, 1), queries further divided by the root of the head width
      * Gains are 1 and biases 0 in all of them. */
     const char *name;
     double spread; /* of gpt2's normal distribution; 0: 0.02 */
     uint64_t seed;
-    int zero_row; /* of the embedding, counted from 1, begins as zeros (lra's CLS); 0: none */
+    int sinusoids; /* 1: embeddings of positions are sinusoids, whatever the name */
+    int zero_row;  /* of the embedding, counted from 1, begins as zeros (lra's CLS); 0: none */
 } kh_init_options;
 
 /* Fills weights [dims[2]][dims[1]][dims[0]] of a tensor as kh_slots_list describes it. */

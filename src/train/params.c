@@ -14,6 +14,7 @@
 #include "cpu/cpu.h"
 #include "ops/unpack.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { ALIGN = 16 };
@@ -23,6 +24,22 @@ static size_t elements(const kh_tensor *t)
     size_t n = 1;
     for (int i = 0; i < t->n_dims; i++) n *= (size_t)t->dims[i];
     return n;
+}
+
+/* Tables that are no weights: divisors of frequencies, and sinusoids where a file says so. */
+static kh_status is_table(uint8_t *out, const kh_gguf *file, const char *name)
+{
+    char key[128];
+    kh_slice arch = {"", 0};
+    int fixed = 0;
+    *out = strncmp(name, "rope_", 5) == 0;
+    if (strcmp(name, "position_embd.weight") != 0) return KH_OK;
+    KH_TRY(kh_gguf_opt_string(file, "general.architecture", &arch));
+    snprintf(key, sizeof key, "%.*s.position_embedding.fixed",
+             (int)(arch.size < 64 ? arch.size : 64), arch.data);
+    KH_TRY(kh_gguf_opt_bool(file, key, &fixed));
+    *out = fixed != 0;
+    return KH_OK;
 }
 
 static kh_status lay_out(kh_params *p, const kh_gguf *file)
@@ -35,7 +52,7 @@ static kh_status lay_out(kh_params *p, const kh_gguf *file)
         size_t n = elements(t), cols = (size_t)t->dims[0];
         p->tensors[i] = (kh_tensor_spec){
             .offset = p->count, .count = n, .rows = (int)(n / cols), .cols = (int)cols};
-        p->frozen[i] = strncmp(t->name, "rope_", 5) == 0;
+        KH_TRY(is_table(&p->frozen[i], file, t->name));
         p->count += (n + ALIGN - 1) / ALIGN * ALIGN;
     }
     return KH_OK;

@@ -17,7 +17,7 @@ typedef struct kh_params {
 } kh_params;
 
 /* Masters of every tensor of `file` (any type; composed or read), which is not needed afterwards. Tables that
- * are no weights (divisors of rotary frequencies) are frozen. */
+ * are no weights (divisors of rotary frequencies, sinusoids) are frozen. */
 kh_status kh_params_open(kh_params **out, const kh_gguf *file);
 /* Masters of a low-rank adapter instead: the file's weights stay as they are (of any type) and are not trained. */
 typedef struct kh_params_lora {

@@ -6,7 +6,13 @@
  *
  * Logits exist a chunk of rows at a time; their loss is taken at once and taken back as far as the rows of the
  * last layer, so T x V numbers are never there. Chunks are multiples of 256 rows, as sums of gradients over rows
- * are (ops/linear_back.h), so no chunk changes a bit. */
+ * are (ops/linear_back.h), so no chunk changes a bit.
+ *
+ * Behind an encoder each item is two spans: the first goes through the encoder, the second through the decoder,
+ * which reads the encoder's rows in every block. Both walks leave their records on one tape.
+ *
+ * Goals differ in what follows the blocks: a decoder's output head over the rows that have a target, the head for
+ * masked tokens over those of an encoder, or the head for classes over the pooled rows of each item. */
 #include "train/pass.h"
 
 #include "attn/method.h"
@@ -16,6 +22,7 @@
 #include "ff/keep.h"
 #include "gen/plans.h"
 #include "kern/attn_kern.h"
+#include "train/sides.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,16 +39,25 @@ struct kh_pass {
     kh_ff_plan *ff;
     kh_kv_pool *pages;
     kh_kv **kv; /* [spans] */
+    kh_kv **source_kv,
+        **cross_kv; /* [spans] of an encoder before a decoder, and of what it gives */
     kh_tape tape;
-    int lists;  /* 1: every head keeps a list of keys */
-    kh_run run; /* of the pass in flight */
-    size_t chunk;
-    float *logits; /* [chunk][V] */
-    double *each;  /* [chunk][2] */
+    int lists;              /* 1: every head keeps a list of keys */
+    kh_run run, source_run; /* of the pass in flight */
+    kh_goal goal;
+    size_t chunk;        /* rows of logits at once; of classes: those of a batch */
+    size_t width;        /* of a row of logits: V, or classes */
+    float *logits;       /* [chunk][width] */
+    double *each;        /* [chunk][2] */
+    kh_row_range *texts; /* [spans] that are pooled */
+    int32_t *no_types;   /* [rows] zeros */
     atomic_bool stop;
     /* of the pass in flight */
     const kh_data_batch *batch;
-    int32_t *targets; /* [rows] of the rows that have one */
+    kh_batch rows;
+    kh_source_rows source;
+    kh_sides sides;   /* of a decoder and of the encoder before it */
+    int32_t *targets; /* [rows] of the rows or items that have one */
     float weight;
     kh_loss *loss;
 };
@@ -59,9 +75,6 @@ static kh_status check(const kh_pass *p)
 {
     const kh_description *d = &p->params->model->d;
     const kh_pass_options *o = &p->options;
-    if (d->structure != KH_DECODER)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "training a %s model is not supported",
-                p->params->model->architecture);
     if (d->experts.count > 0)
         KH_FAIL(KH_ERR_UNSUPPORTED, "training a mixture of experts is not supported");
     if (o->rows < 1 || o->rows > 1u << 24 || o->spans < 1 || o->spans > o->rows)
@@ -75,39 +88,125 @@ static kh_status check(const kh_pass *p)
     return KH_OK;
 }
 
+static int has_source(const kh_pass *p)
+{
+    return p->params->model->d.structure == KH_ENCODER_DECODER;
+}
+
+static kh_status choose_goal(kh_pass *p)
+{
+    const kh_model *m = p->params->model;
+    int encoder = m->d.structure == KH_ENCODER, classes = m->w.classes.out.name != NULL;
+    p->goal = p->options.goal;
+    if (p->goal == KH_GOAL_USUAL)
+        p->goal = classes ? KH_GOAL_CLASSES : encoder ? KH_GOAL_MASKED : KH_GOAL_TOKENS;
+    if (p->goal == KH_GOAL_CLASSES && !classes)
+        KH_FAIL(KH_ERR_ARGUMENT, "training: the model has no head for classes (cls.output.weight)");
+    if (p->goal == KH_GOAL_MASKED && !(encoder && m->w.mask_dense.name))
+        KH_FAIL(KH_ERR_ARGUMENT, "training: the model has no head that predicts masked tokens "
+                                 "(mask_dense.weight)");
+    if (p->goal == KH_GOAL_TOKENS && encoder)
+        KH_FAIL(KH_ERR_ARGUMENT, "training: a %s model is an encoder: it predicts no next token",
+                m->architecture);
+    if (p->options.layer_causal && (p->goal != KH_GOAL_TOKENS || has_source(p)))
+        KH_FAIL(KH_ERR_ARGUMENT, "training: layer-causal gradients are of decoders' next tokens");
+    if (p->goal == KH_GOAL_CLASSES && has_source(p))
+        KH_FAIL(KH_ERR_UNSUPPORTED, "training: classes behind an encoder and a decoder");
+    return KH_OK;
+}
+
+/* The most rows of a walk. */
+static size_t most_rows(const kh_pass *p)
+{
+    return has_source(p) ? kh_sides_rows(p->options.rows, p->options.spans) : p->options.rows;
+}
+
+/* What stands behind a source: the end of a text, where the file's tokenizer says so. */
+static kh_status find_end(const kh_pass *p, int32_t *out)
+{
+    const kh_gguf *file = p->params->model->file;
+    uint64_t id = UINT64_MAX;
+    int wanted = 1;
+    KH_TRY(kh_gguf_opt_u64(file, "tokenizer.ggml.eos_token_id", &id, UINT32_MAX));
+    KH_TRY(kh_gguf_opt_bool(file, "tokenizer.ggml.add_eos_token", &wanted));
+    *out = wanted && id < (uint64_t)p->params->model->d.V ? (int32_t)id : -1;
+    return KH_OK;
+}
+
+/* What the rows, and what stands behind them, take of run->step. */
+static size_t measure(kh_pass *p, const kh_kv_shape *shape, size_t *scratch)
+{
+    const kh_model *m = p->params->model;
+    size_t T = most_rows(p), V = (size_t)m->d.V, step = 0, head = 0, encoder = 0;
+    size_t D = (size_t)m->d.D, GE = (size_t)m->d.G * (size_t)m->d.E;
+    p->width = p->goal == KH_GOAL_CLASSES ? m->w.classes.out.rows : V;
+    p->chunk = p->goal == KH_GOAL_CLASSES ? p->options.spans : chunk_rows(V, T);
+    if (m->d.structure != KH_DECODER)
+        kh_forward_encoder_need(m, p->plan, shape, T, T, &encoder, scratch);
+    if (m->d.structure != KH_ENCODER) {
+        size_t own = 0;
+        kh_forward_need(m, p->plan, shape, T, T, &step, &own);
+        if (own > *scratch) *scratch = own;
+    }
+    if (p->goal == KH_GOAL_CLASSES) kh_forward_classify_need(m, p->options.spans, &head, scratch);
+    if (p->goal == KH_GOAL_MASKED) kh_forward_masked_rows_need(m, p->chunk, &head, scratch);
+    head += kh_arena_need(T * D * sizeof(float));
+    if (has_source(p)) head += 2 * kh_arena_need(T * GE * sizeof(float));
+    return step + encoder + head;
+}
+
+static kh_status open_caches(kh_pass *p, kh_kv ***out)
+{
+    KH_TRY(kh_new(out, p->options.spans, sizeof **out, "a batch"));
+    for (size_t i = 0; i < p->options.spans; i++)
+        KH_TRY(kh_kv_open(&(*out)[i], p->pages, most_rows(p)));
+    return KH_OK;
+}
+
+static void close_caches(kh_pass *p, kh_kv **caches)
+{
+    for (size_t i = 0; caches && i < p->options.spans; i++) kh_kv_close(caches[i]);
+    kh_free(caches);
+}
+
 /* Twins double what the walk takes; the products' way back takes what they do. */
 static kh_status open_memory(kh_pass *p)
 {
-    const kh_model *m = p->params->model;
-    const kh_description *d = &m->d;
-    size_t T = p->options.rows, V = (size_t)d->V, step = 0, scratch = 0;
+    const kh_description *d = &p->params->model->d;
+    size_t T = most_rows(p), scratch = 0;
     kh_kv_shape shape = {.layers = 1,
                          .groups = d->G,
                          .k_width = d->E,
                          .v_width = d->E,
                          .k_type = KH_TYPE_F32,
                          .v_type = KH_TYPE_F32};
-    kh_forward_need(m, p->plan, &shape, T, T, &step, &scratch);
-    p->chunk = chunk_rows(V, T);
-    size_t logits = kh_arena_need(p->chunk * V * sizeof(float));
+    size_t step = measure(p, &shape, &scratch);
+    size_t logits = kh_arena_need(p->chunk * p->width * sizeof(float));
     KH_TRY(kh_arena_init(&p->step, "training step", 3 * step + 2 * logits + ((size_t)64 << 20)));
     KH_TRY(kh_new(&p->scratch, (size_t)p->pool.threads, sizeof *p->scratch, "worker scratch"));
     for (int i = 0; i < p->pool.threads; i++)
         KH_TRY(kh_arena_init(&p->scratch[i], "worker", 2 * scratch + ((size_t)16 << 20)));
     KH_TRY(kh_new(&p->each, 2 * p->chunk, sizeof *p->each, "a chunk of losses"));
     KH_TRY(kh_new(&p->targets, T, sizeof *p->targets, "a batch"));
-    KH_TRY(kh_new(&p->kv, p->options.spans, sizeof *p->kv, "a batch"));
+    KH_TRY(kh_new(&p->no_types, T, sizeof *p->no_types, "a batch"));
+    KH_TRY(kh_new(&p->texts, p->options.spans, sizeof *p->texts, "a batch"));
     KH_TRY(kh_tape_open(&p->tape, 0));
     size_t pages = T / KH_PAGE + p->options.spans;
-    KH_TRY(kh_kv_pool_open(&p->pages, &shape, pages));
-    for (size_t i = 0; i < p->options.spans; i++) KH_TRY(kh_kv_open(&p->kv[i], p->pages, T));
-    return KH_OK;
+    KH_TRY(kh_kv_pool_open(&p->pages, &shape, has_source(p) ? 3 * pages : pages));
+    KH_TRY(open_caches(p, &p->kv));
+    if (!has_source(p)) return KH_OK;
+    int32_t end = -1;
+    KH_TRY(find_end(p, &end));
+    KH_TRY(kh_sides_open(&p->sides, p->options.rows, p->options.spans, d->start, end));
+    KH_TRY(open_caches(p, &p->source_kv));
+    return open_caches(p, &p->cross_kv);
 }
 
 static int keeps_lists(const kh_pass *p)
 {
     const kh_description *d = &p->params->model->d;
-    for (int l = 0; l < d->encoder_layers + d->N; l++)
+    int layers = d->encoder_layers + d->N * (has_source(p) ? 2 : 1);
+    for (int l = 0; l < layers; l++)
         for (int h = 0; h < d->H; h++)
             if (kh_attn_plan_at(p->plan, KH_PHASE_PREFILL, l, h)->method->kind != KH_KEYS_INDICES)
                 return 0;
@@ -117,6 +216,7 @@ static int keeps_lists(const kh_pass *p)
 static kh_status open_pass(kh_pass *p)
 {
     KH_TRY(check(p));
+    KH_TRY(choose_goal(p));
     p->pool.threads = p->options.threads ? p->options.threads : kh_cpu_count();
     p->kern = kh_kern_get(kh_cpu_isa());
     KH_TRY(kh_plans_attn(&p->plan, p->params->model, p->options.attn));
@@ -144,8 +244,10 @@ kh_status kh_pass_open(kh_pass **out, kh_params *params, const kh_pass_options *
 void kh_pass_close(kh_pass *p)
 {
     if (!p) return;
-    for (size_t i = 0; p->kv && i < p->options.spans; i++) kh_kv_close(p->kv[i]);
-    kh_free(p->kv);
+    close_caches(p, p->kv);
+    close_caches(p, p->source_kv);
+    close_caches(p, p->cross_kv);
+    kh_sides_close(&p->sides);
     kh_kv_pool_close(p->pages);
     kh_tape_close(&p->tape);
     kh_attn_plan_free(p->plan);
@@ -154,6 +256,8 @@ void kh_pass_close(kh_pass *p)
     kh_free(p->scratch);
     kh_arena_free(&p->step);
     kh_free(p->targets);
+    kh_free(p->no_types);
+    kh_free(p->texts);
     kh_free(p->each);
     kh_free(p);
 }
@@ -181,53 +285,172 @@ static kh_status take_logits(void *context, size_t first, size_t rows, float *lo
     kh_pass *p = context;
     float *twin = p->run.tape ? kh_tape_twin_of(&p->run, logits) : NULL;
     kh_op_cross_entropy(&p->run, p->loss, twin, p->weight, logits, p->targets + first, p->each,
-                        rows, (size_t)p->params->model->d.V);
+                        rows, p->width);
+    return KH_OK;
+}
+
+static kh_status check_rows(const kh_pass *p, const kh_batch *batch)
+{
+    const kh_model *m = p->params->model;
+    int V = m->d.V, types = (int)m->w.types.rows;
+    const int32_t *targets = p->goal == KH_GOAL_CLASSES ? NULL : p->batch->targets;
+    for (size_t t = 0; t < batch->n; t++) {
+        if (batch->tokens[t] < 0 || batch->tokens[t] >= V || (targets && targets[t] >= V))
+            KH_FAIL(KH_ERR_ARGUMENT, "training: row %zu: id %d or target %d is not below %d", t,
+                    (int)batch->tokens[t], targets ? (int)targets[t] : -1, V);
+        if (types > 0 && batch->types && (batch->types[t] < 0 || batch->types[t] >= types))
+            KH_FAIL(KH_ERR_ARGUMENT, "training: row %zu: text %d is not below %d", t,
+                    (int)batch->types[t], types);
+        if (m->w.positions.name &&
+            (batch->position[t] < 0 || (size_t)batch->position[t] >= m->w.positions.rows))
+            KH_FAIL(KH_ERR_CONTEXT, "training: row %zu: position %d: the model knows %zu positions",
+                    t, (int)batch->position[t], m->w.positions.rows);
+    }
     return KH_OK;
 }
 
 static kh_status check_batch(const kh_pass *p, const kh_batch *batch)
 {
-    int V = p->params->model->d.V;
     if (batch->n > p->options.rows || batch->span_count > p->options.spans)
         KH_FAIL(KH_ERR_ARGUMENT,
                 "training: a batch of %zu rows in %zu sequences: room is for %zu in %zu", batch->n,
                 batch->span_count, p->options.rows, p->options.spans);
-    for (size_t t = 0; t < batch->n; t++)
-        if (batch->tokens[t] < 0 || batch->tokens[t] >= V || p->batch->targets[t] >= V)
-            KH_FAIL(KH_ERR_ARGUMENT, "training: row %zu: id %d or target %d is not below %d", t,
-                    (int)batch->tokens[t], (int)p->batch->targets[t], V);
+    return check_rows(p, batch);
+}
+
+/* Buffers of the pass have twins where it is taken back. */
+static kh_status take(kh_pass *p, float **buffer, size_t n)
+{
+    KH_TRY(kh_arena_new(&p->step, buffer, n, sizeof **buffer));
+    return p->run.tape ? kh_tape_buffer(&p->tape, &p->step, *buffer, n) : KH_OK;
+}
+
+static kh_status prepare_caches(kh_kv **caches, const kh_batch *batch)
+{
+    for (size_t i = 0; i < batch->span_count; i++) {
+        KH_TRY(kh_kv_rewind(caches[i], 0));
+        KH_TRY(kh_kv_prepare(caches[i], batch->spans[i].rows));
+    }
     return KH_OK;
 }
 
-static kh_status prepare(kh_pass *p, const kh_batch *batch)
+/* ---- a decoder behind an encoder */
+
+/* The encoder's rows become the source of run. */
+static kh_status encode(kh_pass *p)
 {
-    for (size_t i = 0; i < batch->span_count; i++) {
-        KH_TRY(kh_kv_rewind(p->kv[i], 0));
-        KH_TRY(kh_kv_prepare(p->kv[i], batch->spans[i].rows));
+    const kh_model *m = p->params->model;
+    const kh_batch *from = &p->sides.from.batch;
+    float *rows = NULL;
+    KH_TRY(take(p, &rows, from->n * (size_t)m->d.D));
+    p->source_run = p->run;
+    p->source_run.batch = from;
+    p->source_run.kv_self = p->source_kv;
+    KH_TRY(kh_forward_encoder(m, &p->source_run, rows));
+    p->source = (kh_source_rows){rows, from->n, from->spans};
+    p->run.source = &p->source;
+    p->run.kv_cross = p->cross_kv;
+    return KH_OK;
+}
+
+static kh_status prepare_sides(kh_pass *p)
+{
+    kh_sides *s = &p->sides;
+    KH_TRY(kh_sides_split(s, p->batch));
+    p->rows = s->to.batch;
+    memcpy(p->targets, s->targets, p->rows.logit_count * sizeof *p->targets);
+    return prepare_caches(p->source_kv, &s->from.batch);
+}
+
+static kh_status prepare(kh_pass *p)
+{
+    const kh_batch *batch = &p->rows;
+    if (has_source(p))
+        KH_TRY(prepare_sides(p));
+    else
+        for (size_t i = 0; p->goal != KH_GOAL_CLASSES && i < batch->logit_count; i++)
+            p->targets[i] = p->batch->targets[batch->logit_rows[i]];
+    KH_TRY(prepare_caches(p->kv, batch));
+    return take(p, &p->logits, p->chunk * p->width);
+}
+
+/* ---- classes */
+
+/* Items that have a label, and where their texts are. */
+static kh_status find_items(kh_pass *p, size_t *count)
+{
+    const kh_model *m = p->params->model;
+    size_t towers = kh_class_towers(m), texts = 0;
+    *count = 0;
+    for (size_t i = 0; i < p->batch->item_count; i++) {
+        const kh_data_item *item = &p->batch->items[i];
+        if (item->label < 0) continue;
+        size_t end = item->row + item->rows, second = item->second;
+        if ((size_t)item->label >= p->width)
+            KH_FAIL(KH_ERR_ARGUMENT, "training: document %llu: label %d of a model of %zu classes",
+                    (unsigned long long)item->document, item->label, p->width);
+        if (towers == 2 && (second <= item->row || second >= end))
+            KH_FAIL(KH_ERR_ARGUMENT,
+                    "training: document %llu is one text, and the head for classes reads two",
+                    (unsigned long long)item->document);
+        if (texts + towers > p->options.spans || item->rows == 0 || end > p->rows.n)
+            KH_FAIL(KH_ERR_ARGUMENT, "training: item %zu is not inside the batch", i);
+        size_t first_end = towers == 2 ? second : end;
+        p->texts[texts++] = (kh_row_range){item->row, first_end - item->row};
+        if (towers == 2) p->texts[texts++] = (kh_row_range){second, end - second};
+        p->targets[(*count)++] = item->label;
     }
-    for (size_t i = 0; i < batch->logit_count; i++)
-        p->targets[i] = p->batch->targets[batch->logit_rows[i]];
-    return kh_arena_new(&p->step, &p->logits, p->chunk * (size_t)p->params->model->d.V,
-                        sizeof *p->logits);
+    return KH_OK;
+}
+
+static kh_status classify(kh_pass *p, const float *rows)
+{
+    const kh_model *m = p->params->model;
+    size_t count = 0;
+    KH_TRY(find_items(p, &count));
+    if (count == 0) return KH_OK;
+    KH_TRY(kh_forward_classify(m, &p->run, p->logits, rows, p->texts, count * kh_class_towers(m)));
+    return take_logits(p, 0, count, p->logits);
+}
+
+/* ---- there and back */
+
+static kh_status forward(kh_pass *p)
+{
+    const kh_model *m = p->params->model;
+    kh_logit_sink sink = {take_logits, p, p->logits, p->chunk};
+    float *rows = NULL;
+    if (has_source(p)) KH_TRY(encode(p));
+    if (p->goal == KH_GOAL_TOKENS) return kh_forward(m, &p->run, &sink);
+    KH_TRY(take(p, &rows, p->rows.n * (size_t)m->d.D));
+    KH_TRY(kh_forward_rows(m, &p->run, rows));
+    if (p->goal == KH_GOAL_CLASSES) return classify(p, rows);
+    return kh_forward_masked_rows(m, &p->run, rows, &sink);
 }
 
 /* The way back attends over kept keys, in arrays: nobody reads a page again. */
 static void drop_pages(kh_pass *p)
 {
-    for (size_t i = 0; i < p->batch->batch.span_count; i++) kh_kv_rewind(p->kv[i], 0);
+    for (size_t i = 0; i < p->rows.span_count; i++) {
+        kh_kv_rewind(p->kv[i], 0);
+        if (!has_source(p)) continue;
+        kh_kv_rewind(p->source_kv[i], 0);
+        kh_kv_rewind(p->cross_kv[i], 0);
+    }
     kh_kv_pool_drop(p->pages);
 }
 
 static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
 {
-    const kh_batch *batch = &p->batch->batch;
-    KH_TRY(check_batch(p, batch));
+    p->rows = p->batch->batch;
+    KH_TRY(check_batch(p, &p->rows));
+    if (p->params->model->w.types.name && !p->rows.types) p->rows.types = p->no_types;
     kh_arena_rewind(&p->step, 0);
     p->run = (kh_run){.step = &p->step,
                       .pool = &p->pool,
                       .scratch = p->scratch,
                       .kern = p->kern,
-                      .batch = batch,
+                      .batch = &p->rows,
                       .phase = KH_PHASE_PREFILL,
                       .kv_self = p->kv,
                       .one_layer = 1,
@@ -236,18 +459,18 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
                       .compute = p->options.compute,
                       .key = {p->options.seed, step},
                       .stop = &p->stop};
-    KH_TRY(prepare(p, batch));
-    kh_logit_sink sink = {take_logits, p, p->logits, p->chunk};
-    if (!back) return kh_forward(p->params->model, &p->run, &sink);
-    kh_tape_reset(&p->tape);
-    p->run.tape = &p->tape;
-    p->run.attn_dropout = p->options.attn_dropout;
-    p->tape.gradient_of = kh_params_gradient_of;
-    p->tape.context = p->params;
-    p->tape.recompute = p->options.recompute == KH_RECOMPUTE_BLOCK;
-    p->tape.layer_causal = p->options.layer_causal;
-    KH_TRY(kh_tape_buffer(&p->tape, &p->step, p->logits, p->chunk * (size_t)p->params->model->d.V));
-    KH_TRY(kh_forward(p->params->model, &p->run, &sink));
+    if (back) {
+        kh_tape_reset(&p->tape);
+        p->run.tape = &p->tape;
+        p->run.attn_dropout = p->options.attn_dropout;
+        p->tape.gradient_of = kh_params_gradient_of;
+        p->tape.context = p->params;
+        p->tape.recompute = p->options.recompute == KH_RECOMPUTE_BLOCK;
+        p->tape.layer_causal = p->options.layer_causal;
+    }
+    KH_TRY(prepare(p));
+    KH_TRY(forward(p));
+    if (!back) return KH_OK;
     if (p->lists && p->tape.recompute) drop_pages(p);
     return kh_tape_backward(&p->run, NULL);
 }

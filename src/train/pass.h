@@ -12,7 +12,16 @@ typedef enum kh_recompute {
     KH_RECOMPUTE_NONE /* all records are kept */
 } kh_recompute;
 
+/* What the loss is. */
+typedef enum kh_goal {
+    KH_GOAL_USUAL, /* classes where the model has a head for them; masked tokens of an encoder; else tokens */
+    KH_GOAL_TOKENS, /* targets of a decoder's rows */
+    KH_GOAL_MASKED, /* targets of an encoder's rows, by the head that predicts masked tokens */
+    KH_GOAL_CLASSES /* labels of items; of two texts apart where the head reads pairs. Items without one are left out */
+} kh_goal;
+
 typedef struct kh_pass_options {
+    kh_goal goal;
     size_t rows, spans;    /* the most of a batch */
     int threads;           /* 0: all processors that the process may use */
     const char *attn, *ff; /* NULL: full, dense */

@@ -213,6 +213,10 @@ static kh_status choose_parts(scratch *s)
         KH_FAIL(KH_ERR_ARGUMENT,
                 "scratch: the output head of an encoder belongs to the head that predicts masked "
                 "tokens");
+    s->o.init.sinusoids = o->fixed_positions == KH_SCRATCH_WITH ||
+                          (!o->fixed_positions && strcmp(f->name, "lra") == 0);
+    if (o->fixed_positions == KH_SCRATCH_WITH && f->positions != KH_POSITIONS_LEARNED)
+        KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: a %s model has no embeddings of positions", f->name);
     if (o->window > 0 && f->window_period == 0)
         KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: a %s model has no windows", f->name);
     if (o->act && strcmp(f->name, "bert") != 0)
@@ -302,6 +306,7 @@ static kh_status set_encoder(const scratch *s, kh_gguf *out)
         KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.token_type_count", KH_GGUF_U32,
                                (uint64_t)o->types));
     if (o->act) KH_TRY(set_text(out, "bert.hidden_activation", o->act));
+    if (o->classes > 0) KH_TRY(set_int(s, out, "classifier.classes", o->classes));
     if (s->sizes.dense == 0 || o->classes == 0) return KH_OK;
     return set_text(out, key_of(s, "classifier.activation").text,
                     o->class_act ? o->class_act : "tanh");
@@ -319,6 +324,8 @@ static kh_status set_own(const scratch *s, kh_gguf *out)
     }
     if (strcmp(name, "gptneox") == 0)
         KH_TRY(kh_gguf_set_u64(out, "gptneox.use_parallel_residual", KH_GGUF_BOOL, 1));
+    if (o->init.sinusoids)
+        KH_TRY(kh_gguf_set_u64(out, key_of(s, "position_embedding.fixed").text, KH_GGUF_BOOL, 1));
     if (s->family->positions != KH_POSITIONS_RELATIVE) return KH_OK;
     KH_TRY(set_int(s, out, "attention.relative_buckets_count", o->buckets));
     KH_TRY(set_int(s, out, "attention.relative_max_distance", o->max_distance));

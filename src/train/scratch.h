@@ -43,6 +43,8 @@ typedef struct kh_scratch_options {
     kh_scratch_choice biases;    /* of attention's and the feed-forward layers' projections */
     kh_scratch_choice gate;      /* t5: a gate in the feed-forward layers */
     kh_scratch_choice mask_head; /* an encoder's head that predicts masked tokens */
+    /* Sinusoids that are not trained where embeddings of positions are learned otherwise; usual for lra. */
+    kh_scratch_choice fixed_positions;
     /* A head that tells classes apart, behind a pooled row. */
     int classes;                /* 0: none */
     kh_scratch_pooling pooling; /* of class heads, and of vectors of texts */

@@ -47,7 +47,13 @@ static const kind kinds[] = {
     {"gpt2", {.architecture = "gpt2", SMALL, .name = "small"}, 0},
     {"gptneox", {.architecture = "gptneox", SMALL}, 0},
     {"bert", {.architecture = "bert", SMALL, .mask_head = KH_SCRATCH_WITH}, 0},
-    {"bert for classes", {.architecture = "bert", SMALL, .classes = 3, .class_dense = 48}, 1},
+    {"bert for classes",
+     {.architecture = "bert",
+      SMALL,
+      .classes = 3,
+      .class_dense = 48,
+      .pooling = KH_SCRATCH_POOL_FIRST},
+     0},
     {"nomic-bert", {.architecture = "nomic-bert", SMALL}, 0},
     {"lra", {.architecture = "lra", SMALL, .init.zero_row = 3, .classes = 10}, 1},
     {"lra, two texts",
@@ -93,6 +99,12 @@ static void encoder_output(kh_buf *out, const kh_model *m, const int32_t *ids)
     GOOD(kh_encoder_run(encoder, &text, 1, take_rows, out));
     if (kh_encoder_masked(encoder, logits, &text, at, 2) == KH_OK)
         GOOD(kh_buf_add(out, logits, sizeof logits));
+    const kh_model_info *info = kh_model_get_info(m);
+    if (info->classes > 0) {
+        kh_encoder_text pair[2] = {text, {ids + 3, NULL, T - 5}};
+        GOOD(kh_encoder_classify(encoder, logits, pair, 2));
+        GOOD(kh_buf_add(out, logits, (size_t)(2 / info->towers * info->classes) * sizeof *logits));
+    }
     kh_encoder_close(encoder);
 }
 
@@ -164,6 +176,13 @@ static void is_a_model(void **state)
         sum += fabs((double)x);
     }
     assert_true(sum > 0);
+    kh_model *composed = NULL;
+    GOOD(kh_model_open_composed(&composed, scratch(&k->o)));
+    kh_buf before = output_of(composed);
+    assert_int_equal(before.size, want.size);
+    assert_memory_equal(before.data, want.data, want.size);
+    kh_buf_free(&before);
+    kh_model_close(composed);
     GOOD(kh_gguf_open(&back, path));
     same_tensors(file, back);
     kh_gguf_close(back);
@@ -298,6 +317,10 @@ static void arena_weights(void **state)
         }
     assert_null(kh_gguf_tensor(file, "blk.0.attn_q.bias"));
     all_are(file, "blk.0.ffn_up.bias", 0);
+    kh_gguf_close(file);
+    o.fixed_positions = KH_SCRATCH_WITHOUT;
+    file = scratch(&o);
+    near(numbers_of(file, "position_embd.weight").deviation, 0.02, 0.05);
     kh_gguf_close(file);
 }
 
@@ -488,6 +511,7 @@ static void refused(void **state)
         {{.vocabulary = 9, .classes = 2, .class_dense = 3, .class_act = "silu"}, "class_act"},
         {{.vocabulary = 9, .layers = 512, .width = 1 << 17}, "GB of memory"},
         {{.vocabulary = 9, .threads = -1}, "threads"},
+        {{.vocabulary = 9, .fixed_positions = KH_SCRATCH_WITH}, "no embeddings of positions"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         kh_gguf *file = NULL;

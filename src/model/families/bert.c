@@ -42,28 +42,35 @@ static kh_status describe(kh_description *d, const kh_gguf *file)
 
 /* ---- Hugging Face ---- */
 
-static const kh_hf_key bert_keys[] = {
-    {"hidden_act", "gelu|gelu_new|gelu_pytorch_tanh|relu|silu", KH_HF_EXPECT, 0, 0},
-    {"hidden_act", "hidden_activation", KH_HF_TEXT, KH_HF_SKIP, 0},
-    {"position_embedding_type", "absolute", KH_HF_EXPECT, 0, 0},
-    {"is_decoder", "false", KH_HF_EXPECT, 0, 0},
-    {"", "attention.causal", KH_HF_BOOL, KH_HF_USE, 0},
-    {"layer_norm_eps", "attention.layer_norm_epsilon", KH_HF_REAL, KH_HF_USE, 1e-12},
-    {"type_vocab_size", "tokenizer.ggml.token_type_count", KH_HF_INT, KH_HF_USE, 1},
-    {0}};
+#define COMMON_KEYS                                                                                \
+    {"hidden_act", "gelu|gelu_new|gelu_pytorch_tanh|relu|silu", KH_HF_EXPECT, 0, 0},               \
+        {"hidden_act", "hidden_activation", KH_HF_TEXT, KH_HF_SKIP, 0},                            \
+        {"position_embedding_type", "absolute", KH_HF_EXPECT, 0, 0},                               \
+        {"is_decoder", "false", KH_HF_EXPECT, 0, 0},                                               \
+        {"", "attention.causal", KH_HF_BOOL, KH_HF_USE, 0},                                        \
+        {"layer_norm_eps", "attention.layer_norm_epsilon", KH_HF_REAL, KH_HF_USE, 1e-12},          \
+    {                                                                                              \
+        "type_vocab_size", "tokenizer.ggml.token_type_count", KH_HF_INT, KH_HF_USE, 1              \
+    }
+static const kh_hf_key bert_keys[] = {COMMON_KEYS, {0}};
+#define STACK                                                                                      \
+    {"embeddings.word_embeddings", "token_embd", "VD", 0, 0},                                      \
+        {"embeddings.position_embeddings", "position_embd", "PD", KH_HF_POSITIONS, 0},             \
+        {"embeddings.token_type_embeddings", "token_types", "TD", 0, 0},                           \
+        {"embeddings.LayerNorm", "token_embd_norm", "D", 0, KH_HF_BIAS},                           \
+        {"encoder.layer.#.attention.self.query", "blk.#.attn_q", "QD", 0, KH_HF_BIAS},             \
+        {"encoder.layer.#.attention.self.key", "blk.#.attn_k", "KD", 0, KH_HF_BIAS},               \
+        {"encoder.layer.#.attention.self.value", "blk.#.attn_v", "KD", 0, KH_HF_BIAS},             \
+        {"encoder.layer.#.attention.output.dense", "blk.#.attn_output", "DQ", 0, KH_HF_BIAS},      \
+        {"encoder.layer.#.attention.output.LayerNorm", "blk.#.attn_output_norm", "D", 0,           \
+         KH_HF_BIAS},                                                                              \
+        {"encoder.layer.#.intermediate.dense", "blk.#.ffn_up", "FD", 0, KH_HF_BIAS},               \
+        {"encoder.layer.#.output.dense", "blk.#.ffn_down", "DF", 0, KH_HF_BIAS},                   \
+    {                                                                                              \
+        "encoder.layer.#.output.LayerNorm", "blk.#.layer_output_norm", "D", 0, KH_HF_BIAS          \
+    }
 static const kh_hf_tensor bert_tensors[] = {
-    {"embeddings.word_embeddings", "token_embd", "VD", 0, 0},
-    {"embeddings.position_embeddings", "position_embd", "PD", KH_HF_POSITIONS, 0},
-    {"embeddings.token_type_embeddings", "token_types", "TD", 0, 0},
-    {"embeddings.LayerNorm", "token_embd_norm", "D", 0, KH_HF_BIAS},
-    {"encoder.layer.#.attention.self.query", "blk.#.attn_q", "QD", 0, KH_HF_BIAS},
-    {"encoder.layer.#.attention.self.key", "blk.#.attn_k", "KD", 0, KH_HF_BIAS},
-    {"encoder.layer.#.attention.self.value", "blk.#.attn_v", "KD", 0, KH_HF_BIAS},
-    {"encoder.layer.#.attention.output.dense", "blk.#.attn_output", "DQ", 0, KH_HF_BIAS},
-    {"encoder.layer.#.attention.output.LayerNorm", "blk.#.attn_output_norm", "D", 0, KH_HF_BIAS},
-    {"encoder.layer.#.intermediate.dense", "blk.#.ffn_up", "FD", 0, KH_HF_BIAS},
-    {"encoder.layer.#.output.dense", "blk.#.ffn_down", "DF", 0, KH_HF_BIAS},
-    {"encoder.layer.#.output.LayerNorm", "blk.#.layer_output_norm", "D", 0, KH_HF_BIAS},
+    STACK,
     {"cls.predictions.transform.dense", "mask_dense", "DD", 0, KH_HF_BIAS | KH_HF_OPTIONAL},
     {"cls.predictions.transform.LayerNorm", "mask_norm", "D", 0, KH_HF_BIAS | KH_HF_OPTIONAL},
     {"cls.predictions.decoder", "output", "VD", 0, KH_HF_HEAD | KH_HF_OPTIONAL},
@@ -125,13 +132,47 @@ static const kh_hf_tensor distil_tensors[] = {
     {"embeddings.position_ids", 0, 0, 0, 0},
     {0}};
 
+/* Classifiers: a dense layer over the first row, and one over that. */
+static const kh_hf_key class_keys[] = {
+    COMMON_KEYS,
+    {"num_labels", "classifier.classes", KH_HF_INT, KH_HF_SKIP, 0},
+    {"", "pooling_type", KH_HF_INT, KH_HF_USE, 2},
+    {0}};
+static const kh_hf_tensor bert_class_tensors[] = {STACK,
+                                                  {"pooler.dense", "cls", "DD", 0, KH_HF_BIAS},
+                                                  {"classifier", "cls.output", "CD", 0, KH_HF_BIAS},
+                                                  {"embeddings.position_ids", 0, 0, 0, 0},
+                                                  {0}};
+static const kh_hf_tensor roberta_class_tensors[] = {
+    STACK,
+    {"classifier.dense", "cls", "DD", 0, KH_HF_BIAS},
+    {"classifier.out_proj", "cls.output", "CD", 0, KH_HF_BIAS},
+    {"embeddings.position_ids", 0, 0, 0, 0},
+    {0}};
+
+static const kh_hf_map roberta_class_hf = {
+    .model_types = "roberta|xlm-roberta|camembert",
+    .architectures = "RobertaForSequenceClassification|XLMRobertaForSequenceClassification",
+    .prefixes = "roberta.|",
+    .keys = class_keys,
+    .tensors = roberta_class_tensors,
+    .flags = KH_HF_TIED | KH_HF_EXACT | KH_HF_CLASSES,
+    .adjust = skip_padding};
+static const kh_hf_map bert_class_hf = {.model_types = "bert",
+                                        .architectures = "BertForSequenceClassification",
+                                        .prefixes = "bert.|",
+                                        .keys = class_keys,
+                                        .tensors = bert_class_tensors,
+                                        .flags = KH_HF_TIED | KH_HF_EXACT | KH_HF_CLASSES,
+                                        .next = &roberta_class_hf};
 static const kh_hf_map distil_hf = {
     .model_types = "distilbert",
     .architectures = "DistilBertForMaskedLM|DistilBertModel|DistilBertForQuestionAnswering",
     .prefixes = "distilbert.|",
     .keys = distil_keys,
     .tensors = distil_tensors,
-    .flags = KH_HF_TIED};
+    .flags = KH_HF_TIED,
+    .next = &bert_class_hf};
 static const kh_hf_map roberta_hf = {
     .model_types = "roberta|xlm-roberta|camembert",
     .architectures = "RobertaForMaskedLM|RobertaModel|RobertaForQuestionAnswering",
