@@ -55,7 +55,11 @@ int main(void)
     for (int step = 1; step <= STEPS; step++) {
         double nats = 0, norm = 0, wanted = SEQUENCES * HALF;
         make_batch(tokens, targets);
-        kh_train_batch batch = {tokens, targets, lengths, SEQUENCES * ROWS, SEQUENCES};
+        kh_train_batch batch = {.tokens = tokens,
+                                .targets = targets,
+                                .lengths = lengths,
+                                .rows = SEQUENCES * ROWS,
+                                .sequences = SEQUENCES};
         if (kh_trainer_gradient(trainer, &batch, 1 / wanted, &nats) ||
             kh_trainer_update(trainer, 0, &norm)) {
             kh_trainer_close(trainer);

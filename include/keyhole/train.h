@@ -117,12 +117,14 @@ KH_API void kh_trainer_get_info(const kh_trainer *trainer, kh_train_info *out);
 
 /* ---- gradients by hand ---- */
 
-/* Sequences behind one another; each sees itself only. */
+/* Sequences behind one another; each sees itself only. Of a model that reads two texts (an encoder before a decoder, a
+ * head for classes of pairs) sequences 2i and 2i + 1 are one example. */
 typedef struct kh_train_batch {
     const int32_t *tokens;  /* [rows] */
-    const int32_t *targets; /* [rows] the id that a row has to predict, -1: none */
+    const int32_t *targets; /* [rows] that a row has to predict, -1: none; NULL: no row has one */
     const size_t *lengths;  /* [sequences], their sum is rows; NULL: one sequence */
     size_t rows, sequences;
+    const int *labels; /* [examples] of a head for classes, -1: none; NULL: no example has one */
 } kh_train_batch;
 
 /* Adds `weight` times the gradient of the batch's summed negative log likelihood to all gradients; `nats` receives

@@ -172,6 +172,21 @@ static kh_status check(const kh_trainer *t, const kh_train_batch *b)
     return KH_OK;
 }
 
+/* Examples of one sequence, or of two neighbours. */
+static size_t list_items(kh_trainer *t, const kh_train_batch *b, size_t sequences)
+{
+    size_t texts = kh_pass_reads_pairs(t->params->model) ? 2 : 1, count = 0;
+    for (size_t i = 0; i + texts <= sequences; i += texts, count++) {
+        const kh_span *first = &t->sequences[i], *last = &t->sequences[i + texts - 1];
+        t->items[count] = (kh_data_item){.document = count,
+                                         .row = first->row,
+                                         .rows = last->row + last->rows - first->row,
+                                         .second = texts == 2 ? last->row : 0,
+                                         .label = b->labels ? b->labels[count] : -1};
+    }
+    return count;
+}
+
 kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double weight, double *nats)
 {
     KH_TRY(check(t, b));
@@ -181,7 +196,7 @@ kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double wei
         t->sequences[i] = (kh_span){(int)i, row, n, 0};
         for (size_t r = 0; r < n; r++, row++) {
             t->positions[row] = (int32_t)r;
-            if (b->targets[row] >= 0) t->wanted[wanted++] = (uint32_t)row;
+            if (b->targets && b->targets[row] >= 0) t->wanted[wanted++] = (uint32_t)row;
         }
     }
     kh_data_batch batch = {.batch = {.n = b->rows,
@@ -191,7 +206,9 @@ kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double wei
                                      .span_count = sequences,
                                      .logit_rows = t->wanted,
                                      .logit_count = wanted},
-                           .targets = b->targets};
+                           .targets = b->targets,
+                           .items = t->items,
+                           .item_count = list_items(t, b, sequences)};
     kh_loss loss = {0};
     KH_TRY(weight == 0 ? kh_pass_loss(t->pass, &batch, &loss)
                        : kh_pass_gradient(t->pass, &batch, (float)weight, t->run.step, &loss));

@@ -30,9 +30,10 @@ struct kh_trainer {
     char checkpoint[4096];       /* the newest; "": none */
     size_t trained;              /* parameters that are not frozen */
     /* of batches by hand */
-    int32_t *positions; /* [rows] */
-    uint32_t *wanted;   /* [rows] */
-    kh_span *sequences; /* [spans] */
+    int32_t *positions;  /* [rows] */
+    uint32_t *wanted;    /* [rows] */
+    kh_span *sequences;  /* [spans] */
+    kh_data_item *items; /* [spans] */
 };
 
 /* Goes on from the newest checkpoint of the folder, where there is one. */

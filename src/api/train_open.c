@@ -18,6 +18,7 @@
 #include <string.h>
 
 enum { USUAL_LENGTH = 1024, USUAL_STEPS = 1000, HELD_OUT_EXAMPLES = 512 };
+static const double MASKED_SHARE = 0.15;
 
 /* ---- the model */
 
@@ -40,6 +41,8 @@ static kh_status open_params(kh_trainer *t)
     s->init.seed = o->seed;
     if (t->task && s->vocabulary == 0) s->vocabulary = kh_task_get_info(t->task)->vocabulary;
     if (t->task && s->classes == 0) s->classes = kh_task_get_info(t->task)->classes;
+    if (t->task && s->classes > 0 && s->towers == 0)
+        s->towers = kh_task_get_info(t->task)->pair ? 2 : 1;
     kh_status status = KH_OK;
     if (t->vocabulary) status = kh_gguf_new(&words, o->tokenizer);
     if (status == KH_OK && words) status = kh_tokenizer_describe(t->vocabulary->tokenizer, words);
@@ -91,12 +94,28 @@ static kh_status open_sources(kh_trainer *t)
     return KH_OK;
 }
 
+/* A model from nothing may begin every text of a task with a token of its own. */
+static kh_status prefix_task(kh_trainer *t)
+{
+    uint64_t id = UINT64_MAX;
+    if (!t->task) return KH_OK;
+    KH_TRY(kh_gguf_opt_u64(t->params->model->file, "tokenizer.ggml.cls_token_id", &id, UINT32_MAX));
+    if (t->vocabulary || id >= (uint64_t)t->params->model->d.V) return KH_OK;
+    for (int i = 0; i < 2; i++) KH_TRY(kh_task_source_prefix(&t->tasks[i], (int32_t)id));
+    return KH_OK;
+}
+
+static size_t longest_example(const kh_trainer *t)
+{
+    return kh_task_get_info(t->task)->longest + (t->tasks[0].tokens != NULL);
+}
+
 static kh_status choose_length(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
     size_t context = (size_t)t->params->model->d.context;
     t->length = o->length                ? o->length
-                : t->task                ? kh_task_get_info(t->task)->longest
+                : t->task                ? longest_example(t)
                 : context < USUAL_LENGTH ? context
                                          : USUAL_LENGTH;
     if (t->length > context && t->params->model->d.positions == KH_POSITIONS_LEARNED)
@@ -111,6 +130,8 @@ static kh_status open_data(kh_trainer *t)
     kh_data_options options = {.length = t->length,
                                .batch = o->batch ? o->batch : 1,
                                .pack = o->pack || t->task ? KH_PACK_NONE : KH_PACK_FULL,
+                               .pairs = kh_pass_reads_pairs(t->params->model) ? KH_PAIRS_APART
+                                                                              : KH_PAIRS_TOGETHER,
                                .order = o->in_order ? KH_ORDER_GIVEN : KH_ORDER_SHUFFLED,
                                .seed = o->seed,
                                .valid = o->valid_path_count || t->task ? 0 : o->valid};
@@ -163,6 +184,14 @@ static kh_status open_settings(kh_trainer *t)
     return KH_OK;
 }
 
+/* Texts say nothing of what an encoder has to guess. */
+static double masked_share(const kh_trainer *t)
+{
+    const kh_model *m = t->params->model;
+    int guesses = m->d.structure == KH_ENCODER && !m->w.classes.out.name;
+    return guesses && t->options.path_count ? MASKED_SHARE : 0;
+}
+
 static kh_status open_run(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
@@ -179,7 +208,8 @@ static kh_status open_run(kh_trainer *t)
     t->options.rate = rate;
     t->pool.threads = o->threads > 0 ? o->threads : kh_cpu_count();
     if (o->attn) KH_TRY(kh_moving_expand(&attn, o->attn, 1));
-    kh_pass_options pass = {.rows = t->rows,
+    kh_pass_options pass = {.mask = masked_share(t),
+                            .rows = t->rows,
                             .spans = t->spans,
                             .threads = t->pool.threads,
                             .attn = attn.data,
@@ -200,6 +230,7 @@ static kh_status open_run(kh_trainer *t)
     kh_train_open(&t->run, &parts);
     KH_TRY(kh_new(&t->positions, t->rows, sizeof *t->positions, "a batch"));
     KH_TRY(kh_new(&t->wanted, t->rows, sizeof *t->wanted, "a batch"));
+    KH_TRY(kh_new(&t->items, t->spans, sizeof *t->items, "a batch"));
     return kh_new(&t->sequences, t->spans, sizeof *t->sequences, "a batch");
 }
 
@@ -229,6 +260,7 @@ static kh_status open_all(kh_trainer *t)
     KH_TRY(open_vocabulary(t));
     KH_TRY(open_sources(t));
     KH_TRY(open_params(t));
+    KH_TRY(prefix_task(t));
     KH_TRY(choose_length(t));
     KH_TRY(open_data(t));
     KH_TRY(open_settings(t));
@@ -273,6 +305,7 @@ void kh_trainer_close(kh_trainer *t)
     kh_free(t->views);
     kh_free(t->positions);
     kh_free(t->wanted);
+    kh_free(t->items);
     kh_free(t->sequences);
     kh_free(t);
 }

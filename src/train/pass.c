@@ -22,6 +22,7 @@
 #include "ff/keep.h"
 #include "gen/plans.h"
 #include "kern/attn_kern.h"
+#include "train/masking.h"
 #include "train/sides.h"
 
 #include <stdio.h>
@@ -56,6 +57,8 @@ struct kh_pass {
     const kh_data_batch *batch;
     kh_batch rows;
     kh_source_rows source;
+    kh_masking masking;
+    size_t wanted;    /* rows or items that have a target */
     kh_sides sides;   /* of a decoder and of the encoder before it */
     int32_t *targets; /* [rows] of the rows or items that have one */
     float weight;
@@ -88,6 +91,11 @@ static kh_status check(const kh_pass *p)
     return KH_OK;
 }
 
+int kh_pass_reads_pairs(const kh_model *model)
+{
+    return model->d.structure == KH_ENCODER_DECODER || kh_class_towers(model) == 2;
+}
+
 static int has_source(const kh_pass *p)
 {
     return p->params->model->d.structure == KH_ENCODER_DECODER;
@@ -108,6 +116,8 @@ static kh_status choose_goal(kh_pass *p)
     if (p->goal == KH_GOAL_TOKENS && encoder)
         KH_FAIL(KH_ERR_ARGUMENT, "training: a %s model is an encoder: it predicts no next token",
                 m->architecture);
+    if (p->options.mask != 0 && p->goal != KH_GOAL_MASKED)
+        KH_FAIL(KH_ERR_ARGUMENT, "training: tokens are masked for encoders that guess them");
     if (p->options.layer_causal && (p->goal != KH_GOAL_TOKENS || has_source(p)))
         KH_FAIL(KH_ERR_ARGUMENT, "training: layer-causal gradients are of decoders' next tokens");
     if (p->goal == KH_GOAL_CLASSES && has_source(p))
@@ -194,6 +204,8 @@ static kh_status open_memory(kh_pass *p)
     size_t pages = T / KH_PAGE + p->options.spans;
     KH_TRY(kh_kv_pool_open(&p->pages, &shape, has_source(p) ? 3 * pages : pages));
     KH_TRY(open_caches(p, &p->kv));
+    if (p->options.mask != 0)
+        KH_TRY(kh_masking_open(&p->masking, p->params->model->file, d->V, p->options.mask, T));
     if (!has_source(p)) return KH_OK;
     int32_t end = -1;
     KH_TRY(find_end(p, &end));
@@ -248,6 +260,7 @@ void kh_pass_close(kh_pass *p)
     close_caches(p, p->source_kv);
     close_caches(p, p->cross_kv);
     kh_sides_close(&p->sides);
+    kh_masking_close(&p->masking);
     kh_kv_pool_close(p->pages);
     kh_tape_close(&p->tape);
     kh_attn_plan_free(p->plan);
@@ -293,7 +306,8 @@ static kh_status check_rows(const kh_pass *p, const kh_batch *batch)
 {
     const kh_model *m = p->params->model;
     int V = m->d.V, types = (int)m->w.types.rows;
-    const int32_t *targets = p->goal == KH_GOAL_CLASSES ? NULL : p->batch->targets;
+    int own = p->goal == KH_GOAL_CLASSES || p->options.mask != 0;
+    const int32_t *targets = own ? NULL : p->batch->targets;
     for (size_t t = 0; t < batch->n; t++) {
         if (batch->tokens[t] < 0 || batch->tokens[t] >= V || (targets && targets[t] >= V))
             KH_FAIL(KH_ERR_ARGUMENT, "training: row %zu: id %d or target %d is not below %d", t,
@@ -362,15 +376,26 @@ static kh_status prepare_sides(kh_pass *p)
     return prepare_caches(p->source_kv, &s->from.batch);
 }
 
-static kh_status prepare(kh_pass *p)
+static void prepare_targets(kh_pass *p)
 {
     const kh_batch *batch = &p->rows;
+    if (p->options.mask != 0) {
+        kh_masking_apply(&p->masking, &p->rows, p->run.key);
+        memcpy(p->targets, p->masking.targets, batch->logit_count * sizeof *p->targets);
+        return;
+    }
+    for (size_t i = 0; p->goal != KH_GOAL_CLASSES && i < batch->logit_count; i++)
+        p->targets[i] = p->batch->targets[batch->logit_rows[i]];
+}
+
+static kh_status prepare(kh_pass *p)
+{
     if (has_source(p))
         KH_TRY(prepare_sides(p));
     else
-        for (size_t i = 0; p->goal != KH_GOAL_CLASSES && i < batch->logit_count; i++)
-            p->targets[i] = p->batch->targets[batch->logit_rows[i]];
-    KH_TRY(prepare_caches(p->kv, batch));
+        prepare_targets(p);
+    p->wanted = p->rows.logit_count;
+    KH_TRY(prepare_caches(p->kv, &p->rows));
     return take(p, &p->logits, p->chunk * p->width);
 }
 
@@ -408,6 +433,7 @@ static kh_status classify(kh_pass *p, const float *rows)
     const kh_model *m = p->params->model;
     size_t count = 0;
     KH_TRY(find_items(p, &count));
+    p->wanted = count;
     if (count == 0) return KH_OK;
     KH_TRY(kh_forward_classify(m, &p->run, p->logits, rows, p->texts, count * kh_class_towers(m)));
     return take_logits(p, 0, count, p->logits);
@@ -490,6 +516,11 @@ kh_status kh_pass_loss(kh_pass *p, const kh_data_batch *batch, kh_loss *loss)
     p->weight = 0;
     p->loss = loss;
     return forward_and_back(p, 0, 0);
+}
+
+size_t kh_pass_wanted(const kh_pass *p)
+{
+    return p->wanted;
 }
 
 void kh_pass_get_memory(const kh_pass *p, kh_pass_memory *out)

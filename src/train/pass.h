@@ -22,6 +22,9 @@ typedef enum kh_goal {
 
 typedef struct kh_pass_options {
     kh_goal goal;
+    double
+        mask; /* of masked tokens: the share of a text's rows that are chosen, masked and guessed, anew in every
+                    step; 0: rows and targets are the batch's */
     size_t rows, spans;    /* the most of a batch */
     int threads;           /* 0: all processors that the process may use */
     const char *attn, *ff; /* NULL: full, dense */
@@ -31,6 +34,9 @@ typedef struct kh_pass_options {
     uint64_t seed;      /* of dropout */
     enum kh_compute compute;
 } kh_pass_options;
+
+/* 1 where an example is two texts: for an encoder and its decoder, or for a head that reads pairs. */
+int kh_pass_reads_pairs(const kh_model *model);
 
 typedef struct kh_pass kh_pass;
 
@@ -50,6 +56,9 @@ kh_status kh_pass_gradient(kh_pass *pass, const kh_data_batch *batch, float weig
                            kh_loss *loss);
 /* The loss alone, without dropout; adds to *loss. */
 kh_status kh_pass_loss(kh_pass *pass, const kh_data_batch *batch, kh_loss *loss);
+
+/* Rows or items that the loss of the last batch is of. */
+size_t kh_pass_wanted(const kh_pass *pass);
 
 /* Bytes: of activations, and the most that records took. */
 typedef struct kh_pass_memory {

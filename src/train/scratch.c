@@ -346,15 +346,30 @@ static kh_status set_values(const scratch *s, kh_gguf *out)
 
 /* ---- tokens */
 
-static kh_status set_piece_values(kh_gguf *out, kh_slice *pieces, int32_t *kinds, float *scores,
-                                  size_t V)
+/* The last token begins texts, where one is asked for. */
+static int has_cls(const kh_scratch_options *o)
+{
+    return o->cls == KH_SCRATCH_WITH;
+}
+
+static kh_status set_cls(const kh_scratch_options *o, kh_gguf *out)
+{
+    uint64_t id = (uint64_t)o->vocabulary - 1;
+    KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.bos_token_id", KH_GGUF_U32, id));
+    return kh_gguf_set_u64(out, "tokenizer.ggml.cls_token_id", KH_GGUF_U32, id);
+}
+
+static kh_status set_piece_values(const kh_scratch_options *o, kh_gguf *out, kh_slice *pieces,
+                                  int32_t *kinds, float *scores, size_t V)
 {
     KH_TRY(set_text(out, "tokenizer.ggml.model", "llama"));
     KH_TRY(kh_gguf_set_strings(out, "tokenizer.ggml.tokens", pieces, V));
     KH_TRY(kh_gguf_set_array(out, "tokenizer.ggml.scores", KH_GGUF_F32, scores, V));
     KH_TRY(kh_gguf_set_array(out, "tokenizer.ggml.token_type", KH_GGUF_I32, kinds, V));
     KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.unknown_token_id", KH_GGUF_U32, 0));
-    KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.add_bos_token", KH_GGUF_BOOL, 0));
+    KH_TRY(
+        kh_gguf_set_u64(out, "tokenizer.ggml.add_bos_token", KH_GGUF_BOOL, (uint64_t)has_cls(o)));
+    if (has_cls(o)) KH_TRY(set_cls(o, out));
     KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.add_eos_token", KH_GGUF_BOOL, 0));
     return kh_gguf_set_u64(out, "tokenizer.ggml.add_space_prefix", KH_GGUF_BOOL, 0);
 }
@@ -371,12 +386,13 @@ static kh_status set_pieces(const scratch *s, kh_gguf *out)
     if (status == KH_OK) status = kh_new(&scores, V, sizeof *scores, "a vocabulary");
     if (status == KH_OK) status = kh_new(&names, V, PIECE, "a vocabulary");
     for (size_t i = 0; status == KH_OK && i < V; i++) {
-        const char *piece = s->o.pieces ? s->o.pieces[i] : names + i * PIECE;
-        kinds[i] = KH_TOKEN_USER;
+        int cls = has_cls(&s->o) && i == V - 1;
+        const char *piece = cls ? "<cls>" : s->o.pieces ? s->o.pieces[i] : names + i * PIECE;
+        kinds[i] = cls ? KH_TOKEN_CONTROL : KH_TOKEN_USER;
         if (!s->o.pieces) snprintf(names + i * PIECE, PIECE, "<%zu>", i);
         pieces[i] = (kh_slice){piece, strlen(piece)};
     }
-    if (status == KH_OK) status = set_piece_values(out, pieces, kinds, scores, V);
+    if (status == KH_OK) status = set_piece_values(&s->o, out, pieces, kinds, scores, V);
     kh_free(names);
     kh_free(scores);
     kh_free(kinds);
@@ -394,6 +410,13 @@ static kh_status settle_vocabulary(kh_scratch_options *o)
                 kh_gguf_path(o->words), KH_MAX_VOCABULARY);
     int count = tokens ? (int)tokens->count : 0;
     settle(&o->vocabulary, count);
+    if (o->cls == KH_SCRATCH_WITH && o->vocabulary > 0 && o->vocabulary < INT32_MAX) {
+        o->vocabulary++;
+        settle(&o->init.zero_row, o->vocabulary);
+        if (!o->pooling) o->pooling = KH_SCRATCH_POOL_FIRST;
+    }
+    if (o->cls == KH_SCRATCH_WITH && o->words)
+        KH_FAIL(KH_ERR_ARGUMENT, "scratch: cls: a tokenizer says itself what a text begins with");
     if (o->vocabulary < count)
         KH_FAIL(KH_ERR_ARGUMENT, "scratch: vocabulary: %d for a tokenizer of %d tokens",
                 o->vocabulary, count);

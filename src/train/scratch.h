@@ -51,6 +51,9 @@ typedef struct kh_scratch_options {
     int towers; /* pooled rows that it reads: 0 or 1; 2: [a, b]; 4: [a, b, a b, a - b] */
     int class_dense, class_inner; /* widths of the layers before the last; 0: there is none */
     const char *class_act;        /* behind those: tanh or relu; NULL: tanh */
+    /* A token more than the task has, which begins every text (tokenizer.ggml.bos_token_id, and cls_token_id): its
+     * embedding is zeros at first, and pooling is by the first row where nothing else is said. Not beside `words`. */
+    kh_scratch_choice cls;
     /* Tokens. A file that holds tokenizer.ggml.* (kh_tokenizer_describe fills one; a whole model is fine too), or
      * pieces that stand for ids and have no text; NULL both: the pieces are "<0>", "<1>" ... */
     const kh_gguf *words;

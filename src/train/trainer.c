@@ -55,10 +55,9 @@ static kh_status gradients(kh_train_run *run, kh_step_result *out, size_t *rows)
         if (batch.batch.n == 0) break;
         if (i == 0) out->epoch = batch.epoch;
         uint64_t draw = run->step * (uint64_t)run->parts.accumulate + (uint64_t)i;
-        size_t before = out->loss.rows;
         out->tokens += batch.batch.n;
         KH_TRY(kh_pass_gradient(run->parts.pass, &batch, 1, draw, &out->loss));
-        *rows += batch.batch.logit_count ? batch.batch.logit_count : out->loss.rows - before;
+        *rows += kh_pass_wanted(run->parts.pass);
     }
     return KH_OK;
 }

@@ -435,6 +435,20 @@ static void ids_without_text(void **state)
     assert_int_equal(ids.ids[0], 1);
     assert_int_equal(ids.ids[1], 4);
     assert_int_equal(ids.ids[2], 3);
+    ids.count = 0;
+    kh_tokenizer_close(t);
+    kh_gguf_close(file);
+    o.cls = KH_SCRATCH_WITH; /* a sixth token, in front of everything */
+    file = scratch(&o);
+    t = tokens_of(file);
+    assert_int_equal(kh_tokenizer_size(t), 6);
+    GOOD(kh_tokenize(t, &ids, "]7", 2, KH_TOKENIZE_EDGES | KH_TOKENIZE_SPECIAL));
+    assert_int_equal(ids.count, 3);
+    assert_int_equal(ids.ids[0], 5);
+    assert_int_equal(ids.ids[1], 3);
+    size_t n;
+    const float *x = weights_of(file, "token_embd.weight", &n);
+    for (size_t i = 0; i < 32; i++) assert_true(x[5 * 32 + i] == 0 && x[4 * 32 + i] != 0);
     kh_tokens_free(&ids);
     kh_tokenizer_close(t);
     kh_gguf_close(file);

@@ -84,7 +84,7 @@ static void train(const family *f, int keep_records)
     GOOD(kh_trainer_open(&trainer, &options));
     for (size_t s = 0; s < STEPS; s++) {
         make_batch(tokens, targets, (uint32_t)s);
-        kh_train_batch batch = {tokens, targets, lengths, B * T, B};
+        kh_train_batch batch = {tokens, targets, lengths, B * T, B, NULL};
         double nats = 0, wanted = B * (T - 1);
         double truth = json_real_value(json_array_get(json_object_get(run, "losses"), s));
         GOOD(kh_trainer_gradient(trainer, &batch, 1 / wanted, &nats));
