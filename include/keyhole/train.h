@@ -110,6 +110,8 @@ typedef struct kh_train_info {
     uint64_t documents;                        /* of the data; 0: none; UINT64_MAX: endless */
     const char *attn, *ff, *architecture,
         *checkpoint; /* checkpoint: what the run went on from, or "" */
+    const char
+        *passed_over; /* a line for each newer checkpoint that is damaged: its name, and why */
     size_t weight_bytes, moment_bytes, activation_bytes, record_bytes;
     int threads;
 } kh_train_info;

@@ -103,7 +103,7 @@ static kh_status load(kh_trainer *t, const kh_checkpoint *c)
 kh_status kh_trainer_resume(kh_trainer *t)
 {
     kh_checkpoint *newest = NULL;
-    kh_status status = kh_checkpoint_newest(&newest, t->options.folder, NULL);
+    kh_status status = kh_checkpoint_newest(&newest, t->options.folder, &t->passed_over);
     if (status == KH_ERR_NOT_FOUND) return KH_OK;
     KH_TRY(status);
     if (t->options.resume)
@@ -145,6 +145,7 @@ void kh_trainer_get_info(const kh_trainer *t, kh_train_info *out)
                            .ff = t->options.ff ? t->options.ff : "dense",
                            .architecture = t->params->model->architecture,
                            .checkpoint = t->checkpoint,
+                           .passed_over = t->passed_over.size ? t->passed_over.data : "",
                            .weight_bytes = 2 * t->params->count * sizeof(float),
                            .moment_bytes = kh_optimizer_bytes(t->optimizer),
                            .activation_bytes = memory.activations,

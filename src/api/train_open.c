@@ -290,6 +290,7 @@ void kh_trainer_close(kh_trainer *t)
 {
     if (!t) return;
     kh_checkpoints_close(t->checkpoints);
+    kh_buf_free(&t->passed_over);
     kh_train_close(&t->run);
     kh_optimizer_close(t->optimizer);
     kh_pass_close(t->pass);

@@ -256,6 +256,8 @@ kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_
                 info.architecture, (unsigned long long)info.parameters,
                 (unsigned long long)info.trained, info.attn, info.threads,
                 *info.checkpoint ? "; goes on from " : "", info.checkpoint);
+    for (const char *at = info.passed_over; *at; at += strcspn(at, "\n") + 1)
+        cli_note("%.*s", (int)strcspn(at, "\n"), at);
     KH_TRY(write_config(args, command));
     KH_TRY(open_metrics(&r, r.first));
     cli_signals_await(1);

@@ -61,8 +61,9 @@ typedef struct kh_checkpoint kh_checkpoint;
 
 /* Opens one ("RUN/step-00001200") after checking all of it; KH_ERR_FORMAT says what is wrong with it. */
 kh_status kh_checkpoint_open(kh_checkpoint **out, const char *path);
-/* Opens the newest complete one of a run's folder; KH_ERR_NOT_FOUND where there is none. For each newer one that is
- * not complete, `ignored` gets a line that names it and says why. */
+/* Opens the newest complete one of a run's folder. For each newer one that is not complete, `ignored` (NULL: nobody
+ * asks) gets a line that names it and says why. KH_ERR_NOT_FOUND where the folder has none at all, KH_ERR_FORMAT
+ * where none of them is complete. */
 kh_status kh_checkpoint_newest(kh_checkpoint **out, const char *folder, kh_buf *ignored);
 void kh_checkpoint_close(kh_checkpoint *checkpoint);
 

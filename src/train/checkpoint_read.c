@@ -136,12 +136,23 @@ kh_status kh_checkpoint_newest(kh_checkpoint **out, const char *folder, kh_buf *
 {
     uint64_t *steps;
     size_t count;
+    kh_buf lines = {0};
     *out = NULL;
     KH_TRY(kh_checkpoint_list(&steps, &count, folder));
-    kh_status status = open_newest(out, folder, steps, count, ignored);
+    kh_status status = open_newest(out, folder, steps, count, &lines);
     kh_free(steps);
-    if (status == KH_OK && !*out)
-        KH_FAIL(KH_ERR_NOT_FOUND, "%s: no complete checkpoint among %zu", folder, count);
+    if (status == KH_OK && !*out && count == 0)
+        status = kh_fail(KH_ERR_NOT_FOUND, "%s: no checkpoint", folder);
+    else if (status == KH_OK && !*out)
+        status = kh_fail(KH_ERR_FORMAT, "%s: none of %zu checkpoints is complete; %.*s", folder,
+                         count, (int)strcspn(lines.data, "\n"), lines.data);
+    else if (status == KH_OK && ignored && lines.size)
+        status = kh_buf_text(ignored, lines.data);
+    kh_buf_free(&lines);
+    if (status != KH_OK) {
+        kh_checkpoint_close(*out);
+        *out = NULL;
+    }
     return status;
 }
 

@@ -186,7 +186,7 @@ static void the_same_bits_come_back(void **state)
     kh_checkpoint *k;
     kh_checkpoints *run = open_run(0);
     kh_buf lines = {0};
-    refused(kh_checkpoint_newest(&k, folder, &lines), KH_ERR_NOT_FOUND, "no complete checkpoint");
+    refused(kh_checkpoint_newest(&k, folder, &lines), KH_ERR_NOT_FOUND, "no checkpoint");
     assert_null(k);
     const uint64_t steps[] = {1, 1200, 7, 123456789, 1200};
     for (size_t i = 0; i < 5; i++) GOOD(save(run, steps[i]));
@@ -295,6 +295,17 @@ static void damage_is_named_and_passed_over(void **state)
         flip(at("step-00000020/state.json"), i);
     }
     assert_int_equal(newest(NULL), 20);
+    /* where none is left, the newest is named */
+    kh_checkpoint *k;
+    flip(at("step-00000020/model.safetensors"), 9);
+    GOOD(kh_checkpoint_newest(&k, folder, NULL));
+    assert_int_equal(kh_checkpoint_get_state(k)->step, 10);
+    kh_checkpoint_close(k);
+    assert_int_equal(unlink(at("step-00000010/state.json")), 0);
+    snprintf(said, sizeof said, "none of 2 checkpoints is complete; %s is no complete checkpoint: ",
+             at("step-00000020"));
+    refused(kh_checkpoint_newest(&k, folder, NULL), KH_ERR_FORMAT, said);
+    assert_null(k);
     kh_checkpoints_close(run);
 }
 
