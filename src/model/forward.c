@@ -44,14 +44,27 @@ static kh_status logits(kh_walk *w, const kh_logit_sink *sink)
     return KH_OK;
 }
 
-/* The loss of one layer, whose gradient ends where its block began. */
+/* The loss of one layer, whose gradient ends where its block began. A block that ran again for it left behind in x
+ * what its gradient needs, which is not all that it makes. */
 static kh_status layer_loss(kh_walk *w, int l)
 {
+    size_t bytes = w->T * w->D * sizeof *w->x;
     (void)l;
+    if (w->ahead) memcpy(w->ahead, w->x, bytes);
     KH_TRY(logits(w, w->sink));
     KH_TRY(kh_tape_backward(w->run, w->start));
-    memset(kh_tape_twin_of(w->run, w->x), 0, w->T * w->D * sizeof *w->x);
+    if (w->ahead) memcpy(w->x, w->ahead, bytes);
+    memset(kh_tape_twin_of(w->run, w->x), 0, bytes);
     return KH_OK;
+}
+
+static kh_status open_layer_losses(kh_walk *w, const kh_logit_sink *sink)
+{
+    w->sink = sink;
+    w->after = layer_loss;
+    w->start = kh_tape_save(w->run->tape);
+    if (!w->run->tape->recompute) return KH_OK;
+    return kh_arena_new(w->run->step, &w->ahead, w->T * w->D, sizeof *w->ahead);
 }
 
 static kh_status pass(kh_walk *w, const kh_logit_sink *sink)
@@ -59,11 +72,7 @@ static kh_status pass(kh_walk *w, const kh_logit_sink *sink)
     KH_TRY(kh_walk_open(w));
     kh_walk_embed(w);
     int causal = w->run->tape && w->run->tape->layer_causal;
-    if (causal) {
-        w->sink = sink;
-        w->after = layer_loss;
-        w->start = kh_tape_save(w->run->tape);
-    }
+    if (causal) KH_TRY(open_layer_losses(w, sink));
     KH_TRY(kh_walk_blocks(w));
     return w->run->batch->logit_count > 0 && !causal ? logits(w, sink) : KH_OK;
 }

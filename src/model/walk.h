@@ -23,6 +23,7 @@ typedef struct kh_walk {
     kh_status (*after)(struct kh_walk *walk, int l);
     const kh_logit_sink *sink;    /* of `after` */
     struct kh_tape_record *start; /* what its gradient goes back to */
+    float *ahead; /* [T][D] x behind the block while it is taken back; NULL: x stays as it is */
 } kh_walk;
 
 /* Takes the buffers of a walk from run->step; model, run, stack, encoder, before and T are set. */

@@ -63,6 +63,7 @@ struct kh_pass {
     int32_t *targets; /* [rows] of the rows or items that have one */
     float weight;
     kh_loss *loss;
+    size_t seen; /* rows of logits, of all layers that have a loss */
 };
 
 /* ---- opening */
@@ -293,12 +294,20 @@ int kh_pass_top(const kh_pass *p)
 
 /* ---- a batch */
 
+/* With a loss of every layer they add up; rows are counted once, and are right by the last layer. */
 static kh_status take_logits(void *context, size_t first, size_t rows, float *logits)
 {
     kh_pass *p = context;
     float *twin = p->run.tape ? kh_tape_twin_of(&p->run, logits) : NULL;
+    kh_loss before = *p->loss;
     kh_op_cross_entropy(&p->run, p->loss, twin, p->weight, logits, p->targets + first, p->each,
                         rows, p->width);
+    size_t layers = p->run.tape && p->tape.layer_causal ? (size_t)p->params->model->d.N : 1;
+    if (p->seen < (layers - 1) * p->rows.logit_count) {
+        p->loss->rows = before.rows;
+        p->loss->right = before.right;
+    }
+    p->seen += rows;
     return KH_OK;
 }
 
@@ -472,6 +481,7 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
     KH_TRY(check_batch(p, &p->rows));
     if (p->params->model->w.types.name && !p->rows.types) p->rows.types = p->no_types;
     kh_arena_rewind(&p->step, 0);
+    p->seen = 0;
     p->run = (kh_run){.step = &p->step,
                       .pool = &p->pool,
                       .scratch = p->scratch,
