@@ -209,6 +209,7 @@ static kh_status open_run(kh_trainer *t)
     t->pool.threads = o->threads > 0 ? o->threads : kh_cpu_count();
     if (o->attn) KH_TRY(kh_moving_expand(&attn, o->attn, 1));
     kh_pass_options pass = {.mask = masked_share(t),
+                            .tokenizer = tokenizer_of(t),
                             .rows = t->rows,
                             .spans = t->spans,
                             .threads = t->pool.threads,

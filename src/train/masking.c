@@ -9,31 +9,21 @@
 
 #include <string.h>
 
-static kh_status read_id(int32_t *out, const kh_gguf *file, const char *key, int V)
+kh_status kh_masking_open(kh_masking *out, const kh_special_ids *special, int V, double share,
+                          size_t rows)
 {
-    uint64_t id = UINT64_MAX;
-    KH_TRY(kh_gguf_opt_u64(file, key, &id, UINT32_MAX));
-    *out = id < (uint64_t)V ? (int32_t)id : -1;
-    return KH_OK;
-}
-
-kh_status kh_masking_open(kh_masking *out, const kh_gguf *file, int V, double share, size_t rows)
-{
-    static const char *const keys[KH_MASKING_MARKS] = {
-        "tokenizer.ggml.bos_token_id",       "tokenizer.ggml.eos_token_id",
-        "tokenizer.ggml.cls_token_id",       "tokenizer.ggml.seperator_token_id",
-        "tokenizer.ggml.separator_token_id", "tokenizer.ggml.padding_token_id"};
-    *out = (kh_masking){.share = share, .V = V};
+    *out = (kh_masking){
+        .share = share,
+        .mask = special->mask,
+        .marks = {special->bos, special->eos, special->cls, special->sep, special->pad},
+        .V = V};
     if (!(share > 0 && share <= 1))
         KH_FAIL(KH_ERR_ARGUMENT,
                 "masking: a share above 0 and at most 1 of the tokens is expected, found %g",
                 share);
-    KH_TRY(read_id(&out->mask, file, "tokenizer.ggml.mask_token_id", V));
-    if (out->mask < 0)
+    if (out->mask < 0 || out->mask >= V)
         KH_FAIL(KH_ERR_UNSUPPORTED,
-                "masking: the vocabulary has no token that stands for a masked one "
-                "(tokenizer.ggml.mask_token_id)");
-    for (size_t i = 0; i < KH_MASKING_MARKS; i++) KH_TRY(read_id(&out->marks[i], file, keys[i], V));
+                "masking: the vocabulary has no token that stands for a masked one (mask_token)");
     KH_TRY(kh_new(&out->tokens, rows, sizeof *out->tokens, "a batch"));
     KH_TRY(kh_new(&out->targets, rows, sizeof *out->targets, "a batch"));
     return kh_new(&out->logit_rows, rows, sizeof *out->logit_rows, "a batch");

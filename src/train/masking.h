@@ -2,10 +2,10 @@
 #ifndef KH_TRAIN_MASKING_H
 #define KH_TRAIN_MASKING_H
 
-#include "format/gguf.h"
 #include "run/run.h"
+#include "tokens/tokenizer.h"
 
-enum { KH_MASKING_MARKS = 6 };
+enum { KH_MASKING_MARKS = 5 };
 
 typedef struct kh_masking {
     double share;
@@ -16,9 +16,10 @@ typedef struct kh_masking {
     uint32_t *logit_rows;      /* [rows] */
 } kh_masking;
 
-/* `share` of the rows, above 0 and at most 1, of batches of at most `rows`. KH_ERR_UNSUPPORTED where the file's
- * vocabulary of V names no token for what is masked. */
-kh_status kh_masking_open(kh_masking *out, const kh_gguf *file, int V, double share, size_t rows);
+/* `share` of the rows, above 0 and at most 1, of batches of at most `rows`, in a vocabulary of V. KH_ERR_UNSUPPORTED
+ * where no token stands for what is masked. */
+kh_status kh_masking_open(kh_masking *out, const kh_special_ids *special, int V, double share,
+                          size_t rows);
 void kh_masking_close(kh_masking *masking); /* takes a cleared one */
 
 /* *batch gets other tokens and other rows that want logits: of the chosen ones 80 % are masked, 10 % become some

@@ -132,16 +132,10 @@ static size_t most_rows(const kh_pass *p)
     return has_source(p) ? kh_sides_rows(p->options.rows, p->options.spans) : p->options.rows;
 }
 
-/* What stands behind a source: the end of a text, where the file's tokenizer says so. */
-static kh_status find_end(const kh_pass *p, int32_t *out)
+static kh_special_ids special_of(const kh_pass *p)
 {
-    const kh_gguf *file = p->params->model->file;
-    uint64_t id = UINT64_MAX;
-    int wanted = 1;
-    KH_TRY(kh_gguf_opt_u64(file, "tokenizer.ggml.eos_token_id", &id, UINT32_MAX));
-    KH_TRY(kh_gguf_opt_bool(file, "tokenizer.ggml.add_eos_token", &wanted));
-    *out = wanted && id < (uint64_t)p->params->model->d.V ? (int32_t)id : -1;
-    return KH_OK;
+    if (p->options.tokenizer) return *kh_tokenizer_special(p->options.tokenizer);
+    return (kh_special_ids){-1, -1, -1, -1, -1, -1, -1, -1, 0, 0};
 }
 
 /* What the rows, and what stands behind them, take of run->step. */
@@ -205,11 +199,11 @@ static kh_status open_memory(kh_pass *p)
     size_t pages = T / KH_PAGE + p->options.spans;
     KH_TRY(kh_kv_pool_open(&p->pages, &shape, has_source(p) ? 3 * pages : pages));
     KH_TRY(open_caches(p, &p->kv));
+    kh_special_ids special = special_of(p);
     if (p->options.mask != 0)
-        KH_TRY(kh_masking_open(&p->masking, p->params->model->file, d->V, p->options.mask, T));
+        KH_TRY(kh_masking_open(&p->masking, &special, d->V, p->options.mask, T));
     if (!has_source(p)) return KH_OK;
-    int32_t end = -1;
-    KH_TRY(find_end(p, &end));
+    int32_t end = special.add_eos && special.eos < d->V ? special.eos : -1;
     KH_TRY(kh_sides_open(&p->sides, p->options.rows, p->options.spans, d->start, end));
     KH_TRY(open_caches(p, &p->source_kv));
     return open_caches(p, &p->cross_kv);

@@ -25,6 +25,8 @@ typedef struct kh_pass_options {
     double
         mask; /* of masked tokens: the share of a text's rows that are chosen, masked and guessed, anew in every
                     step; 0: rows and targets are the batch's */
+    const kh_tokenizer *
+        tokenizer; /* whose mask is meant, and the end of what a decoder reads; NULL: neither is known */
     size_t rows, spans;    /* the most of a batch */
     int threads;           /* 0: all processors that the process may use */
     const char *attn, *ff; /* NULL: full, dense */

@@ -14,21 +14,8 @@
 
 enum { V = 500, ROWS = 40000, CLS = 2, SEP = 3, PAD = 0, MASK = 4 };
 
-static kh_gguf *words_of(int with_mask)
-{
-    static const struct {
-        const char *key;
-        uint64_t id;
-    } ids[] = {{"tokenizer.ggml.cls_token_id", CLS},
-               {"tokenizer.ggml.seperator_token_id", SEP},
-               {"tokenizer.ggml.padding_token_id", PAD},
-               {"tokenizer.ggml.mask_token_id", MASK}};
-    kh_gguf *file = NULL;
-    GOOD(kh_gguf_new(&file, "words"));
-    for (size_t i = 0; i < (with_mask ? 4 : 3); i++)
-        GOOD(kh_gguf_set_u64(file, ids[i].key, KH_GGUF_U32, ids[i].id));
-    return file;
-}
+static const kh_special_ids ids = {
+    .bos = -1, .eos = -1, .eot = -1, .unk = 1, .pad = PAD, .sep = SEP, .mask = MASK, .cls = CLS};
 
 static void choose(kh_masking *m, kh_batch *batch, const int32_t *tokens, size_t n, kh_rng_key key)
 {
@@ -45,11 +32,10 @@ static void shares_are_berts(void **state)
 {
     (void)state;
     static int32_t tokens[ROWS];
-    kh_gguf *file = words_of(1);
     kh_masking m;
     kh_batch batch, again;
     size_t may = 0, masked = 0, same = 0, at = 0;
-    GOOD(kh_masking_open(&m, file, V, 0.15, ROWS));
+    GOOD(kh_masking_open(&m, &ids, V, 0.15, ROWS));
     for (size_t t = 0; t < ROWS; t++) {
         tokens[t] = t % 50 == 0 ? CLS : t % 50 == 49 ? SEP : (int32_t)(5 + t * 7 % (V - 5));
         may += tokens[t] > 4;
@@ -82,17 +68,15 @@ static void shares_are_berts(void **state)
     choose(&m, &again, tokens, ROWS, (kh_rng_key){1, 3});
     assert_memory_not_equal(again.logit_rows, first, sizeof first);
     kh_masking_close(&m);
-    kh_gguf_close(file);
 }
 
 static void one_row_at_least(void **state)
 {
     (void)state;
     static const int32_t text[] = {CLS, 9, 8, SEP}, marks[] = {CLS, MASK, SEP};
-    kh_gguf *file = words_of(1);
     kh_masking m;
     kh_batch batch;
-    GOOD(kh_masking_open(&m, file, V, 1e-9, 4));
+    GOOD(kh_masking_open(&m, &ids, V, 1e-9, 4));
     for (uint64_t seed = 0; seed < 20; seed++) {
         choose(&m, &batch, text, 4, (kh_rng_key){seed, 0});
         assert_int_equal(batch.logit_count, 1);
@@ -101,7 +85,6 @@ static void one_row_at_least(void **state)
     choose(&m, &batch, marks, 3, (kh_rng_key){1, 0});
     assert_int_equal(batch.logit_count, 0);
     kh_masking_close(&m);
-    kh_gguf_close(file);
 }
 
 static void refused(void **state)
@@ -109,16 +92,16 @@ static void refused(void **state)
     (void)state;
     static const double shares[] = {0, -0.1, 1.01, NAN};
     kh_masking m;
-    kh_gguf *file = words_of(0), *good = words_of(1);
-    assert_int_equal(kh_masking_open(&m, file, V, 0.15, 4), KH_ERR_UNSUPPORTED);
-    assert_non_null(strstr(kh_last_error(), "mask_token_id"));
+    kh_special_ids none = ids;
+    none.mask = -1;
+    assert_int_equal(kh_masking_open(&m, &none, V, 0.15, 4), KH_ERR_UNSUPPORTED);
+    kh_masking_close(&m);
+    assert_int_equal(kh_masking_open(&m, &ids, MASK, 0.15, 4), KH_ERR_UNSUPPORTED);
     kh_masking_close(&m);
     for (size_t i = 0; i < 4; i++) {
-        assert_int_equal(kh_masking_open(&m, good, V, shares[i], 4), KH_ERR_ARGUMENT);
+        assert_int_equal(kh_masking_open(&m, &ids, V, shares[i], 4), KH_ERR_ARGUMENT);
         kh_masking_close(&m);
     }
-    kh_gguf_close(file);
-    kh_gguf_close(good);
 }
 
 /* A small BERT learns a text by heart: every guess is of what was masked. */
@@ -129,6 +112,7 @@ static void a_pass_guesses(void **state)
     kh_gguf *file = NULL;
     kh_params *params = NULL;
     kh_pass *pass = NULL;
+    kh_tokenizer *words = NULL;
     kh_scratch_options o = {.architecture = "bert",
                             .layers = 1,
                             .width = 32,
@@ -151,8 +135,10 @@ static void a_pass_guesses(void **state)
     GOOD(kh_gguf_set_u64(file, "tokenizer.ggml.cls_token_id", KH_GGUF_U32, CLS));
     GOOD(kh_gguf_set_u64(file, "tokenizer.ggml.seperator_token_id", KH_GGUF_U32, SEP));
     GOOD(kh_params_open(&params, file));
-    GOOD(kh_pass_open(&pass, params,
-                      &(kh_pass_options){.rows = T, .spans = 1, .mask = 0.2, .threads = 1}));
+    GOOD(kh_tokenizer_open(&words, file));
+    GOOD(kh_pass_open(
+        &pass, params,
+        &(kh_pass_options){.tokenizer = words, .rows = T, .spans = 1, .mask = 0.2, .threads = 1}));
     double early = 0, late = 0;
     for (uint64_t step = 0; step < 400; step++) {
         kh_loss loss = {0};
@@ -167,6 +153,7 @@ static void a_pass_guesses(void **state)
     if (!(late < 0.7 * early)) fail_msg("from %g to %g nats a guess", early, late);
     kh_pass_close(pass);
     kh_params_close(params);
+    kh_tokenizer_close(words);
     kh_gguf_close(file);
     assert_int_equal(
         kh_scratch_open(&file, &(kh_scratch_options){.layers = 1, .width = 32, .vocabulary = 40}),
