@@ -105,9 +105,14 @@ static kh_status prefix_task(kh_trainer *t)
     return KH_OK;
 }
 
+/* Of two texts apart each has half of a task's longest example. */
 static size_t longest_example(const kh_trainer *t)
 {
-    return kh_task_get_info(t->task)->longest + (t->tasks[0].tokens != NULL);
+    const kh_task_info *info = kh_task_get_info(t->task);
+    size_t prefix = t->tasks[0].tokens != NULL;
+    if (!info->pair) return info->longest + prefix;
+    int apart = kh_pass_reads_pairs(t->params->model);
+    return apart ? (info->longest + 1) / 2 + prefix : info->longest + 2 * prefix;
 }
 
 static kh_status choose_length(kh_trainer *t)
