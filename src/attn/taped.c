@@ -249,7 +249,7 @@ static kh_status back(kh_run *run, kh_tape_record *any)
     kh_free(relative.buckets);
     kh_free(relative.sums);
     size_t z = r->T * (size_t)r->layer.H * (size_t)r->layer.E;
-    memset(kh_tape_twin_of(run, r->z), 0, z * sizeof(float));
+    kh_tape_clear(run, kh_tape_twin_of(run, r->z), z);
     return status;
 }
 
@@ -294,7 +294,7 @@ static void push(kh_run *run, const kh_attn_layer *layer, const kh_attn_save *sa
     r->kept_q = replays && !run->source ? q : kh_tape_keep(run, q, query);
     r->kept_k = replays ? k : kh_tape_keep(run, k, key);
     r->kept_v = replays ? v : kh_tape_keep(run, v, key);
-    r->kept_z = kh_tape_keep_result(run, z, query); /* as the record behind this one does */
+    r->kept_z = replays ? kh_tape_lend_result(run, z, query) : kh_tape_keep_result(run, z, query);
     r->save = save;
 }
 

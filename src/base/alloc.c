@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { HEAD = 64, LARGE = 4 << 20 /* bytes: two huge pages */ };
 #define MAGIC 0x6b65796865616421ull /* "keyhead!" */
@@ -147,6 +148,21 @@ kh_status kh_reserve(void **out, size_t size, const char *what)
 void kh_reserve_drop(void *start, size_t size)
 {
     madvise(start, size, MADV_DONTNEED);
+}
+
+void kh_reserve_clear(void *start, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)start;
+    uintptr_t end = first + size, inner = (first + page - 1) / page * page;
+    uintptr_t last = end / page * page;
+    if (inner >= last) {
+        memset(start, 0, size);
+        return;
+    }
+    memset(start, 0, inner - first);
+    memset((void *)last, 0, end - last);
+    if (madvise((void *)inner, last - inner, MADV_DONTNEED) != 0)
+        memset((void *)inner, 0, last - inner);
 }
 
 void kh_reserve_free(void *start, size_t size)

@@ -29,6 +29,8 @@ kh_status kh_grow(void *array, size_t count, size_t *room, size_t size, const ch
 kh_status kh_reserve(void **out, size_t size, const char *what);
 /* Gives the touched pages of a range inside a reservation back to the system. */
 void kh_reserve_drop(void *start, size_t size);
+/* Such a range becomes zeros; whole pages of it are given back, which costs nothing until they are touched. */
+void kh_reserve_clear(void *start, size_t size);
 void kh_reserve_free(void *start, size_t size);
 
 /* Statistics since the start of the process. */

@@ -526,8 +526,12 @@ typedef struct again {
 static kh_status block_again(kh_run *run, const void *context)
 {
     const again *a = context;
-    (void)run;
-    return block(a->walk, a->l);
+    kh_walk *w = a->walk;
+    KH_TRY(block(w, a->l));
+    if (!run->tape->replaying) return KH_OK;
+    kh_reserve_clear(w->x, w->T * w->D * sizeof *w->x);
+    kh_reserve_clear(w->h, w->T * w->D * sizeof *w->h);
+    return KH_OK;
 }
 
 /* A block reads the residual stream and nothing else of what came before it. */

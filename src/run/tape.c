@@ -12,13 +12,14 @@
  * pass's few buffers do), and buffers that ops may not write over (a second forward pass in all but name). */
 #include "run/tape.h"
 
+#include "base/alloc.h"
 #include "base/fail.h"
 #include "run/run.h"
 
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE = 1 << 18 /* bytes that are copied as an item */ };
+enum { PIECE = 1 << 18 /* bytes that are copied as an item */, LONG = 16 << 20 };
 
 kh_status kh_tape_open(kh_tape *tape, size_t most)
 {
@@ -128,6 +129,20 @@ const void *kh_tape_keep_result(kh_run *run, const void *data, size_t bytes)
     const void *copy = kh_tape_keep(run, data, bytes);
     remember(run->tape, data, copy, bytes);
     return copy;
+}
+
+const void *kh_tape_lend_result(kh_run *run, const void *data, size_t bytes)
+{
+    remember(run->tape, data, data, bytes);
+    return data;
+}
+
+void kh_tape_clear(kh_run *run, float *twin, size_t n)
+{
+    if (run->tape->recompute && n * sizeof *twin >= LONG)
+        kh_reserve_clear(twin, n * sizeof *twin);
+    else
+        memset(twin, 0, n * sizeof *twin);
 }
 
 /* Buffers are few and lie apart: a search in order. */

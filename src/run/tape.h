@@ -86,9 +86,13 @@ void *kh_tape_push(struct kh_run *run, kh_status (*back)(struct kh_run *, kh_tap
 const void *kh_tape_keep(struct kh_run *run, const void *data, size_t bytes);
 /* The same for what the record's op has written. */
 const void *kh_tape_keep_result(struct kh_run *run, const void *data, size_t bytes);
+/* The same where nothing writes to it before the record is taken back (inside a replay): it stays where it is. */
+const void *kh_tape_lend_result(struct kh_run *run, const void *data, size_t bytes);
 /* The twin at `at`, which points into a buffer of the pass. NULL for memory that has no twin, whose
  * derivative nobody wants. */
 float *kh_tape_twin_of(const struct kh_run *run, const float *at);
+/* A twin becomes 0: what its buffer holds was written over. Of a long one the pages go back to the system. */
+void kh_tape_clear(struct kh_run *run, float *twin, size_t n);
 /* The gradient of a weight, bias or gain, to be added to; NULL: it is not trained. */
 float *kh_tape_gradient_of(const struct kh_run *run, const float *weight);
 

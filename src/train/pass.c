@@ -28,7 +28,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SLICE = 256, LOGIT_BYTES = 32 << 20 };
+enum { SLICE = 256, LOGIT_BYTES = 8 << 20 };
 
 struct kh_pass {
     kh_params *params;
