@@ -1,5 +1,6 @@
-/* How a page becomes one file: `vite build --mode PAGE` turns PAGE.html and what it imports into
- * dist/PAGE.html with script and style inside, and NOTICE with the licences of the libraries in it.
+/* How a page becomes one file: a build in mode PAGE turns PAGE.html and what it imports into dist/PAGE.html
+ * with script and style inside, and the licences of the libraries in it; NOTICE has those of all pages
+ * that one process built (build.mjs).
  *
  * The output depends on the sources and the lock file alone: scripts/web --check builds it again and
  * compares. KEYHOLE_WEB_OUT names another folder to build into, for dist/ and NOTICE alike. */
@@ -31,13 +32,23 @@ function library(id: string): Library | null {
   }
 }
 
-/* One entry for each licence text, since most libraries share one. */
-function notice(ids: Iterable<string>): string {
-  const libraries = new Map<string, Library>();
+type Libraries = Map<string, Library>;
+
+/* Of all pages so far: this file is loaded once for each. */
+const shared = globalThis as { keyholeLibraries?: Libraries };
+const known: Libraries = (shared.keyholeLibraries ??= new Map());
+
+function librariesOf(ids: Iterable<string>): Libraries {
+  const libraries: Libraries = new Map();
   for (const id of ids) {
     const found = library(id);
     if (found) libraries.set(found.name, found);
   }
+  return libraries;
+}
+
+/* One entry for each licence text, since most libraries share one. */
+function notice(libraries: Libraries): string {
   const texts = new Map<string, Library[]>();
   for (const one of [...libraries.values()].sort((a, b) => (a.name < b.name ? -1 : 1)))
     texts.set(one.text, [...(texts.get(one.text) ?? []), one]);
@@ -76,7 +87,9 @@ function singleFile(page: string): Plugin {
       if (/<!--|<script/i.test(script))
         throw new Error('the script would end the element around it');
       script = script.trim().replace(/<\/script/gi, '<\\/script');
-      const text = notice(ids);
+      const libraries = librariesOf(ids);
+      const text = notice(libraries);
+      for (const [name, one] of libraries) known.set(name, one);
       if (text.includes('--' + '>')) throw new Error('a licence would end the comment around it');
       html.source = String(html.source)
         .replace(/^\s*<(script|link)\b[^>]*\b(src|href)="[^"]*assets\/[^>]*>(<\/script>)?\n/gm, '')
@@ -85,7 +98,7 @@ function singleFile(page: string): Plugin {
         .replace('<!--notice-->', () => `<!--\n${text}-->`)
         .replace(/[ \t]+$/gm, '');
       mkdirSync(out, { recursive: true });
-      writeFileSync(join(out, 'NOTICE'), text);
+      writeFileSync(join(out, 'NOTICE'), notice(known));
     },
   };
 }

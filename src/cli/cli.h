@@ -93,7 +93,7 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
     cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task, cli_verb_tokenizer, cli_verb_train,
-    cli_verb_tune, cli_verb_bench_train;
+    cli_verb_tune, cli_verb_train_report, cli_verb_bench_train;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];

@@ -1,14 +1,10 @@
-/* The page of keyhole bench report, and of --report: curves in one HTML file that loads nothing.
+/* The page of keyhole bench report, and of --report: curves of benchmarks.
  *
- *   page   web/dist/report.html up to "@data@" | the results as JSON | the rest
- *   JSON   {version, commit, command, runs: [{machine, command, results: [{impl, attn, pass, L, ...}]}]}
+ *   runs   [{machine, command, results: [{impl, attn, pass, L, ...}]}], as cli_page_write takes them
  *
- * The page is built from web/ and part of the program; it arranges, compares and draws. What comes here
- * is checked for the few fields without which nothing can be drawn, so that a wrong file is a sentence
- * of the program and not an empty page; all other fields pass through, peers may add their own.
- *
- * The JSON stands inside a script element, which "</script" or "<!--" in a text would end or upset. JSON
- * has "<" inside strings only, and there \u003c means the same: every "<" is written so. */
+ * The page arranges, compares and draws. What comes here is checked for the few fields without which
+ * nothing can be drawn, so that a wrong file is a sentence of the program and not an empty page; all
+ * other fields pass through, peers may add their own. */
 #include "cli/report.h"
 
 #include "cli/pages.h"
@@ -20,7 +16,6 @@
 #include <string.h>
 
 static const size_t most_bytes = (size_t)64 << 20; /* of a file with results */
-static const char mark[] = "\"@data@\"";
 
 /* ---- results ---- */
 
@@ -75,65 +70,9 @@ kh_status cli_report_read(json_t *runs, const char *path)
 
 /* ---- the page ---- */
 
-typedef struct sheet {
-    kh_outfile *file; /* NULL: standard output */
-    kh_status status;
-} sheet;
-
-static kh_status put(sheet *out, const void *bytes, size_t n)
-{
-    if (out->file) return kh_outfile_write(out->file, bytes, n);
-    cli_out_bytes(bytes, n);
-    return KH_OK;
-}
-
-static int put_json(const char *text, size_t n, void *context)
-{
-    sheet *out = context;
-    for (size_t i = 0, k; i < n && out->status == KH_OK; i = k) {
-        for (k = i; k < n && text[k] != '<';) k++;
-        out->status = put(out, text + i, k - i);
-        if (k == n || out->status != KH_OK) continue;
-        out->status = put(out, "\\u003c", 6);
-        k++;
-    }
-    return out->status == KH_OK ? 0 : -1;
-}
-
-static kh_status put_page(sheet *out, const json_t *data)
-{
-    const char *page = (const char *)cli_page_report, *hole = strstr(page, mark);
-    if (!hole) KH_FAIL(KH_ERR_UNSUPPORTED, "the page of this build has no place for results");
-    const char *rest = hole + sizeof mark - 1;
-    KH_TRY(put(out, page, (size_t)(hole - page)));
-    int failed = json_dump_callback(data, put_json, out,
-                                    JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(12));
-    KH_TRY(out->status);
-    if (failed) KH_FAIL(KH_ERR_MEMORY, "no memory for the results of the page");
-    return put(out, rest, cli_page_report_size - (size_t)(rest - page));
-}
-
 kh_status cli_report_write(const char *path, json_t *runs, const cli_args *args)
 {
-    sheet out = {0};
-    kh_buf command = {0};
-    kh_status status = cli_command(&command, args);
-    json_t *data = NULL;
-    if (status == KH_OK &&
-        !(data = json_pack("{s:s, s:s, s:o, s:O}", "version", kh_version(), "commit", kh_commit(),
-                           "command", cli_json_text(command.data, command.size), "runs", runs)))
-        status = kh_fail(KH_ERR_MEMORY, "no memory for the results of the page");
-    if (status == KH_OK && strcmp(path, "-") != 0) status = kh_outfile_open(&out.file, path);
-    if (status == KH_OK) status = put_page(&out, data);
-    if (status == KH_OK && out.file) {
-        status = kh_outfile_commit(out.file);
-        if (status == KH_OK && !cli_quiet) cli_say("wrote %s", path);
-    } else {
-        kh_outfile_abandon(out.file);
-    }
-    json_decref(data);
-    kh_buf_free(&command);
-    return status;
+    return cli_page_write(path, cli_page_report, cli_page_report_size, runs, args);
 }
 
 /* ---- verbs that measure ---- */
@@ -143,13 +82,7 @@ kh_status cli_results_begin(json_t **results, const cli_args *args)
     *results = NULL;
     if (args->json && args->csv)
         KH_FAIL(KH_ERR_ARGUMENT, "--json and --csv are two forms of one output: choose one");
-    if (args->report && strcmp(args->report, "-") == 0)
-        KH_FAIL(KH_ERR_ARGUMENT, "--report names a file: standard output is for the rows");
-    if (args->report) {
-        kh_outfile *file = NULL;
-        KH_TRY(kh_outfile_open(&file, args->report));
-        kh_outfile_abandon(file);
-    }
+    KH_TRY(cli_page_check(args->report));
     if (!args->json && !args->report) return KH_OK;
     if (!(*results = json_array())) KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
     return KH_OK;

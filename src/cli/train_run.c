@@ -5,9 +5,11 @@
  *                            resumed run goes on from
  *     OUTPUT/step-...        checkpoints
  *     OUTPUT/model.gguf      at the end, unless --save names another place
+ *     OUTPUT/report.html     the curves, when the run ends or is stopped
  *
  * Ctrl-C finishes the step, writes a checkpoint and leaves with 130; a second one leaves at once, and the last
  * checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every logged step has one. */
+#include "cli/pages.h"
 #include "cli/training.h"
 
 #include "base/alloc.h"
@@ -258,6 +260,7 @@ kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_
                 *info.checkpoint ? "; goes on from " : "", info.checkpoint);
     for (const char *at = info.passed_over; *at; at += strcspn(at, "\n") + 1)
         cli_note("%.*s", (int)strcspn(at, "\n"), at);
+    KH_TRY(cli_page_check(args->report));
     KH_TRY(write_config(args, command));
     KH_TRY(open_metrics(&r, r.first));
     cli_signals_await(1);
@@ -267,5 +270,5 @@ kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_
     cli_signals_await(0);
     fclose(r.metrics);
     json_decref(r.last_eval);
-    return status;
+    return cli_train_report(args, status);
 }

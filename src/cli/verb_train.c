@@ -192,6 +192,10 @@ static const kh_opt output[] = {
              "of the model at the end: BF16 (the default), F32, F16, "
              "Q8_0 ...",
              NULL),
+    CLI_TEXT(report, "--report", "FILE",
+             "the page of curves, written when the run ends or is stopped; without it report.html "
+             "in the run's folder",
+             NULL),
     CLI_TEXT(config, "--config", "FILE", "options as a JSON object; the command line wins", NULL),
     CLI_FLAG(json, "--json", "prints {steps, model, attn, parameters, evaluation}"),
     CLI_FLAG(verbose, "-v --verbose", "prints the resolved configuration"),

@@ -63,3 +63,40 @@ export function logTicks(least: number, most: number): number[] {
   }
   return ticks;
 }
+
+/* A length of time that a person waits: 12.3 s, 4 min 05 s, 2 h 10 min. */
+export function duration(seconds: number): string {
+  if (seconds < 59.95) return time(seconds);
+  const two = (value: number) => String(value).padStart(2, '0');
+  const minutes = Math.floor(Math.round(seconds) / 60);
+  if (minutes < 60) return `${minutes}\u00a0min ${two(Math.round(seconds) % 60)}\u00a0s`;
+  return `${Math.floor(minutes / 60)}\u00a0h ${two(minutes % 60)}\u00a0min`;
+}
+
+/* A number without a unit, of `most` significant digits: 4.252, 12,480, 0.0005, 2e-5. */
+export function plain(value: number, most = 4): string {
+  if (value === 0) return '0';
+  const rounded = Number(value.toPrecision(most));
+  const size = Math.abs(rounded);
+  if (size < 1e-4 || size >= 1e9) return rounded.toExponential().replace('e+', 'e');
+  return rounded.toLocaleString('en', { maximumSignificantDigits: most });
+}
+/* Always with as many digits, for columns of numbers: 4.250. */
+export const figures = (value: number, most = 4): string =>
+  Math.abs(value) >= 1e-3 && Math.abs(value) < 10 ** most
+    ? value.toPrecision(most)
+    : plain(value, most);
+export const percent = (share: number): string => `${(100 * share).toFixed(1)}\u00a0%`;
+export const percentTick = (share: number): string => `${plain(100 * share, 3)}\u00a0%`;
+
+/* Round values of a linear axis, about as many as asked for. */
+export function linearTicks(least: number, most: number, wanted: number): number[] {
+  const rough = (most - least) / Math.max(1, wanted);
+  if (!(rough > 0)) return [least];
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((factor) => factor * power >= rough * 0.999) ?? 10);
+  const first = Math.ceil(least / step - 1e-9);
+  const last = Math.floor(most / step + 1e-9);
+  const exact = (n: number) => Number((n * step).toPrecision(12));
+  return Array.from({ length: last - first + 1 }, (_, i) => exact(first + i));
+}

@@ -5,6 +5,7 @@
  * dark need no second drawing. A series is named at its end; names that would meet are moved apart,
  * which needs the position of a value in pixels: the scale is ours to state, so that is arithmetic. */
 import * as Plot from '@observablehq/plot';
+import { LINE, shorten, spread, widthOf, type Named } from '../common/labels';
 import { bytes, bytesTick, length, logTicks, time, timeTick } from '../common/units';
 import type { Point, Section, Series } from './results';
 
@@ -52,8 +53,6 @@ const HEIGHT = 340;
 const TOP = 12;
 const BOTTOM = 34;
 const LEFT = 56;
-const LINE = 13; // pixels of a line of a label
-const GAP = 3; // between labels
 const NARROW = 520;
 
 /* Beyond the last symbol they begin again, in other colours. */
@@ -81,15 +80,6 @@ export function domain(values: number[], span: number): [number, number] {
 const log = (value: number, [a, b]: [number, number]): number =>
   Math.log(value / a) / Math.log(b / a);
 
-const paper = document.createElement('canvas').getContext('2d');
-
-/* How wide a label will be, in pixels. */
-function widthOf(text: string): number {
-  if (!paper) return 8 * text.length;
-  paper.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
-  return paper.measureText(text).width;
-}
-
 /* As many of the values as there is room for: the ends, then round ones, then others. */
 function valueTicks({ section: { xs }, x }: Picture, room: number): number[] {
   const round = (value: number) => Number(/[kM]$/.test(length(value)));
@@ -103,16 +93,8 @@ function valueTicks({ section: { xs }, x }: Picture, room: number): number[] {
   return kept;
 }
 
-interface Label {
+interface Label extends Named {
   spot: Spot;
-  lines: string[];
-  at: number; // pixels from the top, the middle of the text
-}
-
-function shorten(text: string, most: number): string {
-  if (text.length <= most) return text;
-  const half = Math.floor((most - 1) / 2);
-  return `${text.slice(0, most - 1 - half)}…${text.slice(text.length - half)}`;
 }
 
 /* Names in one column behind the greatest x, moved apart where they would overlap: other curves go on where
@@ -133,41 +115,6 @@ function labelsOf(picture: Picture): Label[] {
   }));
   spread(labels, TOP, TOP + height);
   return labels;
-}
-
-const heightOf = (label: Label): number => label.lines.length * LINE + GAP;
-
-/* Neighbours that overlap become a block around their middle; blocks that meet, one block. */
-function spread(labels: Label[], top: number, bottom: number): void {
-  const blocks: { members: Label[]; size: number; wish: number }[] = [];
-  const inside = (wish: number, size: number): number =>
-    Math.max(top + size / 2, Math.min(bottom - size / 2, wish));
-  for (const label of [...labels].sort((a, b) => a.at - b.at)) {
-    const own = heightOf(label);
-    let block = { members: [label], size: own, wish: inside(label.at, own) };
-    for (let before = blocks.pop(); before; before = blocks.pop()) {
-      if (before.wish + before.size / 2 <= block.wish - block.size / 2) {
-        blocks.push(before);
-        break;
-      }
-      const n = before.members.length;
-      const m = block.members.length;
-      const size = before.size + block.size;
-      block = {
-        members: [...before.members, ...block.members],
-        size,
-        wish: inside((before.wish * n + block.wish * m) / (n + m), size),
-      };
-    }
-    blocks.push(block);
-  }
-  for (const { members, size, wish } of blocks) {
-    let y = wish - size / 2;
-    for (const label of members) {
-      label.at = y + heightOf(label) / 2;
-      y += heightOf(label);
-    }
-  }
 }
 
 function tipText(spot: Spot, letter: string, say: (value: number) => string): string {

@@ -2,6 +2,7 @@
 import { render } from 'preact';
 import { embedded } from '../common/embedded';
 import '../common/theme.css';
+import '../common/parts.css';
 import { Page } from './page';
 import './report.css';
 import { readReport } from './results';
