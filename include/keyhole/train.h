@@ -53,13 +53,16 @@ typedef struct kh_train_options {
     /* The optimiser; docs/training.md. */
     const char *optimizer; /* NULL: "adamw" */
     const char *schedule;  /* NULL: "cosine" */
-    double rate;    /* learning rate, the highest of the schedule; 0: 1e-3, of a model 2e-5 */
+    double
+        rate; /* learning rate, the highest of the schedule; 0: 1e-3, of a model 2e-5, of an adapter 2e-4 */
     uint64_t steps; /* of the whole run, for the schedule; 0: 1000 */
     /* An adapter instead of the weights, which stay in the file's types: its rank (0: none), alpha (0: twice the
-     * rank), and patterns of the tensors that get one (NULL: queries and values of attention). */
+     * rank), and patterns of the tensors that get one (NULL: queries and values of attention). Or one that is
+     * there, with its own: what kh_model_add_lora takes (NULL: none). */
     size_t lora_rank;
     double lora_alpha;
     const char *lora_targets;
+    const char *lora_from;
     const char *train; /* NULL: all tensors; "PATTERN,...": these and no others */
     const char *const
         *groups; /* [group_count] "blk.*.attn_q.weight:rate=0.1" ...; later ones win */

@@ -22,17 +22,26 @@ static const double MASKED_SHARE = 0.15;
 
 /* ---- the model */
 
+static int wants_adapter(const kh_train_options *o)
+{
+    return o->lora_rank > 0 || o->lora_from;
+}
+
 static kh_status open_params(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
     if (!o->model == !o->arch)
         KH_FAIL(KH_ERR_ARGUMENT,
                 "training begins with a model or with the description of one: one of both");
-    if (o->lora_rank && !o->model)
-        KH_FAIL(KH_ERR_ARGUMENT, "an adapter (rank %zu) is of a model, not of a description",
-                o->lora_rank);
-    kh_params_lora lora = {o->lora_rank, o->lora_alpha, o->lora_targets, o->seed};
-    if (o->lora_rank) return kh_params_open_lora(&t->params, o->model->info.path, &lora);
+    if (wants_adapter(o) && !o->model)
+        KH_FAIL(KH_ERR_ARGUMENT, "an adapter is of a model, not of a description");
+    if (o->lora_from && (o->lora_rank || o->lora_alpha != 0 || o->lora_targets))
+        KH_FAIL(KH_ERR_ARGUMENT, "%s is trained as it is: rank, alpha and targets are of a new one",
+                o->lora_from);
+    if (o->model && o->model->lora_count > 0)
+        KH_FAIL(KH_ERR_ARGUMENT, "a model with adapters is trained when they were merged into it");
+    kh_params_lora lora = {o->lora_rank, o->lora_alpha, o->lora_targets, o->seed, o->lora_from};
+    if (wants_adapter(o)) return kh_params_open_lora(&t->params, o->model->info.path, &lora);
     if (o->model) return kh_params_open(&t->params, o->model->file);
     kh_arch arch;
     kh_scratch_options *s = &arch.options;
@@ -201,7 +210,7 @@ static kh_status open_run(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
     uint64_t steps = o->steps ? o->steps : USUAL_STEPS;
-    double rate = o->rate > 0 ? o->rate : o->model ? 2e-5 : 1e-3;
+    double rate = o->rate > 0 ? o->rate : wants_adapter(o) ? 2e-4 : o->model ? 2e-5 : 1e-3;
     kh_buf attn = {0};
     kh_run_parts parts = {.params = t->params,
                           .data = t->data[0],
@@ -252,6 +261,10 @@ static kh_status digest(kh_trainer *t)
              o->layer_causal, o->attn_dropout, o->rate, o->valid, (unsigned long long)o->seed,
              t->params->count);
     kh_status status = kh_buf_text(&text, line);
+    if (status == KH_OK && wants_adapter(o))
+        status = kh_buf_format(&text, "|adapter %zu %.17g %s %s", o->lora_rank, o->lora_alpha,
+                               o->lora_targets ? o->lora_targets : "",
+                               o->lora_from ? o->lora_from : "");
     if (status == KH_OK && o->optimizer) status = kh_buf_text(&text, o->optimizer);
     if (status == KH_OK && o->train) status = kh_buf_text(&text, o->train);
     for (size_t i = 0; i < o->group_count && status == KH_OK; i++)

@@ -235,7 +235,8 @@ static kh_status finish(run *r)
         cli_note("stopped at step %llu; --resume goes on from it", (unsigned long long)info.step);
         return kh_fail(KH_ERR_STOPPED, "stopped");
     }
-    path_in(path, sizeof path, r->args, r->args->lora_rank > 0 ? "adapter.gguf" : "model.gguf");
+    int adapter = r->args->lora_rank > 0 || r->args->loras.count > 0;
+    path_in(path, sizeof path, r->args, adapter ? "adapter.gguf" : "model.gguf");
     const char *to = r->args->save ? r->args->save : path;
     KH_TRY(kh_trainer_save(r->trainer, to, r->args->out_type));
     kh_trainer_get_info(r->trainer, &info);

@@ -59,11 +59,13 @@ static kh_status make_folder(const char *path)
     KH_FAIL(KH_ERR_IO, "%s: %s", path, strerror(errno));
 }
 
-static kh_status train(const cli_args *args, const kh_model *model, const kh_opt_command *command)
+static kh_status train(const cli_args *args, const kh_model *model, const char *lora,
+                       const kh_opt_command *command)
 {
     kh_train_options options = options_of(args);
     kh_trainer *trainer = NULL;
     options.model = model;
+    options.lora_from = lora;
     if (!args->output)
         KH_FAIL(KH_ERR_ARGUMENT, "-o FOLDER names where the run is kept: checkpoints, metrics, "
                                  "the model at its end");
@@ -84,7 +86,7 @@ static kh_status run_train(cli_args *args, const char **words, size_t count)
     if (!args->arch)
         KH_FAIL(KH_ERR_ARGUMENT, "--arch describes the model, as llama:layers=4,width=128,heads=4 "
                                  "(keyhole tune starts from a model that is there)");
-    return train(args, NULL, command);
+    return train(args, NULL, NULL, command);
 }
 
 static kh_status run_tune(cli_args *args, const char **words, size_t count)
@@ -94,9 +96,17 @@ static kh_status run_tune(cli_args *args, const char **words, size_t count)
     cli_quiet = args->quiet;
     cli_take_model(args, &words, &count);
     kh_model *model = NULL;
-    KH_TRY(cli_model_open(&model, args, 0));
-    kh_status status = train(args, model, command);
+    cli_loras loras;
+    cli_args plain = *args; /* the adapter is trained, not run beside what is */
+    plain.loras.count = 0;
+    kh_status status = cli_loras_open(&loras, args);
+    if (status == KH_OK && (loras.count > 1 || (loras.count == 1 && loras.items[0].strength != 1)))
+        status = kh_fail(KH_ERR_ARGUMENT, "one adapter is trained on, as strong as it is");
+    if (status == KH_OK) status = cli_model_open(&model, &plain, 0);
+    if (status == KH_OK)
+        status = train(args, model, loras.count ? loras.items[0].path : NULL, command);
     kh_model_close(model);
+    cli_loras_close(&loras);
     return status;
 }
 
@@ -158,7 +168,8 @@ static const kh_opt pass[] = {
 static const kh_opt steps[] = {
     CLI_INT(steps, "-n --steps", "N", "steps of the run", "1000", 1, 1e12, NULL),
     CLI_REAL(rate, "--lr", "RATE",
-             "learning rate, the highest of the schedule; 0: 1e-3, tuning 2e-5", "0", 0, 1e3),
+             "learning rate, the highest of the schedule; 0: 1e-3, tuning 2e-5, an adapter 2e-4",
+             "0", 0, 1e3),
     CLI_TEXT(schedule, "--schedule", "SPEC",
              "of the learning rate: cosine:warmup=100,floor=0.1; linear, constant, rsqrt", NULL),
     CLI_TEXT(optimizer, "--optimizer", "SPEC",
@@ -208,8 +219,9 @@ static const kh_opt_group train_groups[] = {
     CLI_NO_GROUP};
 static const kh_opt adapter[] = {
     CLI_INT(lora_rank, "--lora-rank", "R",
-            "trains an adapter of this rank; the weights stay as they are, in their types", "0", 0,
-            1024, NULL),
+            "trains a new adapter of this rank, or with --lora FILE one that is there; the weights "
+            "stay as they are, in their types",
+            "0", 0, 1024, NULL),
     CLI_REAL(lora_alpha, "--lora-alpha", "A", "its alpha; 0 is twice the rank", "0", 0, 1e6),
     CLI_TEXT(lora_targets, "--lora-targets", "PATTERN,...",
              "tensors that get one (default: queries and values of attention)", NULL),

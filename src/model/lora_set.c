@@ -19,6 +19,7 @@
 #include "base/fail.h"
 #include "format/safetensors.h"
 #include "model/hf.h"
+#include "model/slots.h"
 #include "ops/lora.h"
 
 #include <inttypes.h>
@@ -239,39 +240,25 @@ static void link_weight(linking *l, kh_weight *w, const char *name)
     }
 }
 
-static void link_stack(linking *l, kh_stack *stack)
+/* Every matrix of the tables that binding follows. */
+static void link_slots(linking *l, void *base, const kh_slot *slots, int count)
 {
-    for (int i = 0; i < stack->N; i++) {
-        kh_block *b = &stack->blocks[i];
-        kh_weight *all[] = {&b->self.q,
-                            &b->self.k,
-                            &b->self.v,
-                            &b->self.o,
-                            &b->cross.q,
-                            &b->cross.k,
-                            &b->cross.v,
-                            &b->cross.o,
-                            &b->gate,
-                            &b->up,
-                            &b->down,
-                            &b->experts.router,
-                            &b->experts.shared_gate,
-                            &b->experts.shared_up,
-                            &b->experts.shared_down};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) link_weight(l, all[k], NULL);
+    for (int i = 0; i < count; i++) {
+        kh_weight *w = (kh_weight *)(void *)((char *)base + slots[i].offset);
+        if (slots[i].kind != KH_SLOT_MATRIX) continue;
+        link_weight(l, w, strcmp(slots[i].name, KH_LORA_HEAD) == 0 ? KH_LORA_HEAD : NULL);
     }
 }
 
 static void link_model(linking *l, kh_weights *w)
 {
+    kh_stack *stacks[] = {&w->encoder, &w->stack};
     l->count = 0;
     memset(l->hits, 0, l->set->count * sizeof *l->hits);
-    link_weight(l, &w->embedding, NULL);
-    link_weight(l, &w->head, KH_LORA_HEAD);
-    link_weight(l, &w->mask_dense, NULL);
-    link_weight(l, &w->span, NULL);
-    link_stack(l, &w->encoder);
-    link_stack(l, &w->stack);
+    link_slots(l, w, kh_model_slots, kh_model_slot_count);
+    for (int s = 0; s < 2; s++)
+        for (int i = 0; i < stacks[s]->N; i++)
+            link_slots(l, &stacks[s]->blocks[i], kh_block_slots, kh_block_slot_count);
 }
 
 static kh_status check_hits(const linking *l)

@@ -21,14 +21,17 @@ typedef struct kh_params {
 kh_status kh_params_open(kh_params **out, const kh_gguf *file);
 /* Masters of a low-rank adapter instead: the file's weights stay as they are (of any type) and are not trained. */
 typedef struct kh_params_lora {
-    size_t rank;  /* r */
+    size_t rank;  /* r; 0 with `from` */
     double alpha; /* 0: twice the rank */
     const char
         *targets; /* "PATTERN,..." over names of tensors; NULL: queries and values of attention */
     uint64_t seed;
+    const char
+        *from; /* an adapter that is trained on: its tensors, ranks and alphas; NULL: a new one */
 } kh_params_lora;
 
-/* `path`: the model, which is opened anew. A is uniform in +-1 / sqrt(inputs), B is 0. */
+/* `path`: the model, which is opened anew. A is uniform in +-1 / sqrt(inputs), B is 0. Matrices of layers alone
+ * are adapted: rows of embeddings leave no records, and a head has V of them. */
 kh_status kh_params_open_lora(kh_params **out, const char *path, const kh_params_lora *options);
 void kh_params_close(kh_params *params); /* takes NULL */
 

@@ -56,6 +56,34 @@ answer -m "$base" --prompt-cache prompt.bin >/dev/null
 runs 1 answer -m "$base" --prompt-cache prompt.bin --lora "$adapter"
 has "$err" "prompt.bin"
 
+# trained beside a quantised model: the file stays, the loss falls, and a run goes on
+runs 0 "$keyhole" convert "$base" q8.gguf --type Q8_0 -q
+cp q8.gguf before.gguf
+tune=("$keyhole" tune -m q8.gguf --data "$golden/../../README.md" -L 24 --lr 0.03 --schedule constant --log-every 1 -q)
+runs 0 "${tune[@]}" --lora-rank 3 --lora-targets 'blk.*' -n 12 -o run
+check "the model's file is what it was" cmp q8.gguf before.gguf
+check "no model is written" test ! -e run/model.gguf
+python 'steps=[json.loads(l) for l in open("run/metrics.jsonl")]
+assert len(steps)==12 and steps[-1]["loss"]<steps[0]["loss"]-0.05, steps'
+runs 0 "$keyhole" show q8.gguf --lora run/adapter.gguf --json
+python 'a,=json.load(open(sys.argv[1]))["adapters"]
+assert (a["tensors"],a["least_rank"],a["alpha"])==(21,3,6), a' "$scratch/out"
+check "the adapter is not nothing" test "$(answer -m q8.gguf --lora run/adapter.gguf)" != "$(answer -m q8.gguf)"
+runs 0 "${tune[@]}" --lora-rank 3 --lora-targets 'blk.*' -n 12 -o parts --save parts/first.gguf --save-every 5 --stop-at 0
+runs 0 "${tune[@]}" --lora-rank 3 --lora-targets 'blk.*' -n 16 -o parts --resume
+runs 0 "${tune[@]}" --lora-rank 3 --lora-targets 'blk.*' -n 16 -o whole
+check "a run that went on has the same adapter" cmp parts/adapter.gguf whole/adapter.gguf
+runs 0 "${tune[@]}" --lora run/adapter.gguf -n 2 -o more --save more/peft/
+runs 0 "$keyhole" show q8.gguf --lora more/peft --json
+python 'a,=json.load(open(sys.argv[1]))["adapters"]
+assert (a["format"],a["tensors"],a["least_rank"],a["alpha"])==("PEFT",21,3,6), a' "$scratch/out"
+runs 0 "${tune[@]}" --lora-rank 2 --lora-alpha 5 --lora-targets '*attn_[qv].weight' -n 1 -o few
+runs 0 "$keyhole" show q8.gguf --lora few/adapter.gguf
+has "$out" "6 tensors, rank 2, alpha 5"
+refused 2 "no matrix of the model's layers" tune -m q8.gguf --data "$golden/../../README.md" --lora-rank 2 --lora-targets nothing -o no
+refused 2 "is trained as it is" tune -m q8.gguf --data "$golden/../../README.md" --lora-rank 2 --lora run/adapter.gguf -o no
+refused 2 "one adapter is trained on" tune -m q8.gguf --data "$golden/../../README.md" --lora run/adapter.gguf:2 -o no
+
 refused 1 "none: " run -m "$base" --lora none -p hi
 refused 1 "made for another model" run -m "$golden/families/qwen2" --lora adapter.gguf -p hi
 refused 1 "made for another model" run -m "$golden/families/llama-bias" --lora "$adapter" -p hi
