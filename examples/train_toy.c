@@ -4,6 +4,7 @@
  *
  * A decoder of two layers learns to copy: the second half of every sequence repeats the first, so a row can predict
  * its successor by looking back. Top-k attention keeps four keys a row, which is enough for it. */
+// run:
 #include <keyhole/keyhole.h>
 
 #include <stdint.h>

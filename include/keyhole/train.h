@@ -75,7 +75,8 @@ typedef struct kh_train_options {
                    KH_ERR_STATE */
 } kh_train_options;
 
-/* Everything is checked here, in one sentence each; what a step needs is taken here. */
+/* Everything is checked here, in one sentence each; what a step needs is taken here. Texts of the options may go
+ * afterwards. */
 KH_API kh_status kh_trainer_open(kh_trainer **out, const kh_train_options *options);
 KH_API void kh_trainer_close(kh_trainer *trainer); /* takes NULL */
 
@@ -94,15 +95,14 @@ typedef struct kh_train_report {
 } kh_train_report;
 
 /* One step on the next batches. KH_ERR_CHECK when loss or gradient are not finite: the sentence names step and
- * tensor and nothing was changed; KH_ERR_NOT_FOUND at the end of the data (epochs have an end only where asked);
- * KH_ERR_STOPPED after kh_trainer_stop: nothing was changed. */
+ * tensor and nothing was changed; KH_ERR_STOPPED after kh_trainer_stop: nothing was changed. */
 KH_API kh_status kh_trainer_step(kh_trainer *trainer, kh_train_report *report);
 /* The held out data, at most `batches` batches of it (0: all); loss, accuracy, rows and seconds. KH_ERR_STATE when
  * nothing is held out. */
 KH_API kh_status kh_trainer_evaluate(kh_trainer *trainer, size_t batches, kh_train_report *report);
 /* Writes the state of the run as the newest checkpoint of the folder. */
 KH_API kh_status kh_trainer_checkpoint(kh_trainer *trainer);
-/* Ends the step that runs, from any thread or signal handler. */
+/* Ends the step (or evaluation) that runs, or the next one where none does; from any thread or signal handler. */
 KH_API void kh_trainer_stop(kh_trainer *trainer);
 /* Writes the model: GGUF, or a folder where `path` ends in '/'. `type` NULL: BF16. Of an adapter the same two: as
  * llama.cpp has it, or as PEFT; F32. */
@@ -112,9 +112,8 @@ typedef struct kh_train_info {
     uint64_t step, steps, parameters, trained; /* trained: parameters that are not frozen */
     uint64_t documents;                        /* of the data; 0: none; UINT64_MAX: endless */
     const char *attn, *ff, *architecture,
-        *checkpoint; /* checkpoint: what the run went on from, or "" */
-    const char
-        *passed_over; /* a line for each newer checkpoint that is damaged: its name, and why */
+        *checkpoint;         /* the newest: what the run went on from, or wrote since; "": none */
+    const char *passed_over; /* newer ones that are not whole, a line each, and why; "": none */
     size_t weight_bytes, moment_bytes, activation_bytes, record_bytes;
     int threads;
 } kh_train_info;

@@ -211,6 +211,7 @@ kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double wei
                            .items = t->items,
                            .item_count = list_items(t, b, sequences)};
     kh_loss loss = {0};
+    KH_TRY(kh_train_set_attn(&t->run));
     KH_TRY(weight == 0 ? kh_pass_loss(t->pass, &batch, &loss)
                        : kh_pass_gradient(t->pass, &batch, (float)weight, t->run.step, &loss));
     *nats = loss.nats;

@@ -28,7 +28,8 @@ struct kh_trainer {
     kh_checkpoints *checkpoints; /* NULL: no folder */
     uint64_t config;             /* digest of what the bits of a run depend on */
     char checkpoint[4096];       /* the newest; "": none */
-    kh_buf passed_over;          /* a line for each that is damaged */
+    char *texts[3];              /* copies of options: attn, ff, folder */
+    kh_buf passed_over;          /* checkpoints that are not whole */
     size_t trained;              /* parameters that are not frozen */
     /* of batches by hand */
     int32_t *positions;  /* [rows] */

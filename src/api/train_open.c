@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "cpu/cpu.h"
+#include "model/hf.h"
 #include "train/arch.h"
 
 #include <stdio.h>
@@ -53,9 +54,9 @@ static kh_status open_params(kh_trainer *t)
     if (t->task && s->classes > 0 && s->towers == 0)
         s->towers = kh_task_get_info(t->task)->pair ? 2 : 1;
     kh_status status = KH_OK;
-    if (t->vocabulary) status = kh_gguf_new(&words, o->tokenizer);
+    if (t->vocabulary && kh_hf_is(o->tokenizer)) status = kh_gguf_new(&words, o->tokenizer);
     if (status == KH_OK && words) status = kh_tokenizer_describe(t->vocabulary->tokenizer, words);
-    s->words = words;
+    s->words = words ? words : t->vocabulary ? t->vocabulary->file : NULL;
     if (status == KH_OK) status = kh_scratch_open(&file, s);
     if (status == KH_OK) status = kh_params_open(&t->params, file);
     kh_gguf_close(file);
@@ -124,14 +125,18 @@ static size_t longest_example(const kh_trainer *t)
     return apart ? (info->longest + 1) / 2 + prefix : info->longest + 2 * prefix;
 }
 
-static kh_status choose_length(kh_trainer *t)
+static kh_status check_sizes(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
     size_t context = (size_t)t->params->model->d.context;
+    int ids = t->task ? kh_task_get_info(t->task)->vocabulary : 0;
     t->length = o->length                ? o->length
                 : t->task                ? longest_example(t)
                 : context < USUAL_LENGTH ? context
                                          : USUAL_LENGTH;
+    if (ids > t->params->model->d.V)
+        KH_FAIL(KH_ERR_ARGUMENT, "the task '%s' has %d ids, the vocabulary of the model %d",
+                o->task, ids, t->params->model->d.V);
     if (t->length > context && t->params->model->d.positions == KH_POSITIONS_LEARNED)
         KH_FAIL(KH_ERR_ARGUMENT, "sequences of %zu tokens: the model has learned positions for %zu",
                 t->length, context);
@@ -249,38 +254,55 @@ static kh_status open_run(kh_trainer *t)
     return kh_new(&t->sequences, t->spans, sizeof *t->sequences, "a batch");
 }
 
-/* What may differ between a run and the one that goes on from it: threads, the number of steps, the folder. */
+static const char *or_none(const char *text)
+{
+    return text ? text : "";
+}
+
+/* What may differ between a run and the one that goes on from it: threads, the number of steps, the folder. What the
+ * documents are, the position in them knows. Recomputed attention adds its kept keys in another order. */
 static kh_status digest(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
     kh_buf text = {0};
-    char line[512];
-    snprintf(line, sizeof line, "%s|%s|%s|%s|%zu %zu %d %d %d|%d|%.17g|%.17g %.17g|%llu|%zu",
-             t->params->model->architecture, o->attn ? o->attn : "", o->ff ? o->ff : "",
-             o->task ? o->task : "", t->length, o->batch, o->accumulate, o->pack, o->in_order,
-             o->layer_causal, o->attn_dropout, o->rate, o->valid, (unsigned long long)o->seed,
-             t->params->count);
-    kh_status status = kh_buf_text(&text, line);
+    kh_status status = kh_buf_format(
+        &text, "%s|%s|%s|%s|%s|%zu %zu %d %d %d|%d %d|%.17g|%.17g %.17g|%llu|%zu|%s|%s|%s",
+        t->params->model->architecture, or_none(o->arch), or_none(o->attn), or_none(o->ff),
+        or_none(o->task), t->length, o->batch, o->accumulate, o->pack, o->in_order, o->keep_records,
+        o->layer_causal, o->attn_dropout, o->rate, o->valid, (unsigned long long)o->seed,
+        t->params->count, or_none(o->optimizer), or_none(o->schedule), or_none(o->train));
     if (status == KH_OK && wants_adapter(o))
         status = kh_buf_format(&text, "|adapter %zu %.17g %s %s", o->lora_rank, o->lora_alpha,
-                               o->lora_targets ? o->lora_targets : "",
-                               o->lora_from ? o->lora_from : "");
-    if (status == KH_OK && o->optimizer) status = kh_buf_text(&text, o->optimizer);
-    if (status == KH_OK && o->train) status = kh_buf_text(&text, o->train);
+                               or_none(o->lora_targets), or_none(o->lora_from));
     for (size_t i = 0; i < o->group_count && status == KH_OK; i++)
-        status = kh_buf_text(&text, o->groups[i]);
+        status = kh_buf_format(&text, "|%s", o->groups[i]);
     if (status == KH_OK) t->config = kh_checkpoint_digest(text.data, text.size);
     kh_buf_free(&text);
     return status;
 }
 
+/* Those that are read after the opening. */
+static kh_status copy_texts(kh_trainer *t)
+{
+    const char **texts[] = {&t->options.attn, &t->options.ff, &t->options.folder};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        if (!*texts[i]) continue;
+        size_t size = strlen(*texts[i]) + 1;
+        KH_TRY(kh_new(&t->texts[i], size, 1, "a trainer's options"));
+        memcpy(t->texts[i], *texts[i], size);
+        *texts[i] = t->texts[i];
+    }
+    return KH_OK;
+}
+
 static kh_status open_all(kh_trainer *t)
 {
+    KH_TRY(copy_texts(t));
     KH_TRY(open_vocabulary(t));
     KH_TRY(open_sources(t));
     KH_TRY(open_params(t));
     KH_TRY(prefix_task(t));
-    KH_TRY(choose_length(t));
+    KH_TRY(check_sizes(t));
     KH_TRY(open_data(t));
     KH_TRY(open_settings(t));
     KH_TRY(open_run(t));
@@ -327,5 +349,6 @@ void kh_trainer_close(kh_trainer *t)
     kh_free(t->wanted);
     kh_free(t->items);
     kh_free(t->sequences);
+    for (size_t i = 0; i < sizeof t->texts / sizeof *t->texts; i++) kh_free(t->texts[i]);
     kh_free(t);
 }

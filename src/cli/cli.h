@@ -317,6 +317,8 @@ void cli_line(const char *text);
 void cli_signals(void);
 /* The session that Ctrl-C stops; NULL: Ctrl-C ends the program. */
 void cli_signals_session(kh_session *session);
+/* The same for a trainer that evaluates; Ctrl-C leaves its steps alone. */
+void cli_signals_trainer(kh_trainer *trainer);
 int cli_interrupted(void);
 /* 1: without a session too the first Ctrl-C only sets cli_interrupted(). */
 void cli_signals_await(int on);

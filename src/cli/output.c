@@ -258,17 +258,20 @@ void cli_progress_end(void)
 /* ---- signals ---- */
 
 static kh_session *_Atomic running;
+static kh_trainer *_Atomic evaluating;
 static volatile sig_atomic_t interrupts, awaited;
 
 static void on_interrupt(int number)
 {
     (void)number;
     kh_session *session = atomic_load(&running);
+    kh_trainer *trainer = atomic_load(&evaluating);
     if ((!session && !awaited) || ++interrupts > 1) {
         if (bar.visible && write(STDERR_FILENO, "\r\033[K", 4) < 0) _exit(130);
         _exit(130);
     }
     if (session) kh_session_stop(session);
+    if (trainer) kh_trainer_stop(trainer);
 }
 
 void cli_signals(void)
@@ -283,6 +286,11 @@ void cli_signals(void)
 void cli_signals_session(kh_session *session)
 {
     atomic_store(&running, session);
+}
+
+void cli_signals_trainer(kh_trainer *trainer)
+{
+    atomic_store(&evaluating, trainer);
 }
 
 void cli_signals_await(int on)

@@ -2,13 +2,15 @@
  *
  *     OUTPUT/config.json     the resolved configuration
  *     OUTPUT/metrics.jsonl   a line for every logged step and every evaluation; cut back to the step that a
- *                            resumed run goes on from
+ *                            resumed run goes on from. What is written of a step is that step's own, so it is
+ *                            the same in a resumed run; only times, and mean_loss, know of the lines before
  *     OUTPUT/step-...        checkpoints
  *     OUTPUT/model.gguf      at the end, unless --save names another place
  *     OUTPUT/report.html     the curves, when the run ends or is stopped
  *
- * Ctrl-C finishes the step, writes a checkpoint and leaves with 130; a second one leaves at once, and the last
- * checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every logged step has one. */
+ * Ctrl-C finishes the step, writes a checkpoint and leaves with 130, without an evaluation; a second one leaves at
+ * once, and the last checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every
+ * logged step has one. */
 #include "cli/pages.h"
 #include "cli/training.h"
 
@@ -19,6 +21,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -146,20 +149,25 @@ static kh_status log_step(run *r, const kh_train_report *step)
     r->counted = 0;
     tell(r, step, mean, 1);
     return put_metrics(
-        r, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "step",
+        r, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:I}", "step",
                      (json_int_t)step->step, "epoch", (json_int_t)step->epoch, "loss",
-                     cli_json_real(mean), "accuracy", cli_json_real(step->accuracy), "lr",
+                     cli_json_real(step->loss), "accuracy", cli_json_real(step->accuracy), "lr",
                      cli_json_real(step->rate), "norm", cli_json_real(step->norm), "rows",
-                     (json_int_t)step->rows, "tokens_per_second",
+                     (json_int_t)step->rows, "mean_loss", cli_json_real(mean), "tokens_per_second",
                      cli_json_real((double)r->rows / elapsed), "seconds", cli_json_real(elapsed),
                      "peak_bytes", (json_int_t)step->peak_bytes));
 }
 
+/* Ctrl-C ends it without a result: what comes next is the checkpoint. */
 static kh_status evaluate(run *r, uint64_t step)
 {
     kh_train_report e;
-    KH_TRY(kh_trainer_evaluate(r->trainer, (size_t)r->args->eval_batches, &e));
+    cli_signals_trainer(r->trainer);
+    kh_status status = kh_trainer_evaluate(r->trainer, (size_t)r->args->eval_batches, &e);
+    cli_signals_trainer(NULL);
     cli_progress_end();
+    if (status == KH_ERR_STOPPED && cli_interrupted()) return KH_OK;
+    KH_TRY(status);
     if (!cli_quiet)
         cli_say("step %llu: held out: loss %.4f, accuracy %.2f %%, %llu rows",
                 (unsigned long long)step, e.loss, 100 * e.accuracy, (unsigned long long)e.rows);
@@ -177,53 +185,93 @@ static int is_due(uint64_t step, int64_t every)
     return every > 0 && step % (uint64_t)every == 0;
 }
 
-static int has_stopped(const run *r, const kh_train_report *step)
+/* Whether a step that is logged reached the accuracy that was asked for. */
+static int has_arrived(const cli_args *args, const kh_train_report *step, int logged)
 {
-    return cli_interrupted() ||
-           (r->args->target > 0 && r->counted == 0 && step->accuracy >= r->args->target);
+    return logged && args->target > 0 && step->accuracy >= args->target;
 }
 
-static kh_status take_step(run *r, kh_train_report *step, uint64_t steps)
+/* What is held out by an option is looked at first and last, how often between is another one's matter. */
+static int evaluates(const cli_args *args)
+{
+    return args->eval_every > 0 || args->valid.count > 0 || args->valid_share > 0;
+}
+
+static kh_status take_step(run *r, kh_train_report *step, int *last)
 {
     const cli_args *args = r->args;
+    kh_train_info info;
     KH_TRY(kh_trainer_step(r->trainer, step));
+    kh_trainer_get_info(r->trainer, &info);
     r->rows += step->tokens;
     r->loss += step->loss;
     r->counted++;
-    int last = step->step == steps || cli_interrupted();
-    if (is_due(step->step, args->log_every) || last)
+    int stopped = cli_interrupted(), logged = is_due(step->step, args->log_every);
+    int ends = step->step >= info.steps || has_arrived(args, step, logged);
+    *last = ends || stopped;
+    if (logged || *last)
         KH_TRY(log_step(r, step));
     else
         tell(r, step, step->loss, 0);
-    if (is_due(step->step, args->eval_every) || (last && args->eval_every > 0))
+    if ((ends && evaluates(args)) || (!stopped && is_due(step->step, args->eval_every)))
         KH_TRY(evaluate(r, step->step));
-    if (is_due(step->step, args->save_every) || last) {
-        cli_progress_end();
-        KH_TRY(kh_trainer_checkpoint(r->trainer));
-    }
-    return KH_OK;
+    *last |= cli_interrupted();
+    if (!*last && !is_due(step->step, args->save_every)) return KH_OK;
+    cli_progress_end();
+    return kh_trainer_checkpoint(r->trainer);
+}
+
+/* Behind the sentence of what ended the run stands where it goes on from. */
+static kh_status explain(const run *r, kh_status status)
+{
+    kh_train_info info;
+    char cause[1024];
+    snprintf(cause, sizeof cause, "%s", kh_last_error());
+    kh_trainer_get_info(r->trainer, &info);
+    if (!*info.checkpoint) KH_FAIL(status, "%s; no checkpoint was written before", cause);
+    KH_FAIL(status, "%s; the last good checkpoint is %s", cause, info.checkpoint);
 }
 
 static kh_status loop(run *r)
 {
     kh_train_info info;
     kh_trainer_get_info(r->trainer, &info);
-    if (r->first == 0 && r->args->eval_every > 0) KH_TRY(evaluate(r, 0));
+    if (r->first == 0 && evaluates(r->args)) KH_TRY(evaluate(r, 0));
     kh_train_report step = {.step = info.step};
     r->started = cli_seconds();
-    while (step.step < info.steps) {
-        kh_status status = take_step(r, &step, info.steps);
-        if (status == KH_ERR_NOT_FOUND) {
-            cli_note("%s", kh_last_error());
-            break;
-        }
-        if (status && info.checkpoint && *info.checkpoint)
-            status = kh_fail_context(status, "the last good checkpoint is %s", info.checkpoint);
-        KH_TRY(status);
-        if (has_stopped(r, &step)) break;
+    int last = step.step >= info.steps || cli_interrupted();
+    while (!last) {
+        kh_status status = take_step(r, &step, &last);
+        if (status) return explain(r, status);
     }
     cli_progress_end();
     return KH_OK;
+}
+
+/* Where the model goes: what cannot be written is said before the first step. */
+static const char *destination(char path[4096], const cli_args *args)
+{
+    int adapter = args->lora_rank > 0 || args->loras.count > 0;
+    path_in(path, 4096, args, adapter ? "adapter.gguf" : "model.gguf");
+    return args->save ? args->save : path;
+}
+
+static kh_status check_destination(const cli_args *args)
+{
+    char file[4096], path[4096];
+    const char *type = args->out_type;
+    size_t i = 0, count = kh_convert_type_count();
+    while (type && i < count && strcasecmp(type, kh_convert_type_at(i)) != 0) i++;
+    if (type && i == count)
+        KH_FAIL(KH_ERR_ARGUMENT, "--type: '%s' is no type to write (keyhole convert --help)", type);
+    snprintf(path, sizeof path, "%s", destination(file, args));
+    size_t size = strlen(path);
+    while (size > 1 && path[size - 1] == '/') path[--size] = 0;
+    char *end = strrchr(path, '/');
+    if (!end) return KH_OK;
+    end[end == path] = 0;
+    if (access(path, W_OK) == 0) return KH_OK;
+    KH_FAIL(KH_ERR_IO, "the model at the end: %s: %s", path, strerror(errno));
 }
 
 static kh_status finish(run *r)
@@ -235,15 +283,14 @@ static kh_status finish(run *r)
         cli_note("stopped at step %llu; --resume goes on from it", (unsigned long long)info.step);
         return kh_fail(KH_ERR_STOPPED, "stopped");
     }
-    int adapter = r->args->lora_rank > 0 || r->args->loras.count > 0;
-    path_in(path, sizeof path, r->args, adapter ? "adapter.gguf" : "model.gguf");
-    const char *to = r->args->save ? r->args->save : path;
+    const char *to = destination(path, r->args);
     KH_TRY(kh_trainer_save(r->trainer, to, r->args->out_type));
     kh_trainer_get_info(r->trainer, &info);
     if (r->args->json)
         return cli_json_print(json_pack(
-            "{s:I, s:s, s:s, s:I, s:O*}", "steps", (json_int_t)info.step, "model", to, "attn",
-            info.attn, "parameters", (json_int_t)info.parameters, "evaluation", r->last_eval));
+            "{s:I, s:o, s:o, s:I, s:O*}", "steps", (json_int_t)info.step, "model",
+            cli_json_text(to, strlen(to)), "attn", cli_json_text(info.attn, strlen(info.attn)),
+            "parameters", (json_int_t)info.parameters, "evaluation", r->last_eval));
     if (!cli_quiet) cli_say("%s", to);
     return KH_OK;
 }
@@ -262,6 +309,7 @@ kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_
     for (const char *at = info.passed_over; *at; at += strcspn(at, "\n") + 1)
         cli_note("%.*s", (int)strcspn(at, "\n"), at);
     KH_TRY(cli_page_check(args->report));
+    KH_TRY(check_destination(args));
     KH_TRY(write_config(args, command));
     KH_TRY(open_metrics(&r, r.first));
     cli_signals_await(1);

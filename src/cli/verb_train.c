@@ -6,10 +6,6 @@
 
 #include "base/fail.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/stat.h>
-
 static const char *const recomputes[] = {"block", "none", NULL};
 static const char *const grads[] = {"full", "layer-causal", NULL};
 static const char *const packs[] = {"full", "none", NULL};
@@ -53,12 +49,6 @@ static kh_train_options options_of(const cli_args *a)
                               .resume = a->resume};
 }
 
-static kh_status make_folder(const char *path)
-{
-    if (mkdir(path, 0777) == 0 || errno == EEXIST) return KH_OK;
-    KH_FAIL(KH_ERR_IO, "%s: %s", path, strerror(errno));
-}
-
 static kh_status train(const cli_args *args, const kh_model *model, const char *lora,
                        const kh_opt_command *command)
 {
@@ -69,7 +59,9 @@ static kh_status train(const cli_args *args, const kh_model *model, const char *
     if (!args->output)
         KH_FAIL(KH_ERR_ARGUMENT, "-o FOLDER names where the run is kept: checkpoints, metrics, "
                                  "the model at its end");
-    KH_TRY(make_folder(args->output));
+    if (!args->data.count && !args->task)
+        KH_FAIL(KH_ERR_ARGUMENT, "--data names what is learned from (text, .jsonl, .khtok), or "
+                                 "--task a generated task, as mqar:L=64,pairs=4");
     KH_TRY(kh_trainer_open(&trainer, &options));
     kh_status status = cli_train_run(trainer, args, command);
     kh_trainer_close(trainer);
@@ -189,8 +181,10 @@ static const kh_opt output[] = {
     CLI_INT(save_every, "--save-every", "N", "steps between checkpoints; one is written at the end",
             "100", 1, 1e12, NULL),
     CLI_INT(keep, "--keep", "N", "checkpoints that stay", "2", 1, 1000, NULL),
-    CLI_INT(eval_every, "--eval-every", "N", "steps between evaluations; 0: none", "0", 0, 1e12,
-            NULL),
+    CLI_INT(eval_every, "--eval-every", "N",
+            "steps between evaluations; 0: what --valid and --valid-share hold out is looked at "
+            "first and last",
+            "0", 0, 1e12, NULL),
     CLI_INT(eval_batches, "--eval-batches", "N", "most batches of an evaluation; 0: all", "0", 0,
             1e9, NULL),
     CLI_REAL(target, "--stop-at", "ACCURACY",

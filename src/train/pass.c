@@ -505,13 +505,20 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
     return kh_tape_backward(&p->run, NULL);
 }
 
+/* A wish to stop ends one pass and is used up by it. */
+static kh_status ended(kh_pass *p, kh_status status)
+{
+    if (status == KH_ERR_STOPPED) atomic_store(&p->stop, 0);
+    return status;
+}
+
 kh_status kh_pass_gradient(kh_pass *p, const kh_data_batch *batch, float weight, uint64_t step,
                            kh_loss *loss)
 {
     p->batch = batch;
     p->weight = weight;
     p->loss = loss;
-    return forward_and_back(p, step, 1);
+    return ended(p, forward_and_back(p, step, 1));
 }
 
 kh_status kh_pass_loss(kh_pass *p, const kh_data_batch *batch, kh_loss *loss)
@@ -519,7 +526,7 @@ kh_status kh_pass_loss(kh_pass *p, const kh_data_batch *batch, kh_loss *loss)
     p->batch = batch;
     p->weight = 0;
     p->loss = loss;
-    return forward_and_back(p, 0, 0);
+    return ended(p, forward_and_back(p, 0, 0));
 }
 
 size_t kh_pass_wanted(const kh_pass *p)

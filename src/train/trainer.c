@@ -26,7 +26,6 @@ void kh_train_close(kh_train_run *run)
     kh_buf_free(&run->attn_now);
 }
 
-/* k, where it moves. */
 static kh_status set_attn(kh_train_run *run, uint64_t step)
 {
     if (!run->parts.attn) return KH_OK;
@@ -42,6 +41,11 @@ static kh_status set_attn(kh_train_run *run, uint64_t step)
     }
     kh_buf_free(&now);
     return status;
+}
+
+kh_status kh_train_set_attn(kh_train_run *run)
+{
+    return set_attn(run, run->step + 1);
 }
 
 static kh_status gradients(kh_train_run *run, kh_step_result *out, size_t *rows)
@@ -75,7 +79,7 @@ kh_status kh_train_update(kh_train_run *run, double rate, double scale, kh_step_
 static kh_status step(kh_train_run *run, kh_step_result *out)
 {
     size_t rows = 0;
-    KH_TRY(set_attn(run, run->step + 1));
+    KH_TRY(kh_train_set_attn(run));
     KH_TRY(gradients(run, out, &rows));
     if (rows == 0)
         KH_FAIL(KH_ERR_ARGUMENT, "the batch of step %llu has no row with a target",

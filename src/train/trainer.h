@@ -36,6 +36,8 @@ typedef struct kh_step_result {
 void kh_train_open(kh_train_run *run, const kh_run_parts *parts);
 void kh_train_close(kh_train_run *run);
 
+/* The attention of the next step, where k moves; steps and evaluations set it themselves. */
+kh_status kh_train_set_attn(kh_train_run *run);
 /* One step. On failure weights, moments, data position and step count are what they were. */
 kh_status kh_train_step(kh_train_run *run, kh_step_result *out);
 /* Adds to *loss what at most `batches` held out batches have (0: all). */
