@@ -164,6 +164,8 @@ def check_one(browser, path):
     text = page.text()
     check("what it is and how far it came", "50 of 200 steps" in text and "llama:layers=2 <b>" in text, text[:300])
     check("no empty pictures", "Held-out loss" not in titles(page) and len(titles(page)) == 6, titles(page))
+    heights = page.eval("[...document.querySelectorAll('figure')].map(f => Math.round(f.getBoundingClientRect().height))")
+    check("neighbours are of one height", heights[0] == heights[1] > heights[2] == heights[3], heights)
     check("no names where there is one run", count(page, ".legend") == 0 and count(page, ".differences") == 0)
     check("its options", "attn" in page.text(".options"), page.text(".options"))
 

@@ -135,7 +135,9 @@ export function draw(picture: Picture): Element {
   const right = labels.length ? Math.min(Math.ceil(widest) + 16, Math.round(width * 0.42)) : 20;
   const { name, unit } = axisOf(choice.over, most);
   const inner = width - LEFT - right;
-  const ticksX = linearTicks(0, most / unit, Math.min(8, inner / 70)).map((tick) => tick * unit);
+  const ticksX = linearTicks(0, most / unit, Math.min(8, inner / 70))
+    .filter((tick) => choice.over === 'time' || Number.isInteger(tick))
+    .map((tick) => tick * unit);
   const [a, b] = scale.domain;
   const height = metric.height - TOP - BOTTOM;
   const value = ({ at }: Label) => {

@@ -178,14 +178,18 @@ function Picture({ metric, spots, runs, alone, most, choice }: PictureProps) {
 }
 
 function Curves({ runs, shown, choice }: { runs: Run[]; shown: Run[]; choice: Choice }) {
-  const pictures = useMemo(
-    () =>
-      METRICS.map((metric) => ({
-        metric,
-        all: runs.map((run) => spotsOf(run, metric, choice)),
-      })).filter(({ all }) => all.some((spots) => spots.length > 0)),
-    [runs, choice]
-  );
+  const pictures = useMemo(() => {
+    const found = METRICS.map((metric) => ({
+      metric,
+      all: runs.map((run) => spotsOf(run, metric, choice)),
+    })).filter(({ all }) => all.some((spots) => spots.length > 0));
+    /* Neighbours in the grid are of one height. */
+    const heights = found.map(({ metric }) => metric.height);
+    return found.map(({ metric, all }, i) => ({
+      metric: { ...metric, height: Math.max(metric.height, heights[i ^ 1] ?? 0) },
+      all,
+    }));
+  }, [runs, choice]);
   const drawn = useMemo(
     () =>
       pictures.map(({ metric, all }) => ({
