@@ -105,7 +105,7 @@ static kh_status write_config(const cli_args *args, const kh_opt_command *comman
         else
             kh_outfile_abandon(file);
     }
-    if (status == KH_OK && args->verbose) cli_say("%s", text);
+    if (status == KH_OK && args->verbose && !cli_quiet) cli_say("%s", text);
     kh_free(text);
     return status;
 }
@@ -130,11 +130,11 @@ static void tell(const run *r, const kh_train_report *step, double mean, int log
     kh_trainer_get_info(r->trainer, &info);
     double elapsed = cli_seconds() - r->started, done = (double)(step->step - r->first);
     left(rest, sizeof rest, elapsed / done * (double)(info.steps - step->step));
-    snprintf(line, sizeof line,
-             "step %llu/%llu  loss %.4f  lr %.2e  norm %.2f  %.0f tokens/s  %s  %s left",
-             (unsigned long long)step->step, (unsigned long long)info.steps, mean, step->rate,
-             step->norm, (double)r->rows / elapsed,
-             cli_bytes(memory, sizeof memory, step->peak_bytes), rest);
+    char norm[32] = "";
+    if (!terminal) snprintf(norm, sizeof norm, "  norm %.2f", step->norm); /* 80 columns */
+    snprintf(line, sizeof line, "step %llu/%llu  loss %.4f  lr %.2e%s  %.0f tokens/s  %s  %s left",
+             (unsigned long long)step->step, (unsigned long long)info.steps, mean, step->rate, norm,
+             (double)r->rows / elapsed, cli_bytes(memory, sizeof memory, step->peak_bytes), rest);
     if (terminal)
         cli_line(line);
     else
