@@ -90,7 +90,7 @@ static void one_row_at_least(void **state)
 static void refused(void **state)
 {
     (void)state;
-    static const double shares[] = {0, -0.1, 1.01, NAN};
+    static const double shares[] = {0, -0.1, 1.01, (double)NAN};
     kh_masking m;
     kh_special_ids none = ids;
     none.mask = -1;
