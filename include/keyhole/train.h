@@ -48,6 +48,9 @@ typedef struct kh_train_options {
     const char *ff;   /* NULL: dense */
     int keep_records; /* 1: a block's records are kept; 0: it runs again before its backward pass */
     int layer_causal; /* 1: a loss for every layer, whose gradient ends at the layer's input */
+    /* Losses against a teacher, "kl=1,temperature=2,map=0.1,relation=0.1" (docs/training.md); NULL: none. The teacher is
+     * a file or a folder; NULL: the model itself with full attention. */
+    const char *distill, *teacher;
     double attn_dropout;
     int threads; /* 0: all processors that the process may use */
     /* The optimiser; docs/training.md. */
@@ -85,6 +88,7 @@ KH_API void kh_trainer_close(kh_trainer *trainer); /* takes NULL */
 typedef struct kh_train_report {
     uint64_t step;     /* steps done */
     double loss;       /* mean over the rows with a target, of the step's batches */
+    double distill;    /* mean of the weighted losses against a teacher, beside `loss`; 0: none */
     double accuracy;   /* share of these rows (or documents) that are predicted right */
     double rate, norm; /* learning rate; the gradient's norm before clipping */
     uint64_t rows;     /* of the step, that have a target */

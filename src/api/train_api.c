@@ -26,6 +26,7 @@ static void report(kh_train_report *out, const kh_trainer *t, const kh_loss *los
     double rows = (double)loss->rows;
     *out = (kh_train_report){.step = t->run.step,
                              .loss = loss->nats / rows,
+                             .distill = loss->distill / rows,
                              .accuracy = (double)loss->right / rows,
                              .rows = loss->rows,
                              .seconds = now() - started,

@@ -3,6 +3,7 @@
 #define KH_API_TRAIN_IMPL_H
 
 #include "train/checkpoint.h"
+#include "train/distill.h"
 #include "train/groups.h"
 #include "train/task_source.h"
 #include "train/trainer.h"
@@ -13,6 +14,7 @@ struct kh_trainer {
     kh_train_options options;
     kh_model *vocabulary; /* whose tokenizer a model from nothing has; NULL: none */
     kh_params *params;
+    kh_model *teacher;           /* NULL: the model itself, or none */
     kh_tensor_setting *settings; /* [params->tensor_count] */
     kh_tensor_view *views;       /* [params->tensor_count] of the masters */
     kh_pool pool;

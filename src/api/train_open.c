@@ -211,6 +211,19 @@ static double masked_share(const kh_trainer *t)
     return guesses && t->options.path_count ? MASKED_SHARE : 0;
 }
 
+static kh_status open_teacher(kh_trainer *t, kh_distill_options *out)
+{
+    const kh_train_options *o = &t->options;
+    if (o->teacher && !o->distill)
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "a teacher (%s) without a loss against it: distillation names "
+                "one, as kl=1,temperature=2",
+                o->teacher);
+    if (!o->distill) return KH_OK;
+    KH_TRY(kh_distill_parse(out, o->distill));
+    return o->teacher ? kh_model_open_network(&t->teacher, o->teacher) : KH_OK;
+}
+
 static kh_status open_run(kh_trainer *t)
 {
     const kh_train_options *o = &t->options;
@@ -226,6 +239,8 @@ static kh_status open_run(kh_trainer *t)
     t->options.steps = steps;
     t->options.rate = rate;
     t->pool.threads = o->threads > 0 ? o->threads : kh_cpu_count();
+    kh_distill_options distill;
+    KH_TRY(open_teacher(t, &distill));
     if (o->attn) KH_TRY(kh_moving_expand(&attn, o->attn, 1));
     kh_pass_options pass = {.mask = masked_share(t),
                             .tokenizer = tokenizer_of(t),
@@ -236,6 +251,8 @@ static kh_status open_run(kh_trainer *t)
                             .ff = o->ff,
                             .recompute = o->keep_records ? KH_RECOMPUTE_NONE : KH_RECOMPUTE_BLOCK,
                             .layer_causal = o->layer_causal,
+                            .distill = o->distill ? &distill : NULL,
+                            .teacher = t->teacher,
                             .attn_dropout = (float)o->attn_dropout,
                             .seed = o->seed};
     kh_status status = kh_pass_open(&t->pass, t->params, &pass);
@@ -274,6 +291,8 @@ static kh_status digest(kh_trainer *t)
     if (status == KH_OK && wants_adapter(o))
         status = kh_buf_format(&text, "|adapter %zu %.17g %s %s", o->lora_rank, o->lora_alpha,
                                or_none(o->lora_targets), or_none(o->lora_from));
+    if (status == KH_OK && o->distill)
+        status = kh_buf_format(&text, "|distill %s %s", o->distill, or_none(o->teacher));
     for (size_t i = 0; i < o->group_count && status == KH_OK; i++)
         status = kh_buf_format(&text, "|%s", o->groups[i]);
     if (status == KH_OK) t->config = kh_checkpoint_digest(text.data, text.size);
@@ -341,6 +360,7 @@ void kh_trainer_close(kh_trainer *t)
         kh_task_source_close(&t->tasks[i]);
     }
     kh_task_close(t->task);
+    kh_model_close(t->teacher);
     kh_params_close(t->params);
     kh_model_close(t->vocabulary);
     kh_free(t->settings);

@@ -57,6 +57,23 @@ kh_status kh_attn_plan_check_all_keys(const kh_attn_plan *plan, int first, int l
 const kh_attn_setting *kh_attn_plan_at(const kh_attn_plan *plan, enum kh_phase phase, int layer,
                                        int head);
 
+/* What attention of a layer read, and on the way back the gradients that it left, which may be added to. */
+typedef struct kh_attn_watched {
+    const struct kh_attn_layer *layer;
+    const struct kh_attn_save *save; /* the kept keys, counted in each sequence */
+    const float *q /* [T][H][E] */, *k /* [T][G][E] */, *v /* [T][G][E] */;
+    float *dq /* [T][H][E] */, *dk /* [T][G][E] */, *dv /* [T][G][E] */;
+} kh_attn_watched;
+
+/* A loss of queries, keys and values, by nobody's op. Either may be NULL. */
+typedef struct kh_attn_watch {
+    void *context;
+    kh_status (*seen)(void *context, const struct kh_attn_layer *layer,
+                      const float *q /* [T][H][E] */, const float *k /* [T][G][E] */,
+                      const float *v /* [T][G][E] */);
+    kh_status (*back)(void *context, const kh_attn_watched *at);
+} kh_attn_watch;
+
 /* Numbers that cost extra; summed over rows and heads in index order. */
 typedef struct kh_attn_stats {
     double rows;      /* (query row, head) pairs that were attended */

@@ -241,11 +241,27 @@ static kh_status back_all(kh_run *run, const record *r, biases *relative)
     return KH_OK;
 }
 
+static kh_status tell(kh_run *run, const record *r)
+{
+    const kh_attn_watch *watch = run->watch;
+    if (!watch || !watch->back || r->layer.source) return KH_OK;
+    kh_attn_watched at = {.layer = &r->layer,
+                          .save = r->save,
+                          .q = r->kept_q,
+                          .k = r->kept_k,
+                          .v = r->kept_v,
+                          .dq = kh_tape_twin_of(run, r->q),
+                          .dk = kh_tape_twin_of(run, r->k),
+                          .dv = kh_tape_twin_of(run, r->v)};
+    return watch->back(watch->context, &at);
+}
+
 static kh_status back(kh_run *run, kh_tape_record *any)
 {
     const record *r = (const record *)(const void *)any;
     biases relative = {0};
     kh_status status = back_all(run, r, &relative);
+    if (status == KH_OK) status = tell(run, r);
     kh_free(relative.buckets);
     kh_free(relative.sums);
     size_t z = r->T * (size_t)r->layer.H * (size_t)r->layer.E;

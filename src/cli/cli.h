@@ -78,7 +78,7 @@ typedef struct cli_args {
     int64_t length, sequences, accumulate, steps, save_every, eval_every, eval_batches, log_every;
     int64_t lora_rank;
     double lora_alpha;
-    const char *lora_targets;
+    const char *lora_targets, *distill, *teacher;
     int pack, order, grad, resume, no_update;
 } cli_args;
 

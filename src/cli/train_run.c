@@ -149,11 +149,13 @@ static kh_status log_step(run *r, const kh_train_report *step)
     r->counted = 0;
     tell(r, step, mean, 1);
     return put_metrics(
-        r, json_pack("{s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:I}", "step",
+        r, json_pack("{s:I, s:I, s:o, s:o*, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:I}", "step",
                      (json_int_t)step->step, "epoch", (json_int_t)step->epoch, "loss",
-                     cli_json_real(step->loss), "accuracy", cli_json_real(step->accuracy), "lr",
-                     cli_json_real(step->rate), "norm", cli_json_real(step->norm), "rows",
-                     (json_int_t)step->rows, "mean_loss", cli_json_real(mean), "tokens_per_second",
+                     cli_json_real(step->loss), "distill",
+                     r->args->distill ? cli_json_real(step->distill) : NULL, "accuracy",
+                     cli_json_real(step->accuracy), "lr", cli_json_real(step->rate), "norm",
+                     cli_json_real(step->norm), "rows", (json_int_t)step->rows, "mean_loss",
+                     cli_json_real(mean), "tokens_per_second",
                      cli_json_real((double)r->rows / elapsed), "seconds", cli_json_real(elapsed),
                      "peak_bytes", (json_int_t)step->peak_bytes));
 }

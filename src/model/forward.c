@@ -21,6 +21,15 @@
 
 #include <string.h>
 
+kh_status kh_forward_logits(const kh_model *model, kh_run *run, float *out, const float *hidden,
+                            size_t rows)
+{
+    const kh_description *d = &model->d;
+    KH_TRY(kh_op_linear(run, out, hidden, rows, &model->w.head));
+    if (d->logit_softcap > 0) kh_op_softcap(run, out, d->logit_softcap, rows, (size_t)d->V);
+    return KH_OK;
+}
+
 /* Rows that want logits are moved together into h (logit_rows ascend, so h is read before written
  * only if it aliased x, which it does not). */
 static kh_status logits(kh_walk *w, const kh_logit_sink *sink)
@@ -32,11 +41,14 @@ static kh_status logits(kh_walk *w, const kh_logit_sink *sink)
     kh_walk_norm(w, w->h, w->h, &w->stack->final_norm, n, w->D);
     kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, w->h, n, w->D);
     if (d->logit_scale != 1.0f) kh_op_scale(w->run, w->h, d->logit_scale, n, w->D);
+    if (sink->hidden) {
+        memcpy(sink->hidden, w->h, n * w->D * sizeof *w->h);
+        return KH_OK;
+    }
     for (size_t first = 0; first < n; first += sink->chunk_rows) {
         size_t rows = n - first < sink->chunk_rows ? n - first : sink->chunk_rows;
         kh_tape_mark mark = w->run->tape ? kh_tape_save(w->run->tape) : NULL;
-        KH_TRY(kh_op_linear(w->run, sink->buffer, w->h + first * w->D, rows, &w->model->w.head));
-        if (d->logit_softcap > 0) kh_op_softcap(w->run, sink->buffer, d->logit_softcap, rows, V);
+        KH_TRY(kh_forward_logits(w->model, w->run, sink->buffer, w->h + first * w->D, rows));
         kh_probe_at(w->run->probe, KH_POINT_LOGITS, -1, sink->buffer, rows, V);
         KH_TRY(sink->take(sink->context, first, rows, sink->buffer));
         if (w->run->tape) KH_TRY(kh_tape_backward(w->run, mark));

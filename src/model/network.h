@@ -48,6 +48,8 @@ typedef struct kh_logit_sink {
     void *context;
     float *buffer; /* [chunk_rows][V]; with a tape it has a twin */
     size_t chunk_rows;
+    float *
+        hidden; /* [logit_count][D] gets what logits are made of, and none are made; NULL: logits */
 } kh_logit_sink;
 
 /* Bytes of run->step and of each worker's scratch for batches of at most T rows over sequences of at
@@ -62,6 +64,9 @@ void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_k
  * With run->tape the caches have one layer (as for an encoder), `take` leaves the gradient of its rows of
  * logits in the twin of the sink's buffer, and the memory of run->step stays taken for kh_tape_backward. */
 kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *sink);
+/* Logits [rows][V] of what a sink's `hidden` got. */
+kh_status kh_forward_logits(const kh_model *model, kh_run *run, float *logits,
+                            const float *hidden /* [rows][D] */, size_t rows);
 
 /* One pass of the encoder over run->batch: whole sequences, each a span that begins at position 0 of an empty
  * cache of ONE layer (prepared by the caller, never advanced: layers take turns). out [T][D]: the last

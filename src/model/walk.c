@@ -302,6 +302,8 @@ static kh_status attention(kh_walk *w, int l)
         kh_op_rope(w->run, rope, w->k, G, E, w->cosine[local], w->sine[local]);
     }
     kh_attn_layer how = layer_of(w, l);
+    const kh_attn_watch *watch = w->run->watch;
+    if (watch && watch->seen) KH_TRY(watch->seen(watch->context, &how, w->q, w->k, w->v));
     KH_TRY(timed_attention(w, &how));
     kh_walk_look(w, KH_POINT_Z, layer, w->z, w->HE);
     KH_TRY(kh_op_linear(w->run, w->h, w->z, w->T, &a->o));

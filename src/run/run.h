@@ -16,6 +16,7 @@ struct kh_kv;
 struct kh_attn_plan;
 struct kh_attn_save;
 struct kh_attn_drop;
+struct kh_attn_watch;
 struct kh_ff_plan;
 struct kh_tape;
 
@@ -71,8 +72,9 @@ typedef struct kh_run {
     float attn_dropout;          /* the same for a run with a tape, which makes `drop` from `key` */
     const struct kh_ff_plan *ff; /* NULL: every neuron of the feed-forward layers */
     struct kh_tape *tape;        /* NULL unless training */
-    const kh_probe *probe;       /* NULL unless someone looks or edits */
-    kh_rng_key key;              /* dropout: (seed, step) */
+    const struct kh_attn_watch *watch; /* NULL, or who is told what attention reads (attn/attn.h) */
+    const kh_probe *probe;             /* NULL unless someone looks or edits */
+    kh_rng_key key;                    /* dropout: (seed, step) */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
     double *attention_seconds;   /* NULL, or what the time of the attention op is added to */

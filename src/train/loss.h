@@ -7,6 +7,7 @@
 /* Sums over rows. */
 typedef struct kh_loss {
     double nats;        /* negative log likelihood of the targets */
+    double distill;     /* weighted losses against a teacher */
     size_t rows, right; /* rows with a target; those whose likeliest id it is */
 } kh_loss;
 

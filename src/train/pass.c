@@ -22,6 +22,7 @@
 #include "ff/keep.h"
 #include "gen/plans.h"
 #include "kern/attn_kern.h"
+#include "train/distill.h"
 #include "train/masking.h"
 #include "train/sides.h"
 
@@ -43,6 +44,9 @@ struct kh_pass {
     kh_kv **source_kv,
         **cross_kv; /* [spans] of an encoder before a decoder, and of what it gives */
     kh_tape tape;
+    kh_distill *distill;    /* NULL: there is no teacher */
+    int maps;               /* 1: kept keys are compared */
+    float ce;               /* weight of the targets */
     int lists;              /* 1: every head keeps a list of keys */
     kh_run run, source_run; /* of the pass in flight */
     kh_goal goal;
@@ -121,6 +125,10 @@ static kh_status choose_goal(kh_pass *p)
         KH_FAIL(KH_ERR_ARGUMENT, "training: tokens are masked for encoders that guess them");
     if (p->options.layer_causal && (p->goal != KH_GOAL_TOKENS || has_source(p)))
         KH_FAIL(KH_ERR_ARGUMENT, "training: layer-causal gradients are of decoders' next tokens");
+    if (p->options.distill && (p->goal != KH_GOAL_TOKENS || has_source(p)))
+        KH_FAIL(KH_ERR_ARGUMENT, "training: distillation is of decoders' next tokens");
+    if (p->options.distill && p->options.layer_causal)
+        KH_FAIL(KH_ERR_ARGUMENT, "training: distillation with layer-causal gradients: one of both");
     if (p->goal == KH_GOAL_CLASSES && has_source(p))
         KH_FAIL(KH_ERR_UNSUPPORTED, "training: classes behind an encoder and a decoder");
     return KH_OK;
@@ -174,6 +182,18 @@ static void close_caches(kh_pass *p, kh_kv **caches)
     kh_free(caches);
 }
 
+static kh_status open_teacher(kh_pass *p, size_t *step, size_t *scratch)
+{
+    const kh_pass_options *o = &p->options;
+    const kh_model *student = p->params->model;
+    const kh_distill_sizes sizes = {o->rows, o->spans, p->chunk, (size_t)p->pool.threads};
+    p->ce = (float)o->distill->ce;
+    KH_TRY(kh_distill_open(&p->distill, o->distill, student, o->teacher ? o->teacher : student,
+                           &sizes));
+    kh_distill_need(p->distill, step, scratch);
+    return KH_OK;
+}
+
 /* Twins double what the walk takes; the products' way back takes what they do. */
 static kh_status open_memory(kh_pass *p)
 {
@@ -186,6 +206,8 @@ static kh_status open_memory(kh_pass *p)
                          .k_type = KH_TYPE_F32,
                          .v_type = KH_TYPE_F32};
     size_t step = measure(p, &shape, &scratch);
+    p->ce = 1;
+    if (p->options.distill) KH_TRY(open_teacher(p, &step, &scratch));
     size_t logits = kh_arena_need(p->chunk * p->width * sizeof(float));
     KH_TRY(kh_arena_init(&p->step, "training step", 3 * step + 2 * logits + ((size_t)64 << 20)));
     KH_TRY(kh_new(&p->scratch, (size_t)p->pool.threads, sizeof *p->scratch, "worker scratch"));
@@ -209,15 +231,24 @@ static kh_status open_memory(kh_pass *p)
     return open_caches(p, &p->cross_kv);
 }
 
-static int keeps_lists(const kh_pass *p)
+static int keeps_lists(const kh_pass *p, const kh_attn_plan *plan)
 {
     const kh_description *d = &p->params->model->d;
     int layers = d->encoder_layers + d->N * (has_source(p) ? 2 : 1);
     for (int l = 0; l < layers; l++)
         for (int h = 0; h < d->H; h++)
-            if (kh_attn_plan_at(p->plan, KH_PHASE_PREFILL, l, h)->method->kind != KH_KEYS_INDICES)
+            if (kh_attn_plan_at(plan, KH_PHASE_PREFILL, l, h)->method->kind != KH_KEYS_INDICES)
                 return 0;
     return 1;
+}
+
+static kh_status check_maps(const kh_pass *p, const kh_attn_plan *plan)
+{
+    if (p->maps && !keeps_lists(p, plan))
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "distillation: maps are of attention that keeps lists of keys (topk), not of '%s'",
+                kh_attn_plan_text(plan));
+    return KH_OK;
 }
 
 static kh_status open_pass(kh_pass *p)
@@ -227,7 +258,9 @@ static kh_status open_pass(kh_pass *p)
     p->pool.threads = p->options.threads ? p->options.threads : kh_cpu_count();
     p->kern = kh_kern_get(kh_cpu_isa());
     KH_TRY(kh_plans_attn(&p->plan, p->params->model, p->options.attn));
-    p->lists = keeps_lists(p);
+    p->lists = keeps_lists(p, p->plan);
+    p->maps = p->options.distill && p->options.distill->map > 0;
+    KH_TRY(check_maps(p, p->plan));
     KH_TRY(kh_plans_ff(&p->ff, p->params->model, p->kern, p->options.ff));
     return open_memory(p);
 }
@@ -254,6 +287,7 @@ void kh_pass_close(kh_pass *p)
     close_caches(p, p->kv);
     close_caches(p, p->source_kv);
     close_caches(p, p->cross_kv);
+    kh_distill_close(p->distill);
     kh_sides_close(&p->sides);
     kh_masking_close(&p->masking);
     kh_kv_pool_close(p->pages);
@@ -274,9 +308,14 @@ kh_status kh_pass_set_attn(kh_pass *p, const char *attn)
 {
     kh_attn_plan *plan = NULL;
     KH_TRY(kh_plans_attn(&plan, p->params->model, attn));
+    kh_status status = check_maps(p, plan);
+    if (status) {
+        kh_attn_plan_free(plan);
+        return status;
+    }
     kh_attn_plan_free(p->plan);
     p->plan = plan;
-    p->lists = keeps_lists(p);
+    p->lists = keeps_lists(p, p->plan);
     return KH_OK;
 }
 
@@ -294,14 +333,16 @@ static kh_status take_logits(void *context, size_t first, size_t rows, float *lo
     kh_pass *p = context;
     float *twin = p->run.tape ? kh_tape_twin_of(&p->run, logits) : NULL;
     kh_loss before = *p->loss;
-    kh_op_cross_entropy(&p->run, p->loss, twin, p->weight, logits, p->targets + first, p->each,
-                        rows, p->width);
+    kh_op_cross_entropy(&p->run, p->loss, twin, p->ce * p->weight, logits, p->targets + first,
+                        p->each, rows, p->width);
     size_t layers = p->run.tape && p->tape.layer_causal ? (size_t)p->params->model->d.N : 1;
     if (p->seen < (layers - 1) * p->rows.logit_count) {
         p->loss->rows = before.rows;
         p->loss->right = before.right;
     }
     p->seen += rows;
+    if (p->distill && p->run.tape)
+        return kh_distill_logits(p->distill, &p->run, twin, logits, first, rows);
     return KH_OK;
 }
 
@@ -447,7 +488,8 @@ static kh_status classify(kh_pass *p, const float *rows)
 static kh_status forward(kh_pass *p)
 {
     const kh_model *m = p->params->model;
-    kh_logit_sink sink = {take_logits, p, p->logits, p->chunk};
+    kh_logit_sink sink = {
+        .take = take_logits, .context = p, .buffer = p->logits, .chunk_rows = p->chunk};
     float *rows = NULL;
     if (has_source(p)) KH_TRY(encode(p));
     if (p->goal == KH_GOAL_TOKENS) return kh_forward(m, &p->run, &sink);
@@ -489,6 +531,11 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
                       .compute = p->options.compute,
                       .key = {p->options.seed, step},
                       .stop = &p->stop};
+    if (back && p->distill) {
+        kh_distill_batch to = {p->weight, p->loss, p->run.key};
+        KH_TRY(kh_distill_teach(p->distill, &p->run, &to));
+        p->run.watch = kh_distill_watch(p->distill);
+    }
     if (back) {
         kh_tape_reset(&p->tape);
         p->run.tape = &p->tape;

@@ -31,7 +31,10 @@ typedef struct kh_pass_options {
     int threads;           /* 0: all processors that the process may use */
     const char *attn, *ff; /* NULL: full, dense */
     kh_recompute recompute;
-    int layer_causal;   /* 1: a loss for every layer, whose gradient ends at the layer's input */
+    int layer_causal; /* 1: a loss for every layer, whose gradient ends at the layer's input */
+    const struct kh_distill_options *distill; /* NULL: none (train/distill.h) */
+    const kh_model
+        *teacher; /* of it; must outlive the pass; NULL: the model itself with full attention */
     float attn_dropout; /* of attention's weights */
     uint64_t seed;      /* of dropout */
     enum kh_compute compute;
