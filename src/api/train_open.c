@@ -241,13 +241,11 @@ static kh_status open_run(kh_trainer *t)
     t->pool.threads = o->threads > 0 ? o->threads : kh_cpu_count();
     kh_distill_options distill;
     KH_TRY(open_teacher(t, &distill));
-    if (o->attn) KH_TRY(kh_moving_expand(&attn, o->attn, 1));
     kh_pass_options pass = {.mask = masked_share(t),
                             .tokenizer = tokenizer_of(t),
                             .rows = t->rows,
                             .spans = t->spans,
                             .threads = t->pool.threads,
-                            .attn = attn.data,
                             .ff = o->ff,
                             .recompute = o->keep_records ? KH_RECOMPUTE_NONE : KH_RECOMPUTE_BLOCK,
                             .layer_causal = o->layer_causal,
@@ -255,7 +253,9 @@ static kh_status open_run(kh_trainer *t)
                             .teacher = t->teacher,
                             .attn_dropout = (float)o->attn_dropout,
                             .seed = o->seed};
-    kh_status status = kh_pass_open(&t->pass, t->params, &pass);
+    kh_status status = o->attn ? kh_moving_expand(&attn, o->attn, 1) : KH_OK;
+    pass.attn = attn.data;
+    if (status == KH_OK) status = kh_pass_open(&t->pass, t->params, &pass);
     kh_buf_free(&attn);
     KH_TRY(status);
     t->optimizer_options.key.seed = o->seed;
