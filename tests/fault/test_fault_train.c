@@ -117,6 +117,29 @@ static kh_status by_hand(void)
     return status;
 }
 
+/* A teacher of its own, which is opened, asked and closed. */
+static kh_status taught(void)
+{
+    const char *const paths[] = {text};
+    static char teacher[512];
+    snprintf(teacher, sizeof teacher, "%s", golden_path("tiny/llama.gguf"));
+    kh_train_options o = {.model = model,
+                          .paths = paths,
+                          .path_count = 1,
+                          .length = 16,
+                          .threads = 1,
+                          .attn = "topk:k=2",
+                          .distill = "kl=1,temperature=2,map=1,relation=1,rows=8",
+                          .teacher = teacher};
+    kh_trainer *trainer = NULL;
+    kh_train_report report;
+    kh_status status = kh_trainer_open(&trainer, &o);
+    if (status == KH_OK) status = kh_trainer_step(trainer, &report);
+    if (status == KH_OK) assert_true(report.distill > 0);
+    kh_trainer_close(trainer);
+    return status;
+}
+
 static void every_allocation_fails_once(const char *name, kh_status (*does)(void))
 {
     kh_status good = does(); /* what libraries keep for good is taken now */
@@ -149,6 +172,7 @@ TEST(run)
 TEST(resume)
 TEST(tune)
 TEST(by_hand)
+TEST(taught)
 
 static int open_all(void **state)
 {
@@ -177,10 +201,9 @@ static int close_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(failing_run),
-        cmocka_unit_test(failing_resume),
-        cmocka_unit_test(failing_tune),
-        cmocka_unit_test(failing_by_hand),
+        cmocka_unit_test(failing_run),    cmocka_unit_test(failing_resume),
+        cmocka_unit_test(failing_tune),   cmocka_unit_test(failing_by_hand),
+        cmocka_unit_test(failing_taught),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
