@@ -114,6 +114,8 @@ UNPACK(iq4_xs, 256, 136)
 BENCH(product_pack, 16 * 256 * 8, 0, k->product_pack(p->y, 16, p->x, 16, 256))
 BENCH(product_gemm, 0, 2.0 * 120 * 64 * N,
       k->product_gemm(p->y, 64, p->z, 64, p->x, 120, N)) /* ten tiles of 12 tokens */
+BENCH(product_gemm_add, 0, 2.0 * 120 * 64 * 256,
+      k->product_gemm_add(p->y, 64, p->z, 64, p->x, 120, 256)) /* a slice of a gradient */
 BENCH(quantize_q8, N * 5, 0, k->quantize_q8(p->q, p->d, p->s, p->x, N))
 BENCH(panel_pack, 16 * N * 3, 0, k->panel_pack(p->panel[2], p->wq, p->wd, p->wm, N, 8))
 BENCH(panel_gemm, 0, 2.0 * T * N * 16,

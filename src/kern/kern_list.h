@@ -62,6 +62,10 @@ struct kh_sgd;
     X(B, void, product_gemm,                                                                         \
       (float *y, size_t ldy, const float *panels /* [(rows + 15) / 16][n][16] */, size_t rows,       \
        const float *tiles /* [(T + 11) / 12][n][12] */, size_t T, size_t n))                         \
+    /* the same, added to y */                                                                       \
+    X(B, void, product_gemm_add,                                                                     \
+      (float *y, size_t ldy, const float *panels, size_t rows, const float *tiles, size_t T,         \
+       size_t n))                                                                                    \
     /* ---- decode: y[r] = row r of w (row_bytes apart) times x [n], r in [0, rows); sums [n/16] */  \
     X(B, void, gemv_q4_0_f32,                                                                        \
       (float *y, const void *w, size_t row_bytes, size_t rows, const float *x, const float *sums,    \
@@ -158,17 +162,17 @@ struct kh_sgd;
     X(B, void, rope_pairs, (float *x, const float *cosine, const float *sine, size_t n))             \
     /* ---- derivatives (kern/rows_back.c): d [n] by what a row became becomes d by what it was; */  \
     /* dgain, dbias, dup [n] are added to, NULL: not wanted; gain, up NULL: 1 */                     \
-    X(R, void, rmsnorm_back,                                                                         \
+    X(B, void, rmsnorm_back,                                                                         \
       (float *d, float *dgain, const float *x, const float *gain, float eps, size_t n))              \
-    X(R, void, layernorm_back,                                                                       \
+    X(B, void, layernorm_back,                                                                       \
       (float *d, float *dgain, float *dbias, const float *x, const float *gain, float eps,           \
        size_t n))                                                                                    \
-    X(R, void, silu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
-    X(R, void, gelu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
-    X(R, void, gelu_erf_back,                                                                        \
+    X(B, void, silu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(B, void, gelu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(B, void, gelu_erf_back,                                                                        \
       (float *d, float *dup, const float *gate, const float *up, size_t n))                          \
-    X(R, void, relu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
-    X(R, void, softcap_back, (float *d, const float *y, float cap, size_t n))                        \
+    X(B, void, relu_back, (float *d, float *dup, const float *gate, const float *up, size_t n))      \
+    X(B, void, softcap_back, (float *d, const float *y, float cap, size_t n))                        \
     /* y[i] = y[i] * a + b in one fma, `rounds` times, i < KH_CHAINS: all that a core can do */      \
     X(B, void, fma_chain, (float *y, float a, float b, size_t rounds))                               \
     /* ---- attention: see kern/attn_kern.h for the contracts */                                     \

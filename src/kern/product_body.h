@@ -21,9 +21,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The first part stores, the others add. `lanes`: how many rows the last panel has. */
+/* The first part stores unless the whole call adds, the others add. `lanes`: how many rows the last panel
+ * has. */
 INLINE void tile(float *y, size_t ldy, const float *panel, size_t lanes, const float *x, size_t n,
-                 size_t first, size_t end, const int P, const int R)
+                 size_t first, size_t end, const int add, const int P, const int R)
 {
     v16 acc[TILE_T][TILE_PANELS];
     for (int r = 0; r < R; r++)
@@ -47,25 +48,25 @@ INLINE void tile(float *y, size_t ldy, const float *panel, size_t lanes, const f
         for (int p = 0; p < P; p++) {
             float *to = y + (size_t)r * ldy + 16 * p;
             size_t here = p == P - 1 ? lanes : 16;
-            if (first > 0) acc[r][p] = v16_add(v16_load_n(to, here), acc[r][p]);
+            if (add || first > 0) acc[r][p] = v16_add(v16_load_n(to, here), acc[r][p]);
             v16_store_n(to, acc[r][p], here);
         }
 }
 
 /* Heights become constants, so that the sums stay in registers. */
 INLINE void tokens(float *y, size_t ldy, const float *panel, size_t lanes, const float *x, size_t n,
-                   size_t first, size_t end, size_t T, const int P)
+                   size_t first, size_t end, size_t T, const int add, const int P)
 {
 #define CASE(R)                                                                                    \
-    case R: tile(y, ldy, panel, lanes, x, n, first, end, P, R); break;
+    case R: tile(y, ldy, panel, lanes, x, n, first, end, add, P, R); break;
     switch (T) {
         TILE_CASES
     }
 #undef CASE
 }
 
-void KH_NAME(product_gemm)(float *y, size_t ldy, const float *panels, size_t rows,
-                           const float *tiles, size_t T, size_t n)
+INLINE void product(float *y, size_t ldy, const float *panels, size_t rows, const float *tiles,
+                    size_t T, size_t n, const int add)
 {
     size_t depth = kh_product_depth(n);
     for (size_t first = 0; first < n; first += depth) {
@@ -76,12 +77,24 @@ void KH_NAME(product_gemm)(float *y, size_t ldy, const float *panels, size_t row
             float *to = y + t * ldy;
             for (; TILE_PANELS == 2 && r + 16 < rows; r += 32)
                 tokens(to + r, ldy, panels + r * n, rows - r < 32 ? rows - r - 16 : 16, x, n, first,
-                       end, high, TILE_PANELS);
+                       end, high, add, TILE_PANELS);
             for (; r < rows; r += 16)
                 tokens(to + r, ldy, panels + r * n, rows - r < 16 ? rows - r : 16, x, n, first, end,
-                       high, 1);
+                       high, add, 1);
         }
     }
+}
+
+void KH_NAME(product_gemm)(float *y, size_t ldy, const float *panels, size_t rows,
+                           const float *tiles, size_t T, size_t n)
+{
+    product(y, ldy, panels, rows, tiles, T, n, 0);
+}
+
+void KH_NAME(product_gemm_add)(float *y, size_t ldy, const float *panels, size_t rows,
+                               const float *tiles, size_t T, size_t n)
+{
+    product(y, ldy, panels, rows, tiles, T, n, 1);
 }
 
 /* All lanes by pack_four; some, four by four; what is left, one by one. */

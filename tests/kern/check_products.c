@@ -308,8 +308,12 @@ void check_product_pack(const kh_kern *ref, const kh_kern *other)
     }
 }
 
-/* The twin against double as well; y is surrounded by marks. */
-void check_product_gemm(const kh_kern *ref, const kh_kern *other)
+typedef void gemm(float *y, size_t ldy, const float *panels, size_t rows, const float *tiles,
+                  size_t T, size_t n);
+
+/* The twin against double as well; y is surrounded by marks. `before`: what y holds and the product is added
+ * to, or 0. */
+static void check_gemm(gemm *ref, gemm *other, float before)
 {
     enum { LDY = 70, DEEP = 2500 };
     static const size_t Ts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 23, 24, 30};
@@ -320,12 +324,12 @@ void check_product_gemm(const kh_kern *ref, const kh_kern *other)
         size_t T = Ts[i % 16], n = ns[i / 16], rows = rows_of[i % 10];
         check_fill(tiles, (T + 11) / 12 * 12 * n, 1.0f);
         check_fill(panels, (rows + 15) / 16 * 16 * n, 1.0f);
-        memset(y, 0x3f, sizeof y);
-        ref->product_gemm(y[0], LDY, panels, rows, tiles, T, n);
-        other->product_gemm(y[1], LDY, panels, rows, tiles, T, n);
+        for (size_t k = 0; k < 30 * LDY; k++) y[0][k] = y[1][k] = before != 0 ? before : 0.75f;
+        ref(y[0], LDY, panels, rows, tiles, T, n);
+        other(y[1], LDY, panels, rows, tiles, T, n);
         check_bits("product_gemm", y[1], y[0], 30 * LDY);
         for (size_t t = 0; t < T; t++) {
-            double value = 0.0, size = 1e-30;
+            double value = (double)before, size = fabs(value) + 1e-30;
             size_t r = check_random() % rows;
             for (size_t k = 0; k < n; k++) {
                 double term = (double)tiles[t / 12 * 12 * n + 12 * k + t % 12] *
@@ -336,6 +340,16 @@ void check_product_gemm(const kh_kern *ref, const kh_kern *other)
             check_near("product_gemm_ref", &y[0][t * LDY + r], &value, &size, 1, 1e-6);
         }
     }
+}
+
+void check_product_gemm(const kh_kern *ref, const kh_kern *other)
+{
+    check_gemm(ref->product_gemm, other->product_gemm, 0);
+}
+
+void check_product_gemm_add(const kh_kern *ref, const kh_kern *other)
+{
+    check_gemm(ref->product_gemm_add, other->product_gemm_add, 0.5f);
 }
 
 /* ---- dense rows ---- */
