@@ -10,6 +10,8 @@
  * Layers differ in what they keep: the setting's text becomes a table of a setting for each layer (run/rules.h),
  * and norms are computed of those layers that rank by them.
  *
+ * Backwards, the derivative of what was dropped is 0; a bit for each neuron is kept.
+ *
  * A row is ranked block by block into a bounded list (ff/pick.h), whose values are put back into a row of
  * zeros. Rows know nothing of each other, so a prefix gives the same rows and threads change nothing. The
  * product with down stays dense: quantised weights are stored a row for each output, not for each neuron. */
@@ -21,6 +23,7 @@
 #include "ops/lora.h"
 #include "ops/unpack.h"
 #include "run/rules.h"
+#include "run/tape.h"
 
 #include <errno.h>
 #include <math.h>
@@ -217,8 +220,14 @@ typedef struct keep_job {
     kh_ff_setting setting;
     float *y;           /* [T][F] */
     const float *norms; /* [F] or NULL */
+    uint32_t *kept;     /* [T][words(F)] a bit for each neuron; NULL: nobody asks */
     size_t T, F, block;
 } keep_job;
+
+static size_t words(size_t F)
+{
+    return (F + 31) / 32;
+}
 
 size_t kh_ff_keep_scratch(size_t F)
 {
@@ -233,9 +242,10 @@ static void rank_block(const keep_job *j, float *rank, const float *y, size_t fi
     for (size_t i = 0; j->norms && i < n; i++) rank[i] *= j->norms[first + i];
 }
 
-static void keep_row(const keep_job *j, float *y, kh_arena *scratch)
+static void keep_row(const keep_job *j, size_t t, kh_arena *scratch)
 {
     size_t F = j->F;
+    float *y = j->y + t * F;
     kh_pick pick = {.kern = j->run->kern, .k = j->setting.k, .rows = 1};
     pick.ld = kh_pick_room(pick.k, F);
     float *rank = kh_arena_take(scratch, KH_PICK_BLOCK * sizeof *rank);
@@ -253,6 +263,11 @@ static void keep_row(const keep_job *j, float *y, kh_arena *scratch)
     for (size_t i = 0; i < kept; i++) pick.values[i] = y[pick.indices[i]];
     memset(y, 0, F * sizeof *y);
     for (size_t i = 0; i < kept; i++) y[pick.indices[i]] = pick.values[i];
+    if (!j->kept) return;
+    uint32_t *bits = j->kept + t * words(F);
+    memset(bits, 0, words(F) * sizeof *bits);
+    for (size_t i = 0; i < kept; i++)
+        bits[pick.indices[i] / 32] |= (uint32_t)1 << pick.indices[i] % 32;
 }
 
 static void keep_item(void *context, size_t item, int worker)
@@ -261,10 +276,54 @@ static void keep_item(void *context, size_t item, int worker)
     kh_arena *scratch = &j->run->scratch[worker];
     for (size_t t = item * j->block; t < (item + 1) * j->block && t < j->T; t++) {
         kh_arena_mark mark = kh_arena_save(scratch);
-        keep_row(j, j->y + t * j->F, scratch);
+        keep_row(j, t, scratch);
         kh_arena_rewind(scratch, mark);
     }
 }
+
+/* ---- and back: what was dropped passes nothing on ---- */
+
+typedef struct keep_record {
+    kh_tape_record record;
+    const float *y; /* [T][F] */
+    uint32_t *kept; /* [T][words(F)] */
+    size_t T, F;
+} keep_record;
+
+typedef struct back_job {
+    const keep_record *o;
+    float *d;
+} back_job;
+
+static void back_item(void *context, size_t t, int worker)
+{
+    const back_job *j = context;
+    const uint32_t *bits = j->o->kept + t * words(j->o->F);
+    float *d = j->d + t * j->o->F;
+    (void)worker;
+    for (size_t i = 0; i < j->o->F; i++)
+        if (!(bits[i / 32] >> i % 32 & 1)) d[i] = 0;
+}
+
+static kh_status keep_back(kh_run *run, kh_tape_record *record)
+{
+    const keep_record *o = (const keep_record *)record;
+    back_job j = {.o = o, .d = kh_tape_twin_of(run, o->y)};
+    if (j.d) kh_parallel_for(run->pool, o->T, back_item, &j);
+    return KH_OK;
+}
+
+static uint32_t *record_kept(kh_run *run, const float *y, size_t T, size_t F)
+{
+    keep_record *o = kh_tape_push(run, keep_back, sizeof *o);
+    if (!o) return NULL;
+    o->y = y;
+    o->T = T;
+    o->F = F;
+    return o->kept = kh_tape_take(run, T * words(F) * sizeof *o->kept);
+}
+
+/* ---- the call ---- */
 
 void kh_op_ff_keep(kh_run *run, enum kh_ff_stage stage, float *y, size_t T, size_t F, int layer)
 {
@@ -275,5 +334,6 @@ void kh_op_ff_keep(kh_run *run, enum kh_ff_stage stage, float *y, size_t T, size
     if (at->setting.k == 0 || at->setting.k >= F || stage != ranked) return;
     keep_job j = {.run = run, .setting = at->setting, .y = y, .norms = at->norms, .T = T, .F = F};
     j.block = F < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / F : 1;
+    if (kh_tape_wants(run)) j.kept = record_kept(run, y, T, F);
     kh_parallel_for(run->pool, (T + j.block - 1) / j.block, keep_item, &j);
 }

@@ -368,7 +368,7 @@ static kh_status experts(kh_walk *w, int l)
 {
     const kh_block *b = &w->stack->blocks[l];
     keeping keep = {w->run, w->before + l};
-    kh_expert_hook hook = {keep_rows, &keep};
+    kh_expert_hook hook = {keep_rows, &keep, sizeof keep};
     KH_TRY(kh_op_experts(w->run, &w->model->d.experts, &b->experts, w->side, w->h, w->T, w->D,
                          w->run->ff ? &hook : NULL));
     swap_side(w);

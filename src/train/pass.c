@@ -81,10 +81,7 @@ static size_t chunk_rows(size_t V, size_t rows)
 
 static kh_status check(const kh_pass *p)
 {
-    const kh_description *d = &p->params->model->d;
     const kh_pass_options *o = &p->options;
-    if (d->experts.count > 0)
-        KH_FAIL(KH_ERR_UNSUPPORTED, "training a mixture of experts is not supported");
     if (o->rows < 1 || o->rows > 1u << 24 || o->spans < 1 || o->spans > o->rows)
         KH_FAIL(KH_ERR_ARGUMENT, "training: %zu rows in %zu sequences a batch: 1 to %d are allowed",
                 o->rows, o->spans, 1 << 24);
