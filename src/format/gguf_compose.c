@@ -24,6 +24,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "tensor/half.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -232,7 +233,8 @@ kh_status kh_gguf_set_u64(kh_gguf *file, const char *key, kh_gguf_kind kind, uin
 
 kh_status kh_gguf_set_f32(kh_gguf *file, const char *key, float value)
 {
-    return add_fixed(file, text(key), scalar(KH_GGUF_F32), &value);
+    kh_f32 narrow = value;
+    return add_fixed(file, text(key), scalar(KH_GGUF_F32), &narrow);
 }
 
 kh_status kh_gguf_set_string(kh_gguf *file, const char *key, kh_slice value)

@@ -7,6 +7,7 @@
 #include "format/gguf_part.h"
 
 #include "base/fail.h"
+#include "tensor/half.h"
 
 #include <math.h>
 #include <string.h>
@@ -43,7 +44,7 @@ FETCH(fetch_u32, uint32_t, uint64_t, natural, FORM_UNSIGNED)
 FETCH(fetch_i32, int32_t, int64_t, integer, FORM_SIGNED)
 FETCH(fetch_u64, uint64_t, uint64_t, natural, FORM_UNSIGNED)
 FETCH(fetch_i64, int64_t, int64_t, integer, FORM_SIGNED)
-FETCH(fetch_f32, float, double, real, FORM_REAL)
+FETCH(fetch_f32, kh_f32, double, real, FORM_REAL)
 FETCH(fetch_f64, double, double, real, FORM_REAL)
 
 static number fetch(kh_gguf_kind kind, const uint8_t *data, uint64_t index)

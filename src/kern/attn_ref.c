@@ -320,7 +320,7 @@ static size_t gather_listed(float *out, const float *weights, const uint32_t *in
 size_t gather_listed_f32_ref(float *out, const float *weights, const uint32_t *indices, size_t n,
                              uint32_t end, const char *const *pages, size_t E)
 {
-    return gather_listed(out, weights, indices, n, end, pages, 4 * E, E, KH_TYPE_F32);
+    return gather_listed(out, weights, indices, n, end, pages, E * sizeof(float), E, KH_TYPE_F32);
 }
 
 size_t gather_listed_f16_ref(float *out, const float *weights, const uint32_t *indices, size_t n,

@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* A number that has 32 bits in files, whatever is computed in. */
+typedef float kh_f32;
+
 static inline uint32_t kh_f32_bits(float value)
 {
     uint32_t bits;
