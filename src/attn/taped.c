@@ -310,7 +310,8 @@ static void push(kh_run *run, const kh_attn_layer *layer, const kh_attn_save *sa
     r->kept_q = replays && !run->source ? q : kh_tape_keep(run, q, query);
     r->kept_k = replays ? k : kh_tape_keep(run, k, key);
     r->kept_v = replays ? v : kh_tape_keep(run, v, key);
-    r->kept_z = replays ? kh_tape_lend_result(run, z, query) : kh_tape_keep_result(run, z, query);
+    r->kept_z = replays && !run->source ? kh_tape_lend_result(run, z, query)
+                                        : kh_tape_keep_result(run, z, query);
     r->save = save;
 }
 
