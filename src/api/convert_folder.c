@@ -33,7 +33,6 @@ static kh_status copy(const char *from, const char *to, const char *name)
     kh_buf path = {0};
     char *bytes = NULL;
     size_t size = 0;
-    kh_outfile *out = NULL;
     kh_status status = kh_buf_format(&path, "%s/%s", from, name);
     if (status == KH_OK && access(path.data, F_OK) != 0) {
         kh_buf_free(&path);
@@ -42,12 +41,7 @@ static kh_status copy(const char *from, const char *to, const char *name)
     if (status == KH_OK) status = kh_file_read(&bytes, &size, path.data, MAX_COPY);
     kh_buf_clear(&path);
     if (status == KH_OK) status = kh_buf_format(&path, "%s/%s", to, name);
-    if (status == KH_OK) status = kh_outfile_open(&out, path.data);
-    if (status == KH_OK) status = kh_outfile_write(out, bytes, size);
-    if (status == KH_OK)
-        status = kh_outfile_commit(out);
-    else
-        kh_outfile_abandon(out);
+    if (status == KH_OK) status = kh_file_write(path.data, bytes, size);
     kh_free(bytes);
     kh_buf_free(&path);
     return status;

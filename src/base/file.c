@@ -191,3 +191,13 @@ void kh_outfile_abandon(kh_outfile *file)
     kh_free(file->path);
     kh_free(file);
 }
+
+kh_status kh_file_write(const char *path, const void *bytes, size_t n)
+{
+    kh_outfile *file;
+    KH_TRY(kh_outfile_open(&file, path));
+    kh_status status = kh_outfile_write(file, bytes, n);
+    if (status == KH_OK) return kh_outfile_commit(file);
+    kh_outfile_abandon(file);
+    return status;
+}

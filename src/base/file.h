@@ -33,6 +33,9 @@ kh_status kh_outfile_commit(kh_outfile *file);
 /* Forgets what was written; takes NULL. */
 void kh_outfile_abandon(kh_outfile *file);
 
+/* Such a file from bytes that are there already. */
+kh_status kh_file_write(const char *path, const void *bytes, size_t n);
+
 /* Waits until the names in a folder are on the disk, as far as its file system can. */
 void kh_folder_sync(const char *path);
 

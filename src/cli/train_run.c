@@ -90,22 +90,16 @@ static kh_status put_metrics(run *r, json_t *line)
 static kh_status write_config(const cli_args *args, const kh_opt_command *command)
 {
     char path[4096];
-    kh_outfile *file;
+    kh_buf lines = {0};
     path_in(path, sizeof path, args, "config.json");
     json_t *config = cli_config_json(command, args);
     char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
     json_decref(config);
     if (!text) KH_FAIL(KH_ERR_MEMORY, "no memory for the configuration");
-    kh_status status = kh_outfile_open(&file, path);
-    if (status == KH_OK) {
-        status = kh_outfile_write(file, text, strlen(text));
-        if (status == KH_OK) status = kh_outfile_write(file, "\n", 1);
-        if (status == KH_OK)
-            status = kh_outfile_commit(file);
-        else
-            kh_outfile_abandon(file);
-    }
+    kh_status status = kh_buf_format(&lines, "%s\n", text);
+    if (status == KH_OK) status = kh_file_write(path, lines.data, lines.size);
     if (status == KH_OK && args->verbose && !cli_quiet) cli_say("%s", text);
+    kh_buf_free(&lines);
     kh_free(text);
     return status;
 }

@@ -90,18 +90,13 @@ kh_status kh_auto_find(const char *identity, char *attn, size_t size, const char
 
 kh_status kh_auto_store(const char *identity, const char *attn)
 {
-    kh_buf path = {0};
-    kh_outfile *file = NULL;
+    kh_buf path = {0}, line = {0};
     kh_status status = folder(&path);
     if (status == KH_OK) status = make_folders(path.data);
     if (status == KH_OK) status = kh_buf_format(&path, "/%s", identity);
-    if (status == KH_OK) status = kh_outfile_open(&file, path.data);
-    if (status == KH_OK) status = kh_outfile_write(file, attn, strlen(attn));
-    if (status == KH_OK) status = kh_outfile_write(file, "\n", 1);
-    if (status == KH_OK)
-        status = kh_outfile_commit(file);
-    else
-        kh_outfile_abandon(file);
+    if (status == KH_OK) status = kh_buf_format(&line, "%s\n", attn);
+    if (status == KH_OK) status = kh_file_write(path.data, line.data, line.size);
+    kh_buf_free(&line);
     kh_buf_free(&path);
     return status;
 }

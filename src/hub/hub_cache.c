@@ -197,16 +197,9 @@ kh_status kh_hub_cache_write_ref(const kh_hub_cache *cache, const char *revision
     if (kh_hub_cache_read_ref(cache, revision, old) == KH_OK && strcmp(old, commit) == 0)
         return KH_OK;
     kh_buf path = {0};
-    kh_outfile *file = NULL;
     kh_status status = ref_path(&path, cache, revision);
     if (status == KH_OK) status = make_parents(path.data);
-    if (status == KH_OK) status = kh_outfile_open(&file, path.data);
-    if (status == KH_OK) status = kh_outfile_write(file, commit, KH_HUB_COMMIT);
-    if (status == KH_OK) {
-        status = kh_outfile_commit(file);
-        file = NULL;
-    }
-    kh_outfile_abandon(file);
+    if (status == KH_OK) status = kh_file_write(path.data, commit, KH_HUB_COMMIT);
     kh_buf_free(&path);
     return status;
 }

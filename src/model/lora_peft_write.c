@@ -221,18 +221,14 @@ static int collect(const char *bytes, size_t n, void *context)
 static kh_status write_config(const writer *w, const char *path)
 {
     const size_t form = JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17);
-    kh_outfile *file = NULL;
     kh_buf text = {0};
     json_t *root = make_config(w);
     int whole = root && json_dump_callback(root, collect, &text, form) == 0;
     kh_status status = whole ? KH_OK : kh_fail(KH_ERR_MEMORY, "no memory for adapter_config.json");
     json_decref(root);
     if (status == KH_OK) status = kh_buf_text(&text, "\n");
-    if (status == KH_OK) status = kh_outfile_open(&file, path);
-    if (status == KH_OK) status = kh_outfile_write(file, text.data, text.size);
+    if (status == KH_OK) status = kh_file_write(path, text.data, text.size);
     kh_buf_free(&text);
-    if (status == KH_OK) return kh_outfile_commit(file);
-    kh_outfile_abandon(file);
     return status;
 }
 

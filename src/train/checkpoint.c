@@ -182,16 +182,6 @@ static kh_status write_tensors(const char *path, const kh_tensor_view *views, si
     return status ? status : kh_checkpoint_measure(file, path);
 }
 
-static kh_status write_text(const char *path, const kh_buf *text)
-{
-    kh_outfile *file;
-    KH_TRY(kh_outfile_open(&file, path));
-    kh_status status = kh_outfile_write(file, text->data, text->size);
-    if (status == KH_OK) return kh_outfile_commit(file);
-    kh_outfile_abandon(file);
-    return status;
-}
-
 typedef struct save {
     const kh_checkpoint_state *state;
     const kh_tensor_view *views[KH_CHECKPOINT_FILES];
@@ -210,7 +200,7 @@ static kh_status write_all(const char *folder, const save *s)
     }
     if (status == KH_OK) status = kh_checkpoint_write_state(&text, s->state, files);
     if (status == KH_OK) status = join(&path, folder, "state.json", "");
-    if (status == KH_OK) status = write_text(path.data, &text);
+    if (status == KH_OK) status = kh_file_write(path.data, text.data, text.size);
     kh_buf_free(&path);
     kh_buf_free(&text);
     return status;
