@@ -26,7 +26,6 @@
 #include <keyhole/convert.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SLAB = 8 << 20 /* bytes of output */, QUANTISATION_VERSION = 2 };
@@ -247,13 +246,6 @@ static kh_status convert(const kh_gguf *input, const char *path, const char *out
     return status;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static kh_status unknown_type(const char *name)
 {
     char names[256] = "";
@@ -284,7 +276,7 @@ kh_status kh_convert(const char *input, const char *output, const kh_convert_opt
 {
     kh_convert_options usual = {0};
     kh_convert_result unasked;
-    double started = now();
+    double started = kh_cpu_seconds();
     if (!options) options = &usual;
     if (!result) result = &unasked;
     *result = (kh_convert_result){0};
@@ -310,6 +302,6 @@ kh_status kh_convert(const char *input, const char *output, const kh_convert_opt
                      : convert(file, input, output, mix, &merge, options, result);
     kh_convert_close_loras(&merge);
     kh_gguf_close(file);
-    result->seconds = now() - started;
+    result->seconds = kh_cpu_seconds() - started;
     return status;
 }

@@ -12,14 +12,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void report(kh_train_report *out, const kh_trainer *t, const kh_loss *loss, double started)
 {
@@ -29,13 +21,13 @@ static void report(kh_train_report *out, const kh_trainer *t, const kh_loss *los
                              .distill = loss->distill / rows,
                              .accuracy = (double)loss->right / rows,
                              .rows = loss->rows,
-                             .seconds = now() - started,
+                             .seconds = kh_cpu_seconds() - started,
                              .peak_bytes = kh_cpu_peak_rss()};
 }
 
 kh_status kh_trainer_step(kh_trainer *t, kh_train_report *out)
 {
-    double started = now();
+    double started = kh_cpu_seconds();
     kh_step_result step;
     KH_TRY(kh_train_step(&t->run, &step));
     report(out, t, &step.loss, started);
@@ -48,7 +40,7 @@ kh_status kh_trainer_step(kh_trainer *t, kh_train_report *out)
 
 kh_status kh_trainer_evaluate(kh_trainer *t, size_t batches, kh_train_report *out)
 {
-    double started = now();
+    double started = kh_cpu_seconds();
     kh_loss loss = {0};
     KH_TRY(kh_train_evaluate(&t->run, batches, &loss));
     report(out, t, &loss, started);
@@ -78,9 +70,7 @@ kh_status kh_trainer_checkpoint(kh_trainer *t)
     const kh_tensor_view *optimizer = kh_optimizer_views(t->optimizer, &moments);
     KH_TRY(kh_checkpoints_save(t->checkpoints, &state, t->views, t->params->tensor_count, optimizer,
                                moments));
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s/step-%08llu", t->options.folder,
-             (unsigned long long)t->run.step);
-    return KH_OK;
+    return kh_checkpoint_name(&t->checkpoint, t->options.folder, t->run.step);
 }
 
 static kh_status load(kh_trainer *t, const kh_checkpoint *c)
@@ -97,8 +87,7 @@ static kh_status load(kh_trainer *t, const kh_checkpoint *c)
     const kh_checkpoint_blob *data = kh_checkpoint_get_blob(c, "data");
     if (t->data[0] && data) KH_TRY(kh_data_load(t->data[0], data->data, data->size));
     t->run.step = state->step;
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s", kh_checkpoint_path(c));
-    return KH_OK;
+    return kh_checkpoint_name(&t->checkpoint, t->options.folder, state->step);
 }
 
 kh_status kh_trainer_resume(kh_trainer *t)
@@ -145,7 +134,7 @@ void kh_trainer_get_info(const kh_trainer *t, kh_train_info *out)
                            .attn = t->options.attn ? t->options.attn : "full",
                            .ff = t->options.ff ? t->options.ff : "dense",
                            .architecture = t->params->model->architecture,
-                           .checkpoint = t->checkpoint,
+                           .checkpoint = t->checkpoint.size ? t->checkpoint.data : "",
                            .passed_over = t->passed_over.size ? t->passed_over.data : "",
                            .weight_bytes = 2 * t->params->count * sizeof(float),
                            .moment_bytes = kh_optimizer_bytes(t->optimizer),
@@ -213,6 +202,7 @@ kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double wei
                            .item_count = list_items(t, b, sequences)};
     kh_loss loss = {0};
     KH_TRY(kh_train_set_attn(&t->run));
+    if (weight != 0) t->run.pending = 1;
     KH_TRY(weight == 0 ? kh_pass_loss(t->pass, &batch, &loss)
                        : kh_pass_gradient(t->pass, &batch, (float)weight, t->run.step, &loss));
     *nats = loss.nats;

@@ -29,7 +29,7 @@ struct kh_trainer {
     kh_train_run run;
     kh_checkpoints *checkpoints; /* NULL: no folder */
     uint64_t config;             /* digest of what the bits of a run depend on */
-    char checkpoint[4096];       /* the newest; "": none */
+    kh_buf checkpoint;           /* path of the newest; empty: none */
     char *texts[3];              /* copies of options: attn, ff, folder */
     kh_buf passed_over;          /* checkpoints that are not whole */
     size_t trained;              /* parameters that are not frozen */

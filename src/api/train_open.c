@@ -169,11 +169,11 @@ static kh_status open_data(kh_trainer *t)
         options.epochs = 1;
         KH_TRY(kh_data_open(&t->data[1], held, &options));
     }
-    t->rows = kh_data_max_rows(t->data[0]);
-    t->spans = kh_data_max_spans(t->data[0]);
-    for (int i = 1; i < 2 && t->data[1]; i++) {
-        if (kh_data_max_rows(t->data[1]) > t->rows) t->rows = kh_data_max_rows(t->data[1]);
-        if (kh_data_max_spans(t->data[1]) > t->spans) t->spans = kh_data_max_spans(t->data[1]);
+    t->rows = t->spans = 0;
+    for (int i = 0; i < 2 && t->data[i]; i++) {
+        size_t rows = kh_data_max_rows(t->data[i]), spans = kh_data_max_spans(t->data[i]);
+        if (rows > t->rows) t->rows = rows;
+        if (spans > t->spans) t->spans = spans;
     }
     return KH_OK;
 }
@@ -350,6 +350,7 @@ void kh_trainer_close(kh_trainer *t)
 {
     if (!t) return;
     kh_checkpoints_close(t->checkpoints);
+    kh_buf_free(&t->checkpoint);
     kh_buf_free(&t->passed_over);
     kh_train_close(&t->run);
     kh_optimizer_close(t->optimizer);

@@ -39,6 +39,9 @@ typedef struct kh_checkpoint_state {
 /* 64 bits that change with any 8 bytes that change; not against forgery. */
 uint64_t kh_checkpoint_digest(const void *data, size_t size);
 
+/* "FOLDER/step-00001200" into a buffer that is emptied before. */
+kh_status kh_checkpoint_name(kh_buf *out, const char *folder, uint64_t step);
+
 /* ---- writing ---- */
 
 typedef struct kh_checkpoints kh_checkpoints;

@@ -32,7 +32,5 @@ void kh_checkpoint_record_free(kh_checkpoint_record *record);
 
 /* Steps of the folders "step-N" in a run's folder, newest first; the caller frees *steps. */
 kh_status kh_checkpoint_list(uint64_t **steps, size_t *count, const char *folder);
-/* "FOLDER/step-00001200" into a buffer that is emptied before. */
-kh_status kh_checkpoint_name(kh_buf *out, const char *folder, uint64_t step);
 
 #endif

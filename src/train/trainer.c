@@ -66,12 +66,18 @@ static kh_status gradients(kh_train_run *run, kh_step_result *out, size_t *rows)
     return KH_OK;
 }
 
+static void discard(kh_train_run *run)
+{
+    kh_params_clear(run->parts.params);
+    run->pending = 0;
+}
+
 kh_status kh_train_update(kh_train_run *run, double rate, double scale, kh_step_report *report)
 {
     kh_step step = {.step = run->step + 1, .rate = rate, .scale = scale};
     kh_status status = kh_optimizer_step(run->parts.optimizer, run->parts.params->weights,
                                          run->parts.params->gradients, &step, report);
-    kh_params_clear(run->parts.params);
+    discard(run);
     if (status == KH_OK) run->step++;
     return status;
 }
@@ -97,10 +103,10 @@ kh_status kh_train_step(kh_train_run *run, kh_step_result *out)
     *out = (kh_step_result){0};
     if (!run->parts.data) KH_FAIL(KH_ERR_STATE, "there are no training data");
     kh_data_save(run->parts.data, position);
-    kh_params_clear(run->parts.params);
+    if (run->pending) discard(run);
     kh_status status = step(run, out);
     if (status == KH_OK) return KH_OK;
-    kh_params_clear(run->parts.params);
+    discard(run);
     char sentence[512];
     snprintf(sentence, sizeof sentence, "%s", kh_last_error());
     KH_TRY(kh_data_load(run->parts.data, position, sizeof position));

@@ -21,8 +21,8 @@ typedef struct kh_run_parts {
 
 typedef struct kh_train_run {
     kh_run_parts parts;
-    uint64_t step;                   /* steps done */
-    uint64_t pending;                /* rows whose gradients were added up and not used yet */
+    uint64_t step; /* steps done */
+    int pending; /* 1: there may be gradients that no update has used; set by who adds them by hand */
     kh_buf attn_now;                 /* the setting of the step in flight */
     uint8_t start[KH_DATA_POSITION]; /* where the held out data begin */
 } kh_train_run;
