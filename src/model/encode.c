@@ -17,28 +17,13 @@ static const kh_stack *encoder_of(const kh_model *m)
     return m->d.structure == KH_ENCODER_DECODER ? &m->w.encoder : &m->w.stack;
 }
 
-static kh_status encode(kh_walk *w, float *out)
-{
-    KH_TRY(kh_walk_open(w));
-    kh_walk_embed(w);
-    KH_TRY(kh_walk_blocks(w));
-    kh_walk_norm(w, out, w->x, &w->stack->final_norm, w->T, w->D);
-    kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, out, w->T, w->D);
-    return KH_OK;
-}
-
 kh_status kh_forward_encoder(const kh_model *model, kh_run *run, float *out)
 {
     if (model->d.structure == KH_DECODER)
         KH_FAIL(KH_ERR_STATE, "a %s model has no encoder", model->architecture);
-    kh_walk *w = NULL;
-    kh_arena_mark mark = kh_arena_save(run->step);
-    KH_TRY(kh_arena_new(run->step, &w, 1, sizeof *w));
-    *w = (kh_walk){
-        .model = model, .run = run, .stack = encoder_of(model), .encoder = 1, .T = run->batch->n};
-    kh_status status = encode(w, out);
-    if (status || !run->tape) kh_arena_rewind(run->step, mark);
-    return status;
+    kh_walk encoder = {
+        .model = model, .stack = encoder_of(model), .encoder = 1, .T = run->batch->n};
+    return kh_walk_rows(run, &encoder, out);
 }
 
 static kh_status keys_and_values(const kh_model *m, kh_run *run, kh_kv *cross, const float *x,

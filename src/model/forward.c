@@ -66,7 +66,7 @@ static kh_status layer_loss(kh_walk *w, int l)
     KH_TRY(logits(w, w->sink));
     KH_TRY(kh_tape_backward(w->run, w->start));
     if (w->ahead) memcpy(w->x, w->ahead, bytes);
-    memset(kh_tape_twin_of(w->run, w->x), 0, bytes);
+    kh_tape_clear(w->run, kh_tape_twin_of(w->run, w->x), w->T * w->D);
     return KH_OK;
 }
 

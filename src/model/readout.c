@@ -19,26 +19,11 @@
 #include "ops/pooling.h"
 #include "run/tape.h"
 
-static kh_status rows_of(kh_walk *w, float *out)
-{
-    KH_TRY(kh_walk_open(w));
-    kh_walk_embed(w);
-    KH_TRY(kh_walk_blocks(w));
-    kh_walk_norm(w, out, w->x, &w->stack->final_norm, w->T, w->D);
-    kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, out, w->T, w->D);
-    return KH_OK;
-}
-
 kh_status kh_forward_rows(const kh_model *model, kh_run *run, float *out)
 {
-    kh_walk *w = NULL;
     if (model->d.structure != KH_DECODER) return kh_forward_encoder(model, run, out);
-    kh_arena_mark mark = kh_arena_save(run->step);
-    KH_TRY(kh_arena_new(run->step, &w, 1, sizeof *w));
-    *w = (kh_walk){.model = model, .run = run, .stack = &model->w.stack, .T = run->batch->n};
-    kh_status status = rows_of(w, out);
-    if (status || !run->tape) kh_arena_rewind(run->step, mark);
-    return status;
+    kh_walk decoder = {.model = model, .stack = &model->w.stack, .T = run->batch->n};
+    return kh_walk_rows(run, &decoder, out);
 }
 
 static kh_status take(kh_run *run, float **buffer, size_t n)

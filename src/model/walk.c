@@ -553,3 +553,26 @@ kh_status kh_walk_blocks(kh_walk *w)
     }
     return KH_OK;
 }
+
+static kh_status rows_of(kh_walk *w, float *out)
+{
+    KH_TRY(kh_walk_open(w));
+    kh_walk_embed(w);
+    KH_TRY(kh_walk_blocks(w));
+    kh_walk_norm(w, out, w->x, &w->stack->final_norm, w->T, w->D);
+    kh_probe_at(w->run->probe, KH_POINT_FINAL_NORM, -1, out, w->T, w->D);
+    return KH_OK;
+}
+
+/* The walk itself lies in the step's memory: records of a tape point to it. */
+kh_status kh_walk_rows(kh_run *run, const kh_walk *what, float *out)
+{
+    kh_walk *w = NULL;
+    kh_arena_mark mark = kh_arena_save(run->step);
+    KH_TRY(kh_arena_new(run->step, &w, 1, sizeof *w));
+    *w = *what;
+    w->run = run;
+    kh_status status = rows_of(w, out);
+    if (status || !run->tape) kh_arena_rewind(run->step, mark);
+    return status;
+}

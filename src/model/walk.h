@@ -38,6 +38,10 @@ void kh_walk_embed(kh_walk *walk);
 /* All blocks. KH_ERR_STOPPED between two when run->stop is set. */
 kh_status kh_walk_blocks(kh_walk *walk);
 
+/* One pass over the stack of a walk that is described by value (model, stack, encoder, before, T; run is set here):
+ * out [T][D] is the last residual stream behind the final norm. With a tape run->step stays taken. */
+kh_status kh_walk_rows(kh_run *run, const kh_walk *what, float *out);
+
 /* y = norm(x), rows of n; a norm that is absent copies. y may be x. */
 void kh_walk_norm(const kh_walk *walk, float *y, const float *x, const kh_norm *norm, size_t rows,
                   size_t n);
