@@ -21,7 +21,7 @@
 #include "ops/experts.h"
 
 #include "base/fail.h"
-#include "ops/linear_back.h"
+#include "ops/linear.h"
 #include "run/tape.h"
 
 #include <math.h>
@@ -214,19 +214,6 @@ typedef struct back {
     float *dh, *din, *dout;
 } back;
 
-void kh_experts_back_need(const kh_expert_spec *s, const kh_expert_weights *w, size_t T, size_t D,
-                          size_t *step, size_t *scratch)
-{
-    size_t X = (size_t)s->count, f = sizeof(float), linear = 0, forward = 0;
-    const kh_weight *all[] = {&w->router,      &w->gate,      &w->up,         &w->down,
-                              &w->shared_gate, &w->shared_up, &w->shared_down};
-    kh_experts_need(s, w, T, D, &forward, scratch);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        kh_linear_back_need(all[i], T, &linear, scratch);
-    *step = forward + linear + 3 * kh_arena_need(T * X * f) + 4 * kh_arena_need(T * D * f) +
-            2 * kh_arena_need(T * widest(s) * f);
-}
-
 static kh_status take_back(back *b, const experts_record *o)
 {
     kh_run *run = b->w.run;
@@ -349,7 +336,7 @@ static kh_status experts_back(kh_run *run, kh_tape_record *record)
                     .D = o->D},
               .dy = dy};
     kh_status status = back_all(&b, o);
-    memset(dy, 0, o->T * o->D * sizeof *dy);
+    kh_tape_clear(run, dy, o->T * o->D);
     run->tape->twin_count = twins;
     kh_arena_rewind(run->step, mark);
     return status;

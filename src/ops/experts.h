@@ -40,9 +40,6 @@ typedef struct kh_expert_hook {
 /* Bytes of run->step and of each worker's scratch for T rows. */
 void kh_experts_need(const kh_expert_spec *spec, const kh_expert_weights *w, size_t T, size_t D,
                      size_t *step, size_t *scratch);
-/* The same for its way back. */
-void kh_experts_back_need(const kh_expert_spec *spec, const kh_expert_weights *w, size_t T,
-                          size_t D, size_t *step, size_t *scratch);
 /* y [T][D] of h [T][D]; y and h do not overlap. With a tape, what spec and w point to lives as long as the pass. */
 kh_status kh_op_experts(kh_run *run, const kh_expert_spec *spec, const kh_expert_weights *w,
                         float *y, const float *h, size_t T, size_t D, const kh_expert_hook *hook);

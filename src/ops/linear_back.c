@@ -107,20 +107,6 @@ static sizes sizes_of(const kh_weight *w, size_t T)
                    .row = (narrow > TILE * TURN ? narrow : TILE * TURN) * sizeof(float)};
 }
 
-void kh_linear_back_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch)
-{
-    if (!weight->name) return;
-    sizes s = sizes_of(weight, T);
-    size_t own = kh_arena_need(s.panels) + kh_arena_need(s.turned) + kh_arena_need(s.tiles);
-    size_t worker = kh_arena_need(s.weight) + kh_arena_need(s.row);
-    for (const kh_lora *lora = weight->lora; lora; lora = lora->next) {
-        size_t rank = 2 * kh_arena_need(T * lora->r * sizeof(float));
-        own = rank > own ? rank : own;
-    }
-    if (own > *step) *step = own;
-    if (worker > *scratch) *scratch = worker;
-}
-
 /* ---- copies ---- */
 
 /* Where row t of the block begins in an array by slices, whose rows have `width` elements in groups. */
@@ -253,8 +239,8 @@ static void product_item(void *context, size_t item, int worker)
 
 static kh_status check_scratch(const kh_run *run, const kh_weight *w)
 {
-    size_t step = 0, need = 0;
-    kh_linear_back_need(w, 1, &step, &need);
+    sizes s = sizes_of(w, 1); /* a worker's do not grow with the rows */
+    size_t need = kh_arena_need(s.weight) + kh_arena_need(s.row);
     for (int i = 0; i < run->pool->threads; i++) {
         size_t left = run->scratch[i].size - run->scratch[i].used;
         if (left < need)

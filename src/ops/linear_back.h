@@ -8,9 +8,4 @@
 void kh_record_linear(kh_run *run, size_t count, float *const *y, const float *x, size_t T,
                       const kh_weight *const *w);
 
-/* Raises *step and *scratch to the bytes that the backward half of a product of T rows with a weight takes from
- * run->step and from each worker's scratch, which an absent weight does not; for kh_op_linear_many the
- * largest of its weights. */
-void kh_linear_back_need(const kh_weight *weight, size_t T, size_t *step, size_t *scratch);
-
 #endif
