@@ -224,7 +224,8 @@ typedef struct kh_bench_train_options {
 typedef struct kh_bench_train_result {
     char attn[256];
     size_t length;
-    int k, threads; /* k: keys that a row keeps at most, in the last layer; 0: all that it sees */
+    int k, threads;   /* k: keys that a row keeps at most, in the last layer; 0: all that it sees */
+    int heads, width; /* of the model; width of a head */
     uint64_t parameters;
     double seconds_min, seconds_median; /* of a step */
     double loss;                        /* of the first step, a token: ln V or so */

@@ -145,6 +145,8 @@ static kh_status measure(void *context, void *result)
         out->threads = w.pool.threads;
         out->loss = w.loss;
         out->k = kh_pass_top(w.pass);
+        out->heads = w.params->model->d.H;
+        out->width = w.params->model->d.E;
     }
     close_work(&w);
     return status;

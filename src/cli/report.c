@@ -88,6 +88,17 @@ kh_status cli_results_begin(json_t **results, const cli_args *args)
     return KH_OK;
 }
 
+kh_status cli_results_machine(json_t **results, kh_bench_machine *m, const cli_args *args)
+{
+    KH_TRY(cli_results_begin(results, args));
+    KH_TRY(kh_bench_machine_measure(m));
+    if (args->json) return KH_OK;
+    cli_out("%s%s, %d cores (%s), %.0f GiB; %.0f GFLOP/s a core\n%s",
+            args->csv ? "# machine: " : "", m->cpu, m->cores, m->isa,
+            (double)m->memory_bytes / (1 << 30), m->gigaflops, args->csv ? "" : "\n");
+    return cli_out_flush();
+}
+
 static json_t *machine_json(const kh_bench_machine *m)
 {
     return json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o}", "cpu",

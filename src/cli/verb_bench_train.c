@@ -31,8 +31,8 @@ static json_t *to_json(const sink *s, const kh_bench_train_result *r)
         "{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:I, s:I, s:I, "
         "s:s, s:o, s:o}",
         "impl", "keyhole", "work", "train", "attn", r->attn, "pass", pass_name(s), "L",
-        (json_int_t)r->length, "heads", 12, "head_dim", 64, "k", r->k, "threads", r->threads,
-        "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
+        (json_int_t)r->length, "heads", r->heads, "head_dim", r->width, "k", r->k, "threads",
+        r->threads, "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
         cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes, "process_bytes",
         (json_int_t)r->process_bytes, "record_bytes", (json_int_t)r->record_bytes, "parameters",
         (json_int_t)r->parameters, "recompute", kept[s->args->recompute], "us_per_token",
@@ -74,25 +74,13 @@ static kh_status row(void *context, const kh_bench_train_result *r)
     return cli_row_done();
 }
 
-static kh_status begin(sink *s)
-{
-    kh_bench_machine *m = &s->machine;
-    KH_TRY(cli_results_begin(&s->results, s->args));
-    KH_TRY(kh_bench_machine_measure(m));
-    if (s->args->json) return KH_OK;
-    cli_out("%s%s, %d cores (%s), %.0f GiB; %.0f GFLOP/s a core\n%s",
-            s->args->csv ? "# machine: " : "", m->cpu, m->cores, m->isa,
-            (double)m->memory_bytes / (1 << 30), m->gigaflops, s->args->csv ? "" : "\n");
-    return cli_out_flush();
-}
-
 static kh_status measure(cli_args *args, kh_bench_train_options *o, int width)
 {
     static const int64_t all[] = {0};
     sink s = {.args = args, .width = width};
     size_t *threads = NULL, count = 0;
     kh_status status = cli_sizes(&threads, &count, &args->thread_list, all, 1);
-    if (status == KH_OK) status = begin(&s);
+    if (status == KH_OK) status = cli_results_machine(&s.results, &s.machine, args);
     for (size_t i = 0; i < count && status == KH_OK; i++) {
         o->threads = (int)threads[i];
         status = kh_bench_train(o, row, &s);

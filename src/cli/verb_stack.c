@@ -90,21 +90,9 @@ static kh_status row(void *context, const kh_bench_stack_result *r)
     return cli_row_done();
 }
 
-static kh_status begin(sink *s)
-{
-    kh_bench_machine *m = &s->machine;
-    KH_TRY(cli_results_begin(&s->results, s->args));
-    KH_TRY(kh_bench_machine_measure(m));
-    if (s->args->json) return KH_OK;
-    cli_out("%s%s, %d cores (%s), %.0f GiB; %.0f GFLOP/s a core\n%s",
-            s->args->csv ? "# machine: " : "", m->cpu, m->cores, m->isa,
-            (double)m->memory_bytes / (1 << 30), m->gigaflops, s->args->csv ? "" : "\n");
-    return cli_out_flush();
-}
-
 static kh_status measure(sink *s, kh_bench_stack_options *o, const size_t *threads, size_t count)
 {
-    kh_status status = begin(s);
+    kh_status status = cli_results_machine(&s->results, &s->machine, s->args);
     for (size_t i = 0; i < count && status == KH_OK; i++) {
         o->threads = (int)threads[i];
         status = kh_bench_stack(o, row, s);
