@@ -2,6 +2,7 @@
  * answering: measuring, verifying, saving, conversing, asking. Each answers KH_ERR_MEMORY and a
  * sentence, leaks nothing, and works as before once there is memory again. */
 #include "base/alloc.h"
+#include "support/fault_case.h"
 #include "support/golden_run.h"
 
 #include <keyhole/keyhole.h>
@@ -144,43 +145,15 @@ static kh_status generate(void)
     return status;
 }
 
-static void every_allocation_fails_once(const char *name, kh_status (*run)(void))
-{
-    kh_status good = run(); /* what libraries keep for good is taken now */
-    if (good != KH_OK) fail_msg("%s: %s", name, kh_last_error());
-    uint64_t live = kh_alloc_get_stats().live, n = 1;
-    for (;; n++) {
-        kh_alloc_fail_at(n);
-        kh_status status = run();
-        kh_alloc_fail_at(0);
-        if (kh_alloc_get_stats().live != live)
-            fail_msg("%s: allocation %llu failed and %lld blocks leaked", name,
-                     (unsigned long long)n, (long long)(kh_alloc_get_stats().live - live));
-        if (status == KH_OK) break;
-        if (status != KH_ERR_MEMORY || !kh_last_error()[0])
-            fail_msg("%s: allocation %llu: %s, '%s'", name, (unsigned long long)n,
-                     kh_status_name(status), kh_last_error());
-    }
-    if (run() != KH_OK) fail_msg("%s: does not recover: %s", name, kh_last_error());
-    print_message("%s: %llu allocations, each failed once\n", name, (unsigned long long)n - 1);
-    assert_true(n > 2);
-}
-
-#define TEST(name)                                                                                 \
-    static void failing_##name(void **state)                                                       \
-    {                                                                                              \
-        (void)state;                                                                               \
-        every_allocation_fails_once(#name, name);                                                  \
-    }
-TEST(perplexity)
-TEST(recall)
-TEST(verify)
-TEST(save_and_load)
-TEST(chat)
-TEST(metadata)
-TEST(memory)
-TEST(speed)
-TEST(generate)
+FAULT_TEST(perplexity, 2)
+FAULT_TEST(recall, 2)
+FAULT_TEST(verify, 2)
+FAULT_TEST(save_and_load, 2)
+FAULT_TEST(chat, 2)
+FAULT_TEST(metadata, 2)
+FAULT_TEST(memory, 2)
+FAULT_TEST(speed, 2)
+FAULT_TEST(generate, 2)
 
 static int open_all(void **state)
 {

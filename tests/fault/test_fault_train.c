@@ -2,6 +2,7 @@
  * checkpoint, gradients by hand and the model that it writes; and of the run that goes on from it. Each answers
  * KH_ERR_MEMORY and a sentence, leaks nothing, and works as before once there is memory again. */
 #include "base/alloc.h"
+#include "support/fault_case.h"
 #include "support/golden_run.h"
 
 #include <keyhole/keyhole.h>
@@ -140,39 +141,11 @@ static kh_status taught(void)
     return status;
 }
 
-static void every_allocation_fails_once(const char *name, kh_status (*does)(void))
-{
-    kh_status good = does(); /* what libraries keep for good is taken now */
-    if (good != KH_OK) fail_msg("%s: %s", name, kh_last_error());
-    uint64_t live = kh_alloc_get_stats().live, n = 1;
-    for (;; n++) {
-        kh_alloc_fail_at(n);
-        kh_status status = does();
-        kh_alloc_fail_at(0);
-        if (kh_alloc_get_stats().live != live)
-            fail_msg("%s: allocation %llu failed and %lld blocks leaked", name,
-                     (unsigned long long)n, (long long)(kh_alloc_get_stats().live - live));
-        if (status == KH_OK) break;
-        if (status != KH_ERR_MEMORY || !kh_last_error()[0])
-            fail_msg("%s: allocation %llu: %s, '%s'", name, (unsigned long long)n,
-                     kh_status_name(status), kh_last_error());
-    }
-    if (does() != KH_OK) fail_msg("%s: does not recover: %s", name, kh_last_error());
-    print_message("%s: %llu allocations, each failed once\n", name, (unsigned long long)n - 1);
-    assert_true(n > 20);
-}
-
-#define TEST(name)                                                                                 \
-    static void failing_##name(void **state)                                                       \
-    {                                                                                              \
-        (void)state;                                                                               \
-        every_allocation_fails_once(#name, name);                                                  \
-    }
-TEST(run)
-TEST(resume)
-TEST(tune)
-TEST(by_hand)
-TEST(taught)
+FAULT_TEST(run, 20)
+FAULT_TEST(resume, 20)
+FAULT_TEST(tune, 20)
+FAULT_TEST(by_hand, 20)
+FAULT_TEST(taught, 20)
 
 static int open_all(void **state)
 {

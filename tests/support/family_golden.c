@@ -33,6 +33,14 @@ const family families[] = {
 };
 const size_t family_count = sizeof families / sizeof *families;
 
+const family *family_named(const char *name)
+{
+    for (size_t i = 0; i < family_count; i++)
+        if (strcmp(families[i].name, name) == 0) return &families[i];
+    fail_msg("no family %s", name);
+    return NULL;
+}
+
 const char *family_path(const family *f)
 {
     char name[64];

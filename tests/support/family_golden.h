@@ -25,6 +25,8 @@ typedef struct family {
 
 extern const family families[];
 extern const size_t family_count;
+/* The entry of that name; fails the test where there is none. */
+const family *family_named(const char *name);
 
 /* tests/golden/families/FOLDER; valid until the next golden_path. */
 const char *family_path(const family *f);

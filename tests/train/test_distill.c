@@ -2,6 +2,7 @@
  * against differences of the loss, and what must be nothing: a teacher that is the student, with every key kept. */
 #include "base/alloc.h"
 #include "support/family_golden.h"
+#include "support/train_case.h"
 #include "train/distill.h"
 #include "train/pass.h"
 
@@ -14,57 +15,10 @@
 
 #include <cmocka.h>
 
-enum { FIRST = 23, SECOND = 14, ROWS = FIRST + SECOND };
-
-typedef struct sample {
-    int32_t tokens[ROWS], positions[ROWS], targets[ROWS];
-    uint32_t rows[ROWS];
-    kh_span spans[2];
-    kh_data_batch data;
-} sample;
-
-static void make_sample(sample *s, int V)
-{
-    *s = (sample){.spans = {{0, 0, FIRST, 0}, {1, FIRST, SECOND, 0}}};
-    size_t wanted = 0;
-    for (int t = 0; t < ROWS; t++) {
-        s->tokens[t] = (t * 37 + 11) % V;
-        s->positions[t] = t < FIRST ? t : t - FIRST;
-        s->targets[t] = t % 5 == 3 ? -1 : (t * 53 + 5) % V;
-        if (s->targets[t] >= 0) s->rows[wanted++] = (uint32_t)t;
-    }
-    s->data.batch = (kh_batch){.n = ROWS,
-                               .tokens = s->tokens,
-                               .position = s->positions,
-                               .spans = s->spans,
-                               .span_count = 2,
-                               .logit_rows = s->rows,
-                               .logit_count = wanted};
-    s->data.targets = s->targets;
-}
-
-static const family *family_named(const char *name)
-{
-    for (size_t i = 0; i < family_count; i++)
-        if (strcmp(families[i].name, name) == 0) return &families[i];
-    fail_msg("no family %s", name);
-    return NULL;
-}
-
-static kh_params *params_of(const char *name)
-{
-    kh_params *params = NULL;
-    kh_model *model = NULL;
-    GOOD(kh_model_open_network(&model, family_path(family_named(name))));
-    GOOD(kh_params_open(&params, model->file));
-    kh_model_close(model);
-    return params;
-}
-
 /* The same model with other weights. */
 static kh_params *teacher_of(const char *name)
 {
-    kh_params *params = params_of(name);
+    kh_params *params = params_named(name);
     for (size_t i = 0; i < params->tensor_count; i++) {
         const kh_tensor_spec *t = &params->tensors[i];
         for (size_t j = 0; j < t->count && !params->frozen[i]; j++)
@@ -85,7 +39,7 @@ static kh_pass *open_pass(kh_params *params, const way *how)
     kh_pass *pass = NULL;
     kh_distill_options distill;
     GOOD(kh_distill_parse(&distill, how->distill));
-    kh_pass_options options = {.rows = ROWS,
+    kh_pass_options options = {.rows = SAMPLE_ROWS,
                                .spans = 2,
                                .threads = how->threads ? how->threads : 2,
                                .attn = how->attn,
@@ -156,10 +110,10 @@ static void check_tensor(kh_params *params, kh_pass *pass, const sample *s, size
 static void check_losses(const char *student, const char *like, const char *distill,
                          kh_recompute recompute)
 {
-    kh_params *params = params_of(student), *teacher = teacher_of(like);
+    kh_params *params = params_named(student), *teacher = teacher_of(like);
     sample s;
     kh_loss loss = {0};
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     way how = {distill, "topk:k=64", teacher, recompute, 1};
     kh_pass *pass = open_pass(params, &how);
     GOOD(kh_pass_gradient(pass, &s.data, 1, 0, &loss));
@@ -202,9 +156,9 @@ static void an_equal_teacher_has_nothing_to_say(void **state)
     (void)state;
     static const char *const losses[] = {"ce=0,kl=1,temperature=2", "ce=0,kl=0,relation=1",
                                          "ce=0,kl=0,map=1"};
-    kh_params *params = params_of("llama");
+    kh_params *params = params_named("llama");
     sample s;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     for (size_t i = 0; i < 3; i++) {
         double none, some;
         way all = {.distill = losses[i], .attn = "topk:k=64"}, few = all;
@@ -223,9 +177,9 @@ static void an_equal_teacher_has_nothing_to_say(void **state)
 static void the_teacher_is_a_constant_and_no_bit_depends_on_threads(void **state)
 {
     (void)state;
-    kh_params *params = params_of("llama"), *copy = params_of("llama");
+    kh_params *params = params_named("llama"), *copy = params_named("llama");
     sample s;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     way own = {.distill = "kl=1,temperature=2,map=1,relation=1", .attn = "topk:k=3"}, apart = own;
     way alone = own, again = own;
     apart.teacher = copy;
@@ -252,7 +206,7 @@ static void the_teacher_is_a_constant_and_no_bit_depends_on_threads(void **state
 
 /* ---- values ---- */
 
-enum { MOST = 4 * FIRST * 64, LAYERS = 8 }; /* numbers of a point of a layer */
+enum { MOST = 4 * SAMPLE_FIRST * 64, LAYERS = 8 }; /* numbers of a point of a layer */
 
 typedef struct shown {
     float q[LAYERS][MOST], k[LAYERS][MOST], v[LAYERS][MOST];
@@ -303,7 +257,7 @@ static void see_row(void *context, const kh_attn_row *row)
 {
     shown *s = context;
     const shown *t = s->teacher;
-    double p[FIRST], w[FIRST];
+    double p[SAMPLE_FIRST], w[SAMPLE_FIRST];
     size_t at = (size_t)row->head * s->E;
     const float *q = t->q[row->layer] + row->row * t->width[0] + at;
     for (size_t j = 0; j < row->count; j++) {
@@ -320,7 +274,7 @@ static double relation_of(const shown *s, int at_layer, const shown *t, int besi
 {
     const float *const a[] = {s->q[at_layer], s->k[at_layer], s->v[at_layer]};
     const float *const b[] = {t->q[beside], t->k[beside], t->v[beside]};
-    double sum = 0, p[FIRST], w[FIRST];
+    double sum = 0, p[SAMPLE_FIRST], w[SAMPLE_FIRST];
     for (int kind = 0; kind < 3; kind++)
         for (size_t h = 0; h < s->width[kind] / s->E; h++)
             for (size_t i = 0; i < n; i++) {
@@ -395,19 +349,20 @@ static void losses_are_what_sessions_show(void **state)
     (void)state;
     static const char attn[] = "topk:k=4";
     kh_model *model = open_model(family_path(family_named("gpt2")));
-    kh_params *params = params_of("gpt2");
+    kh_params *params = params_named("gpt2");
     sample s;
     truth sum = {0};
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     add_truth(&sum, model, &s, 0, attn);
     add_truth(&sum, model, &s, 1, attn);
     double layers = params->model->d.N, heads = params->model->d.H;
-    double wanted = (double)s.data.batch.logit_count, rows = wanted / (layers * heads * ROWS);
+    double wanted = (double)s.data.batch.logit_count,
+           rows = wanted / (layers * heads * SAMPLE_ROWS);
     const double truths[] = {sum.kl, rows * sum.map, rows / 3 * sum.relation,
                              rows / 3 * sum.shallow};
     static const char *const texts[] = {"kl=1,temperature=2", "kl=0,map=1,rows=100",
                                         "kl=0,relation=1,rows=37", "kl=0,relation=1,rows=37"};
-    kh_params *shallow = params_of("gpt2");
+    kh_params *shallow = params_named("gpt2");
     shallow->model->d.N = shallow->model->w.stack.N = 2;
     for (int i = 0; i < 4; i++) {
         way how = {.distill = texts[i], .attn = attn, .teacher = i == 3 ? shallow : NULL};
@@ -463,7 +418,7 @@ static void refused(kh_params *params, const kh_pass_options *given, const char 
     kh_pass_options pass_options = *given;
     GOOD(kh_distill_parse(&options, distill));
     pass_options.distill = &options;
-    pass_options.rows = ROWS;
+    pass_options.rows = SAMPLE_ROWS;
     pass_options.spans = 2;
     assert_int_not_equal(kh_pass_open(&pass, params, &pass_options), KH_OK);
     assert_null(pass);
@@ -481,7 +436,8 @@ static void mistakes_are_sentences(void **state)
     assert_int_equal(kh_distill_parse(&o, "heat=2"), KH_ERR_ARGUMENT);
     assert_non_null(strstr(kh_last_error(), "heat"));
     assert_int_equal(kh_distill_parse(&o, "temperature=0"), KH_ERR_ARGUMENT);
-    kh_params *gpt2 = params_of("gpt2"), *llama = params_of("llama"), *bert = params_of("bert");
+    kh_params *gpt2 = params_named("gpt2"), *llama = params_named("llama"),
+              *bert = params_named("bert");
     refused(llama, &(kh_pass_options){.layer_causal = 1}, "kl=1", "layer-causal");
     refused(llama, &(kh_pass_options){.attn = "full"}, "map=1", "lists of keys");
     refused(bert, &(kh_pass_options){.attn = "full"}, "kl=1", "decoders");
@@ -490,10 +446,10 @@ static void mistakes_are_sentences(void **state)
             "head by head");
     sample s;
     kh_loss loss = {0};
-    make_sample(&s, llama->model->d.V);
+    make_sample(&s, llama->model->d.V, 1);
     way how = {.distill = "kl=1", .teacher = gpt2};
     kh_pass *pass = open_pass(llama, &how);
-    gpt2->model->w.positions.rows = FIRST - 1;
+    gpt2->model->w.positions.rows = SAMPLE_FIRST - 1;
     assert_int_equal(kh_pass_gradient(pass, &s.data, 1, 0, &loss), KH_ERR_CONTEXT);
     kh_pass_close(pass);
     kh_trainer *trainer = NULL;

@@ -4,6 +4,7 @@
  * states that are detached before every block. */
 #include "base/alloc.h"
 #include "support/family_golden.h"
+#include "support/train_case.h"
 #include "train/pass.h"
 
 #include <jansson.h>
@@ -16,53 +17,6 @@
 
 #include <cmocka.h>
 
-enum { FIRST = 23, SECOND = 14, ROWS = FIRST + SECOND };
-
-typedef struct sample {
-    int32_t tokens[ROWS], positions[ROWS], targets[ROWS];
-    uint32_t rows[ROWS];
-    kh_span spans[2];
-    kh_data_batch data;
-} sample;
-
-static void make_sample(sample *s, int V)
-{
-    *s = (sample){.spans = {{0, 0, FIRST, 0}, {1, FIRST, SECOND, 0}}};
-    size_t wanted = 0;
-    for (int t = 0; t < ROWS; t++) {
-        s->tokens[t] = (t * 37 + 11) % V;
-        s->positions[t] = t < FIRST ? t : t - FIRST;
-        s->targets[t] = t % 5 == 3 ? -1 : (t * 53 + 5) % V;
-        if (s->targets[t] >= 0) s->rows[wanted++] = (uint32_t)t;
-    }
-    s->data.batch = (kh_batch){.n = ROWS,
-                               .tokens = s->tokens,
-                               .position = s->positions,
-                               .spans = s->spans,
-                               .span_count = 2,
-                               .logit_rows = s->rows,
-                               .logit_count = wanted};
-    s->data.targets = s->targets;
-}
-
-static const family *family_named(const char *name)
-{
-    for (size_t i = 0; i < family_count; i++)
-        if (strcmp(families[i].name, name) == 0) return &families[i];
-    fail_msg("no family %s", name);
-    return NULL;
-}
-
-static kh_params *params_of(const char *name)
-{
-    kh_params *params = NULL;
-    kh_model *model = NULL;
-    GOOD(kh_model_open_network(&model, family_path(family_named(name))));
-    GOOD(kh_params_open(&params, model->file));
-    kh_model_close(model);
-    return params;
-}
-
 typedef struct way {
     const char *attn;
     kh_recompute recompute;
@@ -74,7 +28,7 @@ static float *gradients(kh_params *params, const sample *s, const way *how, kh_l
 {
     kh_pass *pass = NULL;
     int N = params->model->d.N;
-    kh_pass_options options = {.rows = ROWS,
+    kh_pass_options options = {.rows = SAMPLE_ROWS,
                                .spans = 2,
                                .threads = 2,
                                .attn = how->attn,
@@ -161,10 +115,10 @@ static void each_block_has_the_gradient_of_its_own_loss(void **state)
     (void)state;
     static const char *const attns[] = {NULL, "topk:k=5"};
     for (size_t i = 0; i < NAMES; i++) {
-        kh_params *params = params_of(names[i]);
+        kh_params *params = params_named(names[i]);
         sample s;
         assert_true(params->model->d.N >= 2);
-        make_sample(&s, params->model->d.V);
+        make_sample(&s, params->model->d.V, 1);
         for (int j = 0; j < 4; j++) {
             way how = {.attn = attns[j / 2],
                        .recompute = j % 2 ? KH_RECOMPUTE_BLOCK : KH_RECOMPUTE_NONE,
@@ -179,10 +133,10 @@ static void each_block_has_the_gradient_of_its_own_loss(void **state)
 static void the_last_block_is_as_ever_and_no_block_knows_those_above(void **state)
 {
     (void)state;
-    kh_params *params = params_of("llama");
+    kh_params *params = params_named("llama");
     sample s;
     kh_loss loss;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     int last = params->model->d.N - 1, different = 0;
     way usual = {.recompute = KH_RECOMPUTE_NONE}, causal = usual;
     causal.layer_causal = 1;
@@ -214,10 +168,10 @@ static void the_last_block_is_as_ever_and_no_block_knows_those_above(void **stat
 static void one_layer_is_the_usual_gradient(void **state)
 {
     (void)state;
-    kh_params *params = params_of("llama");
+    kh_params *params = params_named("llama");
     sample s;
     kh_loss loss;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     way usual = {.recompute = KH_RECOMPUTE_BLOCK, .layers = 1}, causal = usual;
     causal.layer_causal = 1;
     float *one = gradients(params, &s, &usual, &loss);
@@ -240,10 +194,10 @@ static void embeddings_get_nothing_from_blocks(void **state)
 {
     (void)state;
     for (size_t n = 0; n < NAMES; n++) {
-        kh_params *params = params_of(names[n]);
+        kh_params *params = params_named(names[n]);
         sample s;
         kh_loss loss;
-        make_sample(&s, params->model->d.V);
+        make_sample(&s, params->model->d.V, 1);
         int tied = params->model->w.head.data == params->model->w.embedding.data;
         way causal = {.layer_causal = 1};
         float *found = gradients(params, &s, &causal, &loss);
@@ -266,7 +220,7 @@ static void embeddings_get_nothing_from_blocks(void **state)
             for (int id = 0; id < t->rows; id++) {
                 size_t at = t->offset + (size_t)id * (size_t)t->cols;
                 int shown = 0;
-                for (int r = 0; r < ROWS; r++) shown |= s.tokens[r] == id;
+                for (int r = 0; r < SAMPLE_ROWS; r++) shown |= s.tokens[r] == id;
                 for (size_t j = at; !shown && j < at + (size_t)t->cols; j++)
                     assert_true(fabsf(found[j] - sum[j]) <= 1e-6f + 1e-4f * fabsf(sum[j]));
             }

@@ -5,6 +5,7 @@
 #include "model/lora_set.h"
 #include "ops/lora.h"
 #include "support/family_golden.h"
+#include "support/train_case.h"
 #include "train/pass.h"
 
 #include <math.h>
@@ -16,34 +17,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-enum { FIRST = 23, SECOND = 14, ROWS = FIRST + SECOND };
-
-typedef struct sample {
-    int32_t tokens[ROWS], positions[ROWS], targets[ROWS];
-    uint32_t rows[ROWS];
-    kh_span spans[2];
-    kh_data_batch data;
-} sample;
-
-static void make_sample(sample *s, int V)
-{
-    *s = (sample){.spans = {{0, 0, FIRST, 0}, {1, FIRST, SECOND, 0}}};
-    for (int t = 0; t < ROWS; t++) {
-        s->tokens[t] = (t * 37 + 11) % V;
-        s->positions[t] = t < FIRST ? t : t - FIRST;
-        s->targets[t] = (t * 53 + 5) % V;
-        s->rows[t] = (uint32_t)t;
-    }
-    s->data.batch = (kh_batch){.n = ROWS,
-                               .tokens = s->tokens,
-                               .position = s->positions,
-                               .spans = s->spans,
-                               .span_count = 2,
-                               .logit_rows = s->rows,
-                               .logit_count = ROWS};
-    s->data.targets = s->targets;
-}
 
 static char folder[64];
 
@@ -91,7 +64,7 @@ static kh_pass *open_pass(kh_params *params, const char *attn, int threads, kh_r
 {
     kh_pass *pass = NULL;
     kh_pass_options options = {
-        .rows = ROWS, .spans = 2, .threads = threads, .attn = attn, .recompute = recompute};
+        .rows = SAMPLE_ROWS, .spans = 2, .threads = threads, .attn = attn, .recompute = recompute};
     GOOD(kh_pass_open(&pass, params, &options));
     return pass;
 }
@@ -173,7 +146,7 @@ static void gradients_are_those_of_the_merged_model(void **state)
     sample s;
     snprintf(path, sizeof path, "%s", golden_path(*state));
     kh_params *lora = open_lora(path, "blk.*"), *whole = merged(lora);
-    make_sample(&s, lora->model->d.V);
+    make_sample(&s, lora->model->d.V, 0);
     double loss = gradient(lora, &s, NULL, 2, KH_RECOMPUTE_BLOCK);
     double same = gradient(whole, &s, NULL, 2, KH_RECOMPUTE_BLOCK);
     assert_true(fabs(loss - same) <= 1e-5 * loss);
@@ -193,7 +166,7 @@ static void what_changes_no_bit(void **state)
     snprintf(path, sizeof path, "%s", golden_path("families/llama"));
     kh_params *params = open_lora(path, "*attn_[qv].weight,blk.1.ffn_down.weight");
     assert_int_equal(params->tensor_count, 14);
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 0);
     for (int i = 0; i < 3; i++) {
         gradient(params, &s, "topk:k=5", 1 + (i > 0),
                  i == 2 ? KH_RECOMPUTE_BLOCK : KH_RECOMPUTE_NONE);
@@ -218,7 +191,7 @@ static void saved_and_trained_on(void **state)
     sample s;
     snprintf(path, sizeof path, "%s", golden_path("tiny/qwen3-q4.gguf"));
     kh_params *params = open_lora(path, "blk.*"), *again = NULL;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 0);
     double loss = gradient(params, &s, NULL, 2, KH_RECOMPUTE_BLOCK);
     snprintf(saved[0], sizeof saved[0], "%s", inside("adapter.gguf"));
     snprintf(saved[1], sizeof saved[1], "%s", inside("peft"));

@@ -3,6 +3,7 @@
  * recompute, the number of sequences behind one another. */
 #include "base/alloc.h"
 #include "support/family_golden.h"
+#include "support/train_case.h"
 #include "train/pass.h"
 
 #include <math.h>
@@ -13,51 +14,11 @@
 
 #include <cmocka.h>
 
-enum { FIRST = 23, SECOND = 14, ROWS = FIRST + SECOND };
-
-/* Two sequences of different lengths; every fifth row has no target. */
-typedef struct sample {
-    int32_t tokens[ROWS], positions[ROWS], targets[ROWS];
-    uint32_t rows[ROWS];
-    kh_span spans[2];
-    kh_data_batch data;
-} sample;
-
-static void make_sample(sample *s, int V)
-{
-    *s = (sample){.spans = {{0, 0, FIRST, 0}, {1, FIRST, SECOND, 0}}};
-    size_t wanted = 0;
-    for (int t = 0; t < ROWS; t++) {
-        s->tokens[t] = (t * 37 + 11) % V;
-        s->positions[t] = t < FIRST ? t : t - FIRST;
-        s->targets[t] = t % 5 == 3 ? -1 : (t * 53 + 5) % V;
-        if (s->targets[t] >= 0) s->rows[wanted++] = (uint32_t)t;
-    }
-    s->data.batch = (kh_batch){.n = ROWS,
-                               .tokens = s->tokens,
-                               .position = s->positions,
-                               .spans = s->spans,
-                               .span_count = 2,
-                               .logit_rows = s->rows,
-                               .logit_count = wanted};
-    s->data.targets = s->targets;
-}
-
-static kh_params *params_of(const char *path)
-{
-    kh_params *params = NULL;
-    kh_model *model = NULL;
-    GOOD(kh_model_open_network(&model, path));
-    GOOD(kh_params_open(&params, model->file));
-    kh_model_close(model);
-    return params;
-}
-
 static kh_pass *open_pass(kh_params *params, const char *attn, int threads, kh_recompute recompute)
 {
     kh_pass *pass = NULL;
     kh_pass_options options = {
-        .rows = ROWS, .spans = 2, .threads = threads, .attn = attn, .recompute = recompute};
+        .rows = SAMPLE_ROWS, .spans = 2, .threads = threads, .attn = attn, .recompute = recompute};
     GOOD(kh_pass_open(&pass, params, &options));
     return pass;
 }
@@ -102,7 +63,7 @@ static void gradients_are_those_of_the_loss(void **state)
     const family *f = *state;
     kh_params *params = params_of(family_path(f));
     sample s;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     kh_pass *pass = open_pass(params, NULL, 2, KH_RECOMPUTE_NONE);
     kh_loss loss = {0};
     GOOD(kh_pass_gradient(pass, &s.data, 1, 0, &loss));
@@ -136,7 +97,7 @@ static void no_bit_depends_on_threads_or_recompute(void **state)
     const family *f = *state;
     kh_params *params = params_of(family_path(f));
     sample s;
-    make_sample(&s, params->model->d.V);
+    make_sample(&s, params->model->d.V, 1);
     static const char *const attns[] = {NULL, "topk:k=5"};
     for (int i = 0; i < 2; i++) {
         float *one = gradients(params, &s, attns[i], 1, KH_RECOMPUTE_NONE);
