@@ -9,18 +9,10 @@ import tempfile
 
 sys.path.insert(0, "tests/page")
 from browser import Browser, need_browser  # noqa: E402
+from checks import check, check_looks, check_quiet, finish  # noqa: E402
 
 KEYHOLE = os.environ["KEYHOLE"]
 LENGTHS = (2048, 4096, 8192, 16384)
-failed = checks = 0
-
-
-def check(what, good, found=""):
-    global failed, checks
-    checks += 1
-    if not good:
-        failed += 1
-        print(f"FAILED: {what} {found}")
 
 
 def row(impl, attn, which, length, seconds, peak, **more):
@@ -117,22 +109,6 @@ def check_hands(page):
     check("a series can be hidden", lines == 4 * 3, lines)
 
 
-def check_looks(browser, path):
-    for width in (390, 1280):
-        page = browser.page(width=width, dark=True)
-        page.open(path)
-        wide = page.eval("document.documentElement.scrollWidth")
-        check(f"nothing sticks out at {width} px", wide <= width, wide)
-        out = page.eval("""[...document.querySelectorAll('figure svg.curves')].flatMap(svg => {
-            const right = svg.closest('figure').getBoundingClientRect().right;
-            return [...svg.querySelectorAll('text')].filter(t => t.getBoundingClientRect().right > right + 1).map(t => t.textContent);
-        })""")
-        check(f"names end inside their picture at {width} px", not out, out)
-        ground = page.eval("getComputedStyle(document.body).backgroundColor")
-        check("dark is dark", max(map(int, re.findall(r"\d+", ground)[:3])) < 64, ground)
-        check("no complaints", not page.complaints(), page.complaints())
-
-
 def check_other_work(browser, folder):
     """Selection beside attention; a layer at one length over its hidden widths; two processors."""
     ff = [{**row("keyhole", attn, "fwd", 4096, 0.1 * n, 10**6, width=768, act="relu"), "work": "ff", "ff": 4096 * n}
@@ -176,16 +152,13 @@ def main():
         check_curves(page)
         check_numbers(page)
         check_hands(page)
-        check("no complaints on the console", not page.complaints(), page.complaints())
-        others = [url for url in page.requests() if not url.startswith(("file:", "data:"))]
-        check("nothing is requested", not others and len(page.requests()) <= 2, page.requests())
+        check_quiet(page)
         check_looks(browser, path)
         check_other_work(browser, folder)
         empty = browser.page()
         empty.open("web/dist/report.html")
         check("the template by itself says so", "holds no results" in empty.text())
-    print(f"{checks} checks, {failed} failed")
-    sys.exit(failed > 0)
+    finish()
 
 
 main()

@@ -10,17 +10,9 @@ import tempfile
 
 sys.path.insert(0, "tests/page")
 from browser import Browser, need_browser  # noqa: E402
+from checks import check, check_looks, check_quiet, finish  # noqa: E402
 
 KEYHOLE = os.environ["KEYHOLE"]
-failed = checks = 0
-
-
-def check(what, good, found=""):
-    global failed, checks
-    checks += 1
-    if not good:
-        failed += 1
-        print(f"FAILED: {what} {found}")
 
 
 def write_run(folder, name, config, steps, floor, every=1, upto=None, evals=20):
@@ -140,23 +132,6 @@ def check_hands(page):
     page.key("Escape")
 
 
-def check_looks(browser, paths):
-    for path in paths:
-        for width in (390, 1280):
-            page = browser.page(width=width, dark=True)
-            page.open(path)
-            wide = page.eval("document.documentElement.scrollWidth")
-            check(f"nothing sticks out at {width} px of {path}", wide <= width, wide)
-            out = page.eval("""[...document.querySelectorAll('figure svg.curves')].flatMap(svg => {
-                const right = svg.closest('figure').getBoundingClientRect().right;
-                return [...svg.querySelectorAll('text')].filter(t => t.getBoundingClientRect().right > right + 1).map(t => t.textContent);
-            })""")
-            check(f"names end inside their picture at {width} px", not out, out)
-            ground = page.eval("getComputedStyle(document.body).backgroundColor")
-            check("dark is dark", max(map(int, re.findall(r"\d+", ground)[:3])) < 64, ground)
-            check("no complaints", not page.complaints(), page.complaints())
-
-
 def check_one(browser, path):
     """A run by itself, without evaluations, that is not at its end."""
     page = browser.page()
@@ -203,9 +178,7 @@ def main():
         check_numbers(page)
         check_switches(page)
         check_hands(page)
-        check("no complaints on the console", not page.complaints(), page.complaints())
-        others = [url for url in page.requests() if not url.startswith(("file:", "data:"))]
-        check("nothing is requested", not others and len(page.requests()) <= 2, page.requests())
+        check_quiet(page)
         going = write_page(folder, "one", write_run(folder, "going", {"attn": "full"}, 200, 1, upto=50, evals=0))
         check_one(browser, going)
         seeds = [write_run(folder, f"{attn[:4]}{seed}", {"attn": attn, "seed": seed}, 200, seed / 9, every=10)
@@ -214,12 +187,12 @@ def main():
         check_seeds(browser, sweep)
         long = write_page(folder, "long", write_run(folder, "long", {}, 7000, 1, evals=500))
         check_long(browser, long)
-        check_looks(browser, (two, going, sweep, long))
+        for path in (two, going, sweep, long):
+            check_looks(browser, path)
         empty = browser.page()
         empty.open("web/dist/training.html")
         check("the template by itself says so", "holds no runs" in empty.text())
-    print(f"{checks} checks, {failed} failed")
-    sys.exit(failed > 0)
+    finish()
 
 
 main()
