@@ -34,21 +34,6 @@ static void free_block(void *block)
     kh_free(block);
 }
 
-/* Room for one element more in a table of *room elements of which n are used. */
-static kh_status grow(void *table, size_t n, size_t *room, size_t size, const char *what)
-{
-    void *old, *larger;
-    if (n < *room) return KH_OK;
-    size_t wanted = *room < 8 ? 16 : 2 * *room;
-    memcpy(&old, table, sizeof old);
-    KH_TRY(kh_new(&larger, wanted, size, what));
-    if (n > 0) memcpy(larger, old, n * size);
-    kh_free(old);
-    memcpy(table, &larger, sizeof larger);
-    *room = wanted;
-    return KH_OK;
-}
-
 kh_status kh_gguf_new(kh_gguf **out, const char *path)
 {
     kh_gguf *file;
@@ -73,8 +58,8 @@ kh_status kh_gguf_new(kh_gguf **out, const char *path)
 
 kh_status kh_gguf_keep(kh_gguf *file, void (*close)(void *object), void *object)
 {
-    kh_status status = grow(&file->kept, file->n_kept, &file->kept_room, sizeof *file->kept,
-                            "what a model keeps");
+    kh_status status = kh_grow(&file->kept, file->n_kept, &file->kept_room, sizeof *file->kept,
+                               "what a model keeps");
     if (status != KH_OK)
         close(object);
     else
@@ -120,8 +105,8 @@ static kh_status take_block(kh_gguf *file, kh_slice key, size_t strings, size_t 
     KH_TRY(check_name(file, "key", key, KH_GGUF_MAX_KEY));
     if (kh_names_find(&part->keys, key) < part->n_values)
         KH_FAIL(KH_ERR_FORMAT, "%s: key '%s' appears twice", file->path, kh_gguf_show(key).text);
-    KH_TRY(grow(&part->values, part->n_values, &file->values_room, sizeof *part->values,
-                "the metadata of a model"));
+    KH_TRY(kh_grow(&part->values, part->n_values, &file->values_room, sizeof *part->values,
+                   "the metadata of a model"));
     KH_TRY(kh_names_grow(&part->keys, "the metadata of a model"));
     size_t slices = strings * sizeof(kh_slice);
     KH_TRY(kh_new(&block, slices + key.size + size, 1, "the metadata of a model"));
@@ -281,8 +266,8 @@ kh_status kh_gguf_add_tensor(kh_gguf *file, const char *name, kh_type type, int 
         KH_FAIL(KH_ERR_ARGUMENT, "%s: %s: its data are not aligned", file->path, what);
     if (kh_gguf_tensor(file, name))
         KH_FAIL(KH_ERR_FORMAT, "%s: %s appears twice", file->path, what);
-    KH_TRY(grow(&file->tensors, file->names.count, &file->tensors_room, sizeof *file->tensors,
-                "the tensors of a model"));
+    KH_TRY(kh_grow(&file->tensors, file->names.count, &file->tensors_room, sizeof *file->tensors,
+                   "the tensors of a model"));
     KH_TRY(kh_names_grow(&file->names, "the tensors of a model"));
     copy = kh_strdup(name);
     if (!copy) KH_FAIL(KH_ERR_MEMORY, "no memory for the name of a tensor");
