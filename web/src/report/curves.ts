@@ -5,7 +5,8 @@
  * dark need no second drawing. A series is named at its end; names that would meet are moved apart,
  * which needs the position of a value in pixels: the scale is ours to state, so that is arithmetic. */
 import * as Plot from '@observablehq/plot';
-import { LINE, shorten, spread, widthOf, type Named } from '../common/labels';
+import { shorten, spread, widthOf, type Named } from '../common/labels';
+import { axisName, grid, nameLinks, nameTexts, swatchOf, tipOf } from '../common/marks';
 import { bytes, bytesTick, length, logTicks, time, timeTick } from '../common/units';
 import type { Point, Section, Series } from './results';
 
@@ -160,14 +161,7 @@ export function draw(picture: Picture): Element {
   const last = Math.max(...spots.map((spot) => spot.x));
   const value = (label: Label) => y[0] * (y[1] / y[0]) ** (1 - (label.at - TOP) / height);
   const from = (label: Label) => TOP + (1 - log(label.spot.value, y)) * height;
-  const tip = {
-    x: 'x',
-    y: 'value',
-    title: (spot: Spot) => tipText(spot, letter, metric.say),
-    lineHeight: 1.25,
-  };
-  const ticksX = valueTicks(picture, inner);
-  const ticksY = logTicks(...y);
+  const ink = (label: Label) => colour(label.spot.series);
   return Plot.plot({
     width,
     height: HEIGHT,
@@ -180,69 +174,32 @@ export function draw(picture: Picture): Element {
     x: { type: 'log', domain: x, label: null },
     y: { type: 'log', domain: y, label: null },
     marks: [
-      Plot.gridY(ticksY, { stroke: 'var(--grid)', strokeOpacity: 1 }),
-      Plot.gridX(ticksX, { stroke: 'var(--grid)', strokeOpacity: 1 }),
-      /* text, because a tickFormat loses ticks of logarithmic axes */
-      Plot.axisY(ticksY, { tickSize: 0, text: metric.tick, fill: 'var(--quiet)' }),
-      Plot.axisX(ticksX, { tickSize: 0, text: length, fill: 'var(--quiet)' }),
-      Plot.text([letter], {
-        frameAnchor: 'bottom-right',
-        dy: BOTTOM - 17,
-        dx: 12,
-        fontStyle: 'italic',
-        fill: 'var(--quiet)',
-      }),
-      Plot.link(
+      ...grid(
+        { at: valueTicks(picture, inner), text: length },
+        { at: logTicks(...y), text: metric.tick }
+      ),
+      axisName(letter, { frameAnchor: 'bottom-right', dy: BOTTOM - 17, dx: 12 }),
+      nameLinks(
         labels.filter((label) => label.spot.x < last || Math.abs(label.at - from(label)) > 3),
-        {
-          x1: (label: Label) => label.spot.x,
-          y1: (label: Label) => label.spot.value,
-          x2: () => last * (x[1] / x[0]) ** (9 / inner),
-          y2: value,
-          stroke: (label: Label) => colour(label.spot.series),
-          strokeOpacity: 0.6,
-          strokeDasharray: '1 2.5',
-        }
+        ({ spot }) => ({ x: spot.x, y: spot.value }),
+        (label) => ({ x: last * (x[1] / x[0]) ** (9 / inner), y: value(label) }),
+        ink
       ),
       ...seriesMarks(spots, series),
-      Plot.text(labels, {
-        x: () => last,
-        y: value,
-        dx: 11,
-        text: (label: Label) => label.lines.join('\n'),
-        textAnchor: 'start',
-        lineHeight: LINE / 12,
-        fill: (label: Label) => colour(label.spot.series),
-        stroke: 'var(--card)',
-        strokeWidth: 4,
-        fontWeight: 600,
-      }),
-      picture.selected
-        ? Plot.tip([picture.selected], tip)
-        : Plot.tip(spots, Plot.pointer({ ...tip, maxRadius: 48 })),
+      nameTexts(labels, (label) => ({ x: last, y: value(label) }), ink),
+      tipOf(spots, picture.selected, (spot) => tipText(spot, letter, metric.say)),
     ],
   });
 }
 
 /* The line and the symbol of a series, for legends and tables. */
-export function swatch(series: Series): Element {
-  const place = { x: (d: number) => d, y: () => 0, stroke: colour(series) };
-  return Plot.plot({
-    width: 34,
-    height: 14,
-    margin: 0,
-    className: 'swatch',
-    x: { type: 'linear', domain: [0, 34], range: [0, 34], axis: null },
-    y: { type: 'linear', domain: [-1, 1], axis: null },
-    marks: [
-      Plot.line([2, 32], { ...place, strokeWidth: 2, strokeDasharray: dashes(series) }),
-      Plot.dot([17], {
-        ...place,
-        symbol: symbol(series) as Plot.SymbolType,
-        fill: series.ours ? colour(series) : 'var(--card)',
-        strokeWidth: 1.75,
-        r: 4,
-      }),
-    ],
-  });
-}
+export const swatch = (series: Series): Element =>
+  swatchOf(
+    { stroke: colour(series), strokeDasharray: dashes(series) },
+    {
+      symbol: symbol(series) as Plot.SymbolType,
+      stroke: colour(series),
+      fill: series.ours ? colour(series) : 'var(--card)',
+      strokeWidth: 1.75,
+    }
+  );

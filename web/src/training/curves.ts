@@ -6,7 +6,8 @@
  * of them has dashes and a symbol of its own. The points of a run are one path, since thousands of elements
  * make a page slow. */
 import * as Plot from '@observablehq/plot';
-import { LINE, shorten, spread, widthOf, type Named } from '../common/labels';
+import { shorten, spread, widthOf, type Named } from '../common/labels';
+import { axisName, grid, nameLinks, nameTexts, swatchOf, tipOf } from '../common/marks';
 import { duration, linearTicks, plain } from '../common/units';
 import { axisOf, scaleOf, type Choice, type Metric, type Scale, type Spot } from './metrics';
 import { whole, type Run } from './runs';
@@ -144,12 +145,7 @@ export function draw(picture: Picture): Element {
     const share = 1 - (at - TOP) / height;
     return scale.type === 'log' ? a * (b / a) ** share : a + (b - a) * share;
   };
-  const tip = {
-    x: 'x',
-    y: 'value',
-    title: (spot: Spot) => tipText(spot, metric, runs.length === 1),
-    lineHeight: 1.25,
-  };
+  const ink = (label: Label) => colour(label.spot.series);
   return Plot.plot({
     width,
     height: metric.height,
@@ -162,69 +158,32 @@ export function draw(picture: Picture): Element {
     x: { type: 'linear', domain: [0, most || 1], label: null },
     y: { type: scale.type, domain: scale.domain, label: null, clamp: true },
     marks: [
-      Plot.gridY(scale.ticks, { stroke: 'var(--grid)', strokeOpacity: 1 }),
-      Plot.gridX(ticksX, { stroke: 'var(--grid)', strokeOpacity: 1 }),
-      Plot.axisY(scale.ticks, { tickSize: 0, text: metric.tick, fill: 'var(--quiet)' }),
-      Plot.axisX(ticksX, {
-        tickSize: 0,
-        text: (tick: number) => plain(tick / unit, 6),
-        fill: 'var(--quiet)',
-      }),
-      Plot.text([name], {
+      ...grid(
+        { at: ticksX, text: (tick) => plain(tick / unit, 6) },
+        { at: scale.ticks, text: metric.tick }
+      ),
+      axisName(name, {
         frameAnchor: 'bottom-left',
         dy: BOTTOM - 15,
         dx: 12 - LEFT,
         textAnchor: 'start',
-        fontStyle: 'italic',
-        fill: 'var(--quiet)',
       }),
-      Plot.link(labels, {
-        x1: (label: Label) => label.spot.x,
-        y1: (label: Label) => label.spot.line,
-        x2: () => most * (1 + 9 / inner),
-        y2: value,
-        stroke: (label: Label) => colour(label.spot.series),
-        strokeOpacity: 0.6,
-        strokeDasharray: '1 2.5',
-      }),
+      nameLinks(
+        labels,
+        ({ spot }) => ({ x: spot.x, y: spot.line }),
+        (label) => ({ x: most * (1 + 9 / inner), y: value(label) }),
+        ink
+      ),
       ...runs.flatMap((run) => marksOf(run, spots, metric, a)),
-      Plot.text(labels, {
-        x: () => most,
-        y: value,
-        dx: 11,
-        text: (label: Label) => label.lines.join('\n'),
-        textAnchor: 'start',
-        lineHeight: LINE / 12,
-        fill: (label: Label) => colour(label.spot.series),
-        stroke: 'var(--card)',
-        strokeWidth: 4,
-        fontWeight: 600,
-      }),
-      picture.selected
-        ? Plot.tip([picture.selected], tip)
-        : Plot.tip(spots, Plot.pointer({ ...tip, maxRadius: 48 })),
+      nameTexts(labels, (label) => ({ x: most, y: value(label) }), ink),
+      tipOf(spots, picture.selected, (spot) => tipText(spot, metric, runs.length === 1)),
     ],
   });
 }
 
 /* The line and the symbol of a run, for the legend and the table. */
-export function swatch(run: Run): Element {
-  const place = { x: (d: number) => d, y: () => 0 };
-  return Plot.plot({
-    width: 34,
-    height: 14,
-    margin: 0,
-    className: 'swatch',
-    x: { type: 'linear', domain: [0, 34], range: [0, 34], axis: null },
-    y: { type: 'linear', domain: [-1, 1], axis: null },
-    marks: [
-      Plot.line([2, 32], {
-        ...place,
-        stroke: colour(run),
-        strokeWidth: 2,
-        strokeDasharray: dashes(run),
-      }),
-      Plot.dot([17], { ...place, symbol: symbol(run), fill: colour(run), r: 4 }),
-    ],
-  });
-}
+export const swatch = (run: Run): Element =>
+  swatchOf(
+    { stroke: colour(run), strokeDasharray: dashes(run) },
+    { symbol: symbol(run), fill: colour(run) }
+  );
