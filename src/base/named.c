@@ -40,9 +40,24 @@ static void range_text(char *out, size_t room, const kh_named_value *v)
         snprintf(out, room, "%s from %.15g to %.15g", kind, v->least, v->most);
 }
 
+static kh_status set_word(double *to, const kh_named_value *v, const char *value, size_t size,
+                          const char *text, const char *what)
+{
+    char allowed[MOST_LIST] = "";
+    for (int i = 0; v->words[i]; i++) {
+        list(allowed, v->words[i]);
+        if (!is(value, size, v->words[i])) continue;
+        *to = i;
+        return KH_OK;
+    }
+    KH_FAIL(KH_ERR_ARGUMENT, "%s '%s': %s=%.*s is not allowed, %s must be one of %s", what, text,
+            v->name, (int)size, value, v->name, allowed);
+}
+
 static kh_status set(double *to, const kh_named_value *v, const char *value, size_t size,
                      const char *text, const char *what)
 {
+    if (v->kind == KH_NAMED_WORD) return set_word(to, v, value, size, text, what);
     char word[64], allowed[128], *end = word;
     double number = 0;
     if (size < sizeof word) {

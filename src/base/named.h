@@ -5,7 +5,7 @@
 #include <keyhole/status.h>
 #include <stddef.h>
 
-typedef enum kh_named_kind { KH_NAMED_REAL, KH_NAMED_WHOLE } kh_named_kind;
+typedef enum kh_named_kind { KH_NAMED_REAL, KH_NAMED_WHOLE, KH_NAMED_WORD } kh_named_kind;
 
 typedef struct kh_named_value {
     const char *name; /* NULL ends the table */
@@ -13,6 +13,8 @@ typedef struct kh_named_value {
     size_t offset;      /* of a double in the caller's struct */
     double initial;     /* NAN: must be given */
     double least, most; /* HUGE_VAL: no upper end */
+    const char *const
+        *words; /* of KH_NAMED_WORD, ending with NULL: the double becomes the index of one */
 } kh_named_value;
 
 typedef struct kh_named_form {

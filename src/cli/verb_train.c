@@ -174,7 +174,7 @@ static const kh_opt steps[] = {
              "of the learning rate: cosine:warmup=100,floor=0.1; linear, constant, rsqrt", NULL),
     CLI_TEXT(optimizer, "--optimizer", "SPEC",
              "adamw (the default) or sgd and its numbers, as adamw:decay=0.01,clip=1; others: "
-             "beta1, beta2, eps; sgd:momentum=0.9",
+             "beta1, beta2, eps; sgd:momentum=0.9; moments=bf16 halves what they take",
              NULL),
     CLI_TEXT(train, "--train", "PATTERN,...", "trains tensors of these names and no others", NULL),
     CLI_TEXTS(groups, "--group", "RULE",

@@ -34,12 +34,12 @@
 /* ---- options */
 
 static const kh_named_value values[] = {
-    {"ce", KH_NAMED_REAL, offsetof(kh_distill_options, ce), 1, 0, 1e6},
-    {"kl", KH_NAMED_REAL, offsetof(kh_distill_options, kl), 1, 0, 1e6},
-    {"temperature", KH_NAMED_REAL, offsetof(kh_distill_options, temperature), 1, 1e-2, 1e3},
-    {"map", KH_NAMED_REAL, offsetof(kh_distill_options, map), 0, 0, 1e6},
-    {"relation", KH_NAMED_REAL, offsetof(kh_distill_options, relation), 0, 0, 1e6},
-    {"rows", KH_NAMED_WHOLE, offsetof(kh_distill_options, rows), 64, 2, 1024},
+    {"ce", KH_NAMED_REAL, offsetof(kh_distill_options, ce), 1, 0, 1e6, NULL},
+    {"kl", KH_NAMED_REAL, offsetof(kh_distill_options, kl), 1, 0, 1e6, NULL},
+    {"temperature", KH_NAMED_REAL, offsetof(kh_distill_options, temperature), 1, 1e-2, 1e3, NULL},
+    {"map", KH_NAMED_REAL, offsetof(kh_distill_options, map), 0, 0, 1e6, NULL},
+    {"relation", KH_NAMED_REAL, offsetof(kh_distill_options, relation), 0, 0, 1e6, NULL},
+    {"rows", KH_NAMED_WHOLE, offsetof(kh_distill_options, rows), 64, 2, 1024, NULL},
     {.name = NULL}};
 
 kh_status kh_distill_parse(kh_distill_options *out, const char *text)

@@ -24,8 +24,8 @@ typedef struct change {
 } change;
 
 static const kh_named_value values[] = {
-    {"rate", KH_NAMED_REAL, offsetof(change, rate), -1, 0, HUGE_VAL},
-    {"decay", KH_NAMED_REAL, offsetof(change, decay), -1, 0, HUGE_VAL},
+    {"rate", KH_NAMED_REAL, offsetof(change, rate), -1, 0, HUGE_VAL, NULL},
+    {"decay", KH_NAMED_REAL, offsetof(change, decay), -1, 0, HUGE_VAL, NULL},
     {.name = NULL}};
 static const kh_named_form form = {"a rule", values};
 

@@ -57,17 +57,35 @@ struct kh_optimizer {
     char *names;
 };
 
+/* What follows the options while a text is read. */
+typedef struct reading {
+    kh_optimizer_options options;
+    double moments, weights; /* indices of `types` */
+} reading;
+
+static const char *const type_words[] = {"f32", "bf16", NULL};
+static const kh_type types[] = {KH_TYPE_F32, KH_TYPE_BF16};
+
+#define STORED(name)                                                                               \
+    {                                                                                              \
+#name, KH_NAMED_WORD, offsetof(reading, name), 0, 0, 0, type_words                         \
+    }
+
 static const kh_named_value adamw_values[] = {
-    {"beta1", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta1), 0.9, 0, 0.9999999},
-    {"beta2", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta2), 0.999, 0, 0.9999999},
-    {"eps", KH_NAMED_REAL, offsetof(kh_optimizer_options, eps), 1e-8, 1e-30, 1},
-    {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0.01, 0, HUGE_VAL},
-    {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL},
+    {"beta1", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta1), 0.9, 0, 0.9999999, NULL},
+    {"beta2", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta2), 0.999, 0, 0.9999999, NULL},
+    {"eps", KH_NAMED_REAL, offsetof(kh_optimizer_options, eps), 1e-8, 1e-30, 1, NULL},
+    {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0.01, 0, HUGE_VAL, NULL},
+    {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL, NULL},
+    STORED(moments),
+    STORED(weights),
     {.name = NULL}};
 static const kh_named_value sgd_values[] = {
-    {"momentum", KH_NAMED_REAL, offsetof(kh_optimizer_options, momentum), 0, 0, 0.9999999},
-    {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0, 0, HUGE_VAL},
-    {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL},
+    {"momentum", KH_NAMED_REAL, offsetof(kh_optimizer_options, momentum), 0, 0, 0.9999999, NULL},
+    {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0, 0, HUGE_VAL, NULL},
+    {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL, NULL},
+    STORED(moments),
+    STORED(weights),
     {.name = NULL}};
 static const kh_named_form forms[] = {[KH_OPTIMIZER_ADAMW] = {"adamw", adamw_values},
                                       [KH_OPTIMIZER_SGD] = {"sgd", sgd_values},
@@ -76,8 +94,11 @@ static const kh_named_form forms[] = {[KH_OPTIMIZER_ADAMW] = {"adamw", adamw_val
 kh_status kh_optimizer_parse(kh_optimizer_options *out, const char *text)
 {
     int form = 0;
-    *out = (kh_optimizer_options){.moments = KH_TYPE_F32, .weights = KH_TYPE_F32};
-    KH_TRY(kh_named_parse(&form, out, text, "optimizer", forms));
+    reading r = {0};
+    KH_TRY(kh_named_parse(&form, &r, text, "optimizer", forms));
+    *out = r.options;
+    out->moments = types[(int)r.moments];
+    out->weights = types[(int)r.weights];
     out->kind = (enum kh_optimizer_kind)form;
     return KH_OK;
 }
@@ -88,11 +109,11 @@ static kh_status check(const kh_optimizer_options *options, const kh_tensor_spec
                        const kh_tensor_setting *settings, size_t n, size_t parameters)
 {
     size_t end = 0;
-    const kh_type types[] = {options->moments, options->weights};
+    const kh_type stored[] = {options->moments, options->weights};
     for (int i = 0; i < 2; i++)
-        if (types[i] != KH_TYPE_F32 && types[i] != KH_TYPE_BF16)
+        if (stored[i] != KH_TYPE_F32 && stored[i] != KH_TYPE_BF16)
             KH_FAIL(KH_ERR_ARGUMENT, "optimizer: %s in %s are not possible (F32, BF16)",
-                    i ? "weights" : "moments", kh_type_name(types[i]));
+                    i ? "weights" : "moments", kh_type_name(stored[i]));
     for (size_t i = 0; i < n; i++) {
         const kh_tensor_spec *t = &tensors[i];
         if (t->offset < end || t->offset > parameters || t->count > parameters - t->offset)

@@ -28,9 +28,10 @@ typedef struct kh_optimizer_options {
     kh_rng_key key; /* of stochastic rounding: with the step, all that it depends on */
 } kh_optimizer_options;
 
-/* Sets everything from a text, and F32 for both types:
- *     adamw[:beta1=0.9,beta2=0.999,eps=1e-8,decay=0.01,clip=0]      sgd[:momentum=0,decay=0,clip=0]
- * The numbers shown are the defaults. Decay of AdamW is decoupled (w -= rate * decay * w), of SGD part of the gradient,
+/* Sets everything but `key` from a text:
+ *     adamw[:beta1=0.9,beta2=0.999,eps=1e-8,decay=0.01,clip=0,moments=f32,weights=f32]
+ *     sgd[:momentum=0,decay=0,clip=0,moments=f32,weights=f32]
+ * What is shown are the defaults; the other type is bf16. Decay of AdamW is decoupled (w -= rate * decay * w), of SGD part of the gradient,
  * as in PyTorch. */
 kh_status kh_optimizer_parse(kh_optimizer_options *out, const char *text);
 

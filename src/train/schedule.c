@@ -26,13 +26,13 @@
 
 #define WARMUP                                                                                     \
     {                                                                                              \
-        "warmup", KH_NAMED_WHOLE, offsetof(kh_schedule, warmup), 0, 0, 1e15                        \
+        "warmup", KH_NAMED_WHOLE, offsetof(kh_schedule, warmup), 0, 0, 1e15, NULL                  \
     }
 static const kh_named_value level[] = {WARMUP, {.name = NULL}};
 static const kh_named_value falling[] = {
     WARMUP,
-    {"floor", KH_NAMED_REAL, offsetof(kh_schedule, floor), 0, 0, 1},
-    {"steps", KH_NAMED_WHOLE, offsetof(kh_schedule, steps), 0, 0, 1e15},
+    {"floor", KH_NAMED_REAL, offsetof(kh_schedule, floor), 0, 0, 1, NULL},
+    {"steps", KH_NAMED_WHOLE, offsetof(kh_schedule, steps), 0, 0, 1e15, NULL},
     {.name = NULL}};
 static const kh_named_form forms[] = {[KH_SCHEDULE_CONSTANT] = {"constant", level},
                                       [KH_SCHEDULE_LINEAR] = {"linear", falling},

@@ -154,6 +154,16 @@ def train_resumed_task(t):
     resumed(t, [*RUN, "--attn", "topk:k=4..16/20", "--attn-dropout", "0.1", "--accumulate", "2"])
 
 
+def train_resumed_bf16(t):
+    resumed(t, [*RUN, "--optimizer", "adamw:moments=bf16,weights=bf16"])
+    size = os.path.getsize
+    wide, narrow = (t.path(f, "step-00000025", "optimizer.safetensors") for f in ("wide", "whole"))
+    t.train("wide", "-n", "25", "--save-every", "25", "-q")
+    t.check("bf16 halves the moments", size(narrow) < 0.6 * size(wide))
+    t.train("whole", "-n", "26", "--resume", "-q", code=1)
+    t.has("belongs to a run with other options")
+
+
 def train_resumed_text(t):
     """Several epochs of a short text, whose order changes; another optimiser, schedule and a frozen tensor."""
     t.write("text.txt", open(TEXT).read()[:700])

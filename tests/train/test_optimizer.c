@@ -416,7 +416,8 @@ static void texts_and_shapes_are_checked(void **state)
     } bad[] = {
         {"adam", "optimizer 'adam': nothing is called 'adam' (adamw, sgd)"},
         {"", "nothing is called ''"},
-        {"sgd:beta1=0.5", "sgd has no parameter 'beta1' (it has: momentum, decay, clip)"},
+        {"sgd:beta1=0.5",
+         "sgd has no parameter 'beta1' (it has: momentum, decay, clip, moments, weights)"},
         {"adamw:beta1=1", "beta1=1 is not allowed, beta1 must be a number from 0 to 0.9999999"},
         {"adamw:eps=", "eps= is not allowed"},
         {"adamw:eps=nan", "eps=nan is not allowed"},
@@ -424,13 +425,21 @@ static void texts_and_shapes_are_checked(void **state)
         {"adamw:clip", "'clip' has no '='"},
         {"adamw:", "'' has no '='"},
         {"adamw:clip=1,clip=2", "clip is given twice"},
-        {"adamw:clip=-1", "clip must be a number from 0"}};
+        {"adamw:clip=-1", "clip must be a number from 0"},
+        {"adamw:moments=f16", "moments=f16 is not allowed, moments must be one of f32, bf16"},
+        {"sgd:weights=", "weights= is not allowed, weights must be one of f32, bf16"}};
     kh_optimizer_options options;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refused(kh_optimizer_parse(&options, bad[i].text), KH_ERR_ARGUMENT, bad[i].sentence);
     GOOD(kh_optimizer_parse(&options, "adamw:decay=0.1"));
     assert_true(options.beta1 == 0.9 && options.beta2 == 0.999 && options.eps == 1e-8 &&
                 options.decay == 0.1 && options.clip == 0);
+    assert_true(options.moments == KH_TYPE_F32 && options.weights == KH_TYPE_F32);
+    GOOD(kh_optimizer_parse(&options, "sgd:weights=bf16,momentum=0.5"));
+    assert_true(options.moments == KH_TYPE_F32 && options.weights == KH_TYPE_BF16 &&
+                options.kind == KH_OPTIMIZER_SGD && options.momentum == 0.5);
+    GOOD(kh_optimizer_parse(&options, "adamw:moments=bf16"));
+    assert_true(options.moments == KH_TYPE_BF16 && options.weights == KH_TYPE_F32);
     kh_optimizer *o;
     const kh_kern *kern = kh_kern_get(KH_ISA_REF);
     kh_tensor_spec t[] = {{"a", 0, 6, 2, 3}, {"b", 5, 3, 1, 3}};
@@ -445,7 +454,7 @@ static void texts_and_shapes_are_checked(void **state)
     options.moments = KH_TYPE_F16;
     refused(kh_optimizer_open(&o, &options, t, moving, 1, 9, &one, kern), KH_ERR_ARGUMENT,
             "moments in F16");
-    options.moments = KH_TYPE_F32;
+    GOOD(kh_optimizer_parse(&options, "adamw"));
     GOOD(kh_optimizer_open(&o, &options, t, moving, 1, 9, &one, kern));
     kh_step step = {0, 1, 1};
     kh_step_report report;
