@@ -8,7 +8,7 @@
  *     rule n    the same by |.| times the norm of the neuron's value vector, its column of down
  *
  * Layers differ in what they keep: the setting's text becomes a table of a setting for each layer (run/rules.h),
- * and norms are computed of those layers that rank by them.
+ * and norms are computed of those layers that rank by them: once, or before every pass where weights move.
  *
  * Backwards, the derivative of what was dropped is 0; a bit for each neuron is kept.
  *
@@ -34,13 +34,15 @@ enum { BLOCK_ELEMENTS = 4096 }; /* of an item */
 
 typedef struct kept_layer {
     kh_ff_setting setting;
-    float *norms; /* [F] of the value vectors, for rule n; else NULL */
+    float *norms;          /* [F] of the value vectors, for rule n; else NULL */
+    const kh_weight *down; /* whose columns they are */
 } kept_layer;
 
 struct kh_ff_plan {
     char *text;
     size_t layers;
     kept_layer *at; /* [layers] */
+    float *wide;    /* [F] a row of a down projection; NULL: no layer has norms */
 };
 
 /* ---- the setting ---- */
@@ -148,9 +150,10 @@ kh_status kh_ff_plan_parse(kh_ff_plan **out, const char *text, int encoder, int 
     return KH_OK;
 }
 
-static void add_norms(float *sums, const kh_weight *w, const kh_kern *kern, float *wide /* [F] */)
+static void find_norms(float *sums, const kh_weight *w, const kh_kern *kern, float *wide /* [F] */)
 {
     kh_unpack unpack = kh_unpack_of(kern, w->type);
+    memset(sums, 0, w->cols * sizeof *sums);
     for (size_t r = 0; r < w->rows; r++) {
         const char *at = (const char *)w->data + r * w->row_bytes;
         if (unpack.f32)
@@ -163,18 +166,15 @@ static void add_norms(float *sums, const kh_weight *w, const kh_kern *kern, floa
     for (size_t i = 0; i < w->cols; i++) sums[i] = sqrtf(sums[i]);
 }
 
-static kh_status bind_layer(kept_layer *at, const kh_kern *kern, const kh_weight *down)
+void kh_ff_plan_update(kh_ff_plan *plan, const kh_kern *kern)
 {
-    float *wide = NULL;
-    KH_TRY(kh_new(&at->norms, down->cols, sizeof *at->norms, "the value vectors' norms"));
-    KH_TRY(kh_new(&wide, down->cols, sizeof *wide, "a row of the down projection"));
-    add_norms(at->norms, down, kern, wide);
-    kh_free(wide);
-    return KH_OK;
+    for (size_t l = 0; l < plan->layers; l++)
+        if (plan->at[l].norms) find_norms(plan->at[l].norms, plan->at[l].down, kern, plan->wide);
 }
 
 kh_status kh_ff_plan_bind(kh_ff_plan *plan, const kh_kern *kern, const kh_weight *const *down)
 {
+    size_t most = 0;
     for (size_t l = 0; l < plan->layers; l++) {
         const kh_ff_setting *s = &plan->at[l].setting;
         if (s->k == 0 || s->rule != KH_FF_NORM) continue;
@@ -182,8 +182,13 @@ kh_status kh_ff_plan_bind(kh_ff_plan *plan, const kh_kern *kern, const kh_weight
             KH_FAIL(KH_ERR_UNSUPPORTED,
                     "feed-forward '%s': rule n is not supported for a mixture of experts",
                     plan->text);
-        KH_TRY(bind_layer(&plan->at[l], kern, down[l]));
+        plan->at[l].down = down[l];
+        if (down[l]->cols > most) most = down[l]->cols;
+        KH_TRY(kh_new(&plan->at[l].norms, down[l]->cols, sizeof *plan->at[l].norms,
+                      "the value vectors' norms"));
     }
+    if (most > 0) KH_TRY(kh_new(&plan->wide, most, sizeof *plan->wide, "a row of weights"));
+    kh_ff_plan_update(plan, kern);
     return KH_OK;
 }
 
@@ -192,6 +197,7 @@ void kh_ff_plan_close(kh_ff_plan *plan)
     if (!plan) return;
     for (size_t l = 0; plan->at && l < plan->layers; l++) kh_free(plan->at[l].norms);
     kh_free(plan->at);
+    kh_free(plan->wide);
     kh_free(plan->text);
     kh_free(plan);
 }

@@ -23,8 +23,10 @@ typedef struct kh_ff_plan kh_ff_plan;
  * allowed. */
 kh_status kh_ff_plan_parse(kh_ff_plan **out, const char *text, int encoder, int layers);
 /* What rule n needs: the columns' norms of the down projections [D][F] of those layers that have it; `down` is one of
- * each layer of the plan. KH_ERR_UNSUPPORTED where such a layer has none. */
+ * each layer of the plan and must outlive it. KH_ERR_UNSUPPORTED where such a layer has none. */
 kh_status kh_ff_plan_bind(kh_ff_plan *plan, const kh_kern *kern, const kh_weight *const *down);
+/* Norms of the weights as they are now: before each pass over weights that are trained. */
+void kh_ff_plan_update(kh_ff_plan *plan, const kh_kern *kern);
 void kh_ff_plan_close(kh_ff_plan *plan);
 
 const char *kh_ff_plan_text(const kh_ff_plan *plan); /* verbatim */

@@ -513,6 +513,7 @@ static kh_status forward_and_back(kh_pass *p, uint64_t step, int back)
     p->rows = p->batch->batch;
     KH_TRY(check_batch(p, &p->rows));
     if (p->params->model->w.types.name && !p->rows.types) p->rows.types = p->no_types;
+    kh_ff_plan_update(p->ff, p->kern);
     kh_arena_rewind(&p->step, 0);
     p->seen = 0;
     p->run = (kh_run){.step = &p->step,

@@ -116,6 +116,31 @@ static void no_bit_depends_on_threads_or_recompute(void **state)
 }
 
 /* Rows choose other experts within a difference that f32 can see; tests/grad has smaller ones. */
+/* Rule n ranks by the value vectors as they are now, not as they were when the pass was opened. */
+static void neurons_are_ranked_by_the_weights_of_the_step(void **state)
+{
+    (void)state;
+    kh_params *params = params_of(family_path(family_named("llama")));
+    sample s;
+    make_sample(&s, params->model->d.V, 1);
+    kh_pass_options options = {
+        .rows = SAMPLE_ROWS, .spans = 2, .threads = 1, .ff = "topk:k=4,rule=n"};
+    kh_pass *passes[2] = {NULL, NULL};
+    GOOD(kh_pass_open(&passes[0], params, &options));
+    double before = loss_of(passes[0], &s);
+    for (size_t i = 0; i < params->tensor_count; i++) {
+        const kh_tensor_spec *t = &params->tensors[i];
+        if (!strstr(t->name, "ffn_down")) continue;
+        for (size_t j = 0; j < t->count; j++)
+            params->weights[t->offset + j] *= (float)(1 + j % (size_t)t->cols % 7);
+    }
+    GOOD(kh_pass_open(&passes[1], params, &options));
+    double after = loss_of(passes[0], &s);
+    assert_true(after != before && after == loss_of(passes[1], &s));
+    for (int i = 0; i < 2; i++) kh_pass_close(passes[i]);
+    kh_params_close(params);
+}
+
 static int is_mixture(const family *f)
 {
     return strstr(f->name, "moe") || strstr(f->name, "mixtral");
@@ -137,5 +162,6 @@ int main(void)
                                        f};
         n++;
     }
+    tests[n++] = (struct CMUnitTest)cmocka_unit_test(neurons_are_ranked_by_the_weights_of_the_step);
     return _cmocka_run_group_tests("pass", tests, n, NULL, NULL);
 }
