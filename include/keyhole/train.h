@@ -133,6 +133,8 @@ typedef struct kh_train_batch {
     const size_t *lengths;  /* [sequences], their sum is rows; NULL: one sequence */
     size_t rows, sequences;
     const int *labels; /* [examples] of a head for classes, -1: none; NULL: no example has one */
+    const int32_t
+        *types; /* [rows] which text of a pair, for models that tell them apart; NULL: 0 */
 } kh_train_batch;
 
 /* Adds `weight` times the gradient of the batch's summed negative log likelihood to all gradients; `nats` receives

@@ -193,6 +193,7 @@ kh_status kh_trainer_gradient(kh_trainer *t, const kh_train_batch *b, double wei
     kh_data_batch batch = {.batch = {.n = b->rows,
                                      .tokens = b->tokens,
                                      .position = t->positions,
+                                     .types = b->types,
                                      .spans = t->sequences,
                                      .span_count = sequences,
                                      .logit_rows = t->wanted,

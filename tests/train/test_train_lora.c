@@ -39,7 +39,7 @@ static kh_trainer *open_trainer(const kh_model *model, const char *lora_targets)
 static double loss_of(kh_trainer *trainer, double weight)
 {
     double nats = 0;
-    kh_train_batch batch = {tokens, targets, NULL, ROWS, 1, NULL};
+    kh_train_batch batch = {.tokens = tokens, .targets = targets, .rows = ROWS, .sequences = 1};
     GOOD(kh_trainer_gradient(trainer, &batch, weight, &nats));
     return nats;
 }
