@@ -314,7 +314,9 @@ def met(found):
 
 
 def each(found, seconds):
-    """The usual unit: ns for a score, us for a token or for a query and head."""
+    """The usual unit: s for a step, ns for a score, us for a token or for a query and head."""
+    if found["work"] == "train":
+        return f"{seconds:.2f} s"
     if found["work"] == "select":
         return f"{seconds / found['L'] * 1e9:.3f} ns"
     return f"{seconds / found['L'] / found['heads'] * 1e6:.2f} us"
