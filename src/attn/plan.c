@@ -13,6 +13,7 @@
 #include "attn/method.h"
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/named.h"
 #include "run/rules.h"
 
 #include <stdlib.h>
@@ -90,19 +91,16 @@ static kh_status parse_params(kh_attn_setting *s, char *text, const char *piece)
 {
     char names[128];
     unsigned seen = 0;
-    for (char *rest = text, *item = strsep(&rest, ","); item; item = strsep(&rest, ",")) {
-        char *value = strchr(item, '=');
-        if (!value)
-            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': '%s' has no '=': parameters are name=value",
-                    piece, item);
-        *value++ = 0;
+    while (text) {
+        char *name, *value;
+        KH_TRY(kh_named_cut(&text, &name, &value, piece, "attention"));
         const struct param *p = params;
-        while (p < params + PARAMS && !is(item, p->name)) p++;
+        while (p < params + PARAMS && !is(name, p->name)) p++;
         if (p == params + PARAMS || !(p->bit & s->method->params))
             KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': %s has no parameter '%s' (it has: %s)", piece,
-                    s->method->name, item, list_params(names, s->method->params));
+                    s->method->name, name, list_params(names, s->method->params));
         if (seen & p->bit)
-            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': %s is given twice", piece, item);
+            KH_FAIL(KH_ERR_ARGUMENT, "attention '%s': %s is given twice", piece, name);
         seen |= p->bit;
         KH_TRY(set_param(s, p, value, piece));
     }

@@ -76,6 +76,21 @@ static kh_status set(double *to, const kh_named_value *v, const char *value, siz
     return KH_OK;
 }
 
+static kh_status no_equals(const char *item, size_t size, const char *text, const char *what)
+{
+    KH_FAIL(KH_ERR_ARGUMENT, "%s '%s': '%.*s' has no '=': parameters are name=value", what, text,
+            (int)size, item);
+}
+
+kh_status kh_named_cut(char **rest, char **name, char **value, const char *text, const char *what)
+{
+    *name = strsep(rest, ",");
+    *value = strchr(*name, '=');
+    if (!*value) return no_equals(*name, strlen(*name), text, what);
+    *(*value)++ = 0;
+    return KH_OK;
+}
+
 static const kh_named_value *find(const kh_named_form *form, const char *word, size_t size)
 {
     const kh_named_value *v = form->values;
@@ -100,9 +115,7 @@ kh_status kh_named_values(void *to, const char *given, const kh_named_form *form
         *(double *)(void *)((char *)to + v->offset) = v->initial;
     for (const char *at = given; at;) {
         size_t size = strcspn(at, ","), name = strcspn(at, "=,");
-        if (at[name] != '=')
-            KH_FAIL(KH_ERR_ARGUMENT, "%s '%s': '%.*s' has no '=': parameters are name=value", what,
-                    text, (int)size, at);
+        if (at[name] != '=') return no_equals(at, size, text, what);
         const kh_named_value *v = find(form, at, name);
         if (!v) return no_value(form, at, name, text, what);
         unsigned bit = 1u << (v - form->values) % MOST_VALUES;

@@ -26,6 +26,8 @@ typedef struct kh_named_form {
  * what is read ("schedule"). KH_ERR_ARGUMENT names the text, the place and what is allowed there. */
 kh_status kh_named_parse(int *form, void *to, const char *text, const char *what,
                          const kh_named_form *forms);
+/* For readers with values of their own kinds: cuts the next "name=value" off *rest, which is NULL behind the last. */
+kh_status kh_named_cut(char **rest, char **name, char **value, const char *text, const char *what);
 /* Reads "name=value,..." alone (NULL: nothing is given) into the values of a form; `text` is the whole for sentences. */
 kh_status kh_named_values(void *to, const char *given, const kh_named_form *form, const char *text,
                           const char *what);

@@ -25,6 +25,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/named.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -131,18 +132,14 @@ static kh_status parse_params(kh_task *task, char *text, const char *setting)
 {
     const kh_task_param *params = task->family->params;
     unsigned seen = 0;
-    for (char *rest = text, *item = rest ? strsep(&rest, ",") : NULL; item;
-         item = strsep(&rest, ",")) {
-        char *value = strchr(item, '=');
-        if (!value)
-            KH_FAIL(KH_ERR_ARGUMENT, "task '%s': '%s' has no '=': parameters are name=value",
-                    setting, item);
-        *value++ = 0;
+    while (text) {
+        char *name, *value;
+        KH_TRY(kh_named_cut(&text, &name, &value, setting, "task"));
         size_t at = 0;
-        while (params[at].name && strcmp(params[at].name, item) != 0) at++;
-        if (!params[at].name) return unknown_param(task, setting, item);
+        while (params[at].name && strcmp(params[at].name, name) != 0) at++;
+        if (!params[at].name) return unknown_param(task, setting, name);
         if (seen & 1u << at)
-            KH_FAIL(KH_ERR_ARGUMENT, "task '%s': %s is given twice", setting, item);
+            KH_FAIL(KH_ERR_ARGUMENT, "task '%s': %s is given twice", setting, name);
         seen |= 1u << at;
         KH_TRY(set_param(task, at, value, setting));
     }

@@ -3,6 +3,7 @@
 #include "train/arch.h"
 
 #include "base/fail.h"
+#include "base/named.h"
 
 #include <errno.h>
 #include <math.h>
@@ -117,18 +118,13 @@ kh_status kh_arch_parse(kh_arch *out, const char *text)
     out->options.architecture = out->text;
     char *at = strchr(out->text, ':');
     if (at) *at++ = 0;
-    while (at && *at) {
-        char *name = at, *value = strchr(name, '='), *next = strchr(name, ',');
-        if (!value || (next && value > next))
-            KH_FAIL(KH_ERR_ARGUMENT, "model '%s': name=value is expected at '%s'", text,
-                    text + (name - out->text));
-        *value++ = 0;
-        if (next) *next++ = 0;
+    while (at) {
+        char *name, *value;
+        KH_TRY(kh_named_cut(&at, &name, &value, text, "model"));
         size_t i = 0;
         while (i < COUNT && strcmp(entries[i].name, name) != 0) i++;
         if (i == COUNT) return unknown(name, text);
         KH_TRY(set(&out->options, &entries[i], value, text));
-        at = next;
     }
     return KH_OK;
 }
