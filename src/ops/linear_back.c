@@ -40,7 +40,9 @@ enum {
     WIDE = 256,        /* columns of an item of dW: a multiple of LANES */
     NARROW = 64,       /* columns of an item of dx, unless a type has larger blocks */
     TURN = 256,        /* elements of a row that are turned at once */
-    ROWS_ITEM = 48     /* rows that are copied as an item: a multiple of TILE, a divisor of BLOCK */
+    ROWS_ITEM = 48,    /* rows that are copied as an item: a multiple of TILE, a divisor of BLOCK */
+    AHEAD = 12,        /* rows of a weight that are asked for early: each lies in another page */
+    LINE = 64
 };
 
 typedef struct linear_part {
@@ -109,6 +111,17 @@ static sizes sizes_of(const kh_weight *w, size_t T)
 
 /* ---- copies ---- */
 
+/* A group of `width`, of which `here` exist. Whole ones have a size that is known here: no call. */
+static inline void copy_group(float *to, const float *from, size_t here, size_t width)
+{
+    if (here == width) {
+        memcpy(to, from, width * sizeof *to);
+        return;
+    }
+    memcpy(to, from, here * sizeof *to);
+    memset(to + here, 0, (width - here) * sizeof *to);
+}
+
 /* Where row t of the block begins in an array by slices, whose rows have `width` elements in groups. */
 static float *slice_row(float *base, size_t t, size_t rows, size_t width, size_t group,
                         size_t *stride)
@@ -128,8 +141,7 @@ static void panels_item(void *context, size_t item, int worker)
         for (size_t t = item * ROWS_ITEM; t < end; t++) {
             float *to = slice_row(j->panels, t, j->rows, up(n, LANES), LANES, &stride);
             to += c / LANES * stride;
-            memcpy(to, j->o->kept + (j->first + t) * n + c, here * sizeof *to);
-            memset(to + here, 0, (LANES - here) * sizeof *to);
+            copy_group(to, j->o->kept + (j->first + t) * n + c, here, LANES);
         }
     }
 }
@@ -142,8 +154,7 @@ static void copy_tiles(const job *j, size_t first, size_t end)
         for (size_t t = first; t < end; t++) {
             float *to = slice_row(j->tiles, t, j->rows, up(j->part, TILE), TILE, &stride);
             to += r / TILE * stride;
-            memcpy(to, j->dy + t * j->w->rows + r, here * sizeof *to);
-            memset(to + here, 0, (TILE - here) * sizeof *to);
+            copy_group(to, j->dy + t * j->w->rows + r, here, TILE);
         }
     }
 }
@@ -183,17 +194,18 @@ static void weight_panels(const job *j, float *panels, size_t c, size_t n, float
     const kh_weight *w = j->w;
     const char *at = (const char *)w->data + j->from * w->row_bytes;
     at += kh_type_row_bytes(w->type, c);
+    size_t bytes = kh_type_row_bytes(w->type, n);
     for (size_t r = 0; r < j->part; r++, at += w->row_bytes) {
         const float *from = (const float *)(const void *)at;
+        if (r + AHEAD < j->part)
+            for (size_t i = 0; i < bytes; i += LINE)
+                __builtin_prefetch(at + AHEAD * w->row_bytes + i);
         if (j->unpack.f32) {
             j->unpack.f32(row, at, n);
             from = row;
         }
         for (size_t i = 0; i < n; i += LANES) {
-            float *to = panels + i * j->part + r * LANES;
-            size_t here = least(n - i, LANES);
-            memcpy(to, from + i, here * sizeof *to);
-            memset(to + here, 0, (LANES - here) * sizeof *to);
+            copy_group(panels + i * j->part + r * LANES, from + i, least(n - i, LANES), LANES);
         }
     }
 }
