@@ -132,9 +132,8 @@ typedef struct kh_train_batch {
     const int32_t *targets; /* [rows] that a row has to predict, -1: none; NULL: no row has one */
     const size_t *lengths;  /* [sequences], their sum is rows; NULL: one sequence */
     size_t rows, sequences;
-    const int *labels; /* [examples] of a head for classes, -1: none; NULL: no example has one */
-    const int32_t
-        *types; /* [rows] which text of a pair, for models that tell them apart; NULL: 0 */
+    const int *labels;    /* [examples] of a head for classes, -1: none; NULL: no example has one */
+    const int32_t *types; /* [rows] 0 or 1: which text of a pair; NULL: 0 */
 } kh_train_batch;
 
 /* Adds `weight` times the gradient of the batch's summed negative log likelihood to all gradients; `nats` receives

@@ -10,11 +10,10 @@ typedef enum kh_named_kind { KH_NAMED_REAL, KH_NAMED_WHOLE, KH_NAMED_WORD } kh_n
 typedef struct kh_named_value {
     const char *name; /* NULL ends the table */
     kh_named_kind kind;
-    size_t offset;      /* of a double in the caller's struct */
-    double initial;     /* NAN: must be given */
-    double least, most; /* HUGE_VAL: no upper end */
-    const char *const
-        *words; /* of KH_NAMED_WORD, ending with NULL: the double becomes the index of one */
+    size_t offset;            /* of a double in the caller's struct */
+    double initial;           /* NAN: must be given */
+    double least, most;       /* HUGE_VAL: no upper end */
+    const char *const *words; /* of KH_NAMED_WORD, NULL ends them: the value is an index */
 } kh_named_value;
 
 typedef struct kh_named_form {

@@ -8,8 +8,8 @@
  *     OUTPUT/model.gguf      at the end, unless --save names another place
  *     OUTPUT/report.html     the curves, when the run ends or is stopped
  *
- * Ctrl-C finishes the step, writes a checkpoint and leaves with 130, without an evaluation; a second one leaves at
- * once, and the last checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every
+ * Ctrl-C finishes the step, writes a checkpoint and leaves with 130, without an evaluation, which the resumed run makes
+ * up for where one was due; a second one leaves at once, and the last checkpoint is what it was. The line on a terminal is rewritten in place; elsewhere every
  * logged step has one. */
 #include "cli/pages.h"
 #include "cli/training.h"
@@ -33,6 +33,7 @@ typedef struct run {
     uint64_t first, rows; /* of this process */
     double loss;          /* of the rows since the last line */
     uint64_t counted;
+    int evaluated; /* 1: the step that this process begins behind was */
     json_t *last_eval;
 } run;
 
@@ -43,11 +44,12 @@ static void path_in(char *out, size_t size, const cli_args *args, const char *na
     snprintf(out, size, "%s/%s", args->output, name);
 }
 
-static uint64_t step_of(const char *line)
+static uint64_t step_of(const char *line, int *evaluation)
 {
     json_error_t error;
     json_t *one = json_loads(line, 0, &error);
     uint64_t step = one ? (uint64_t)json_integer_value(json_object_get(one, "step")) : UINT64_MAX;
+    *evaluation = json_object_get(one, "eval_loss") != NULL;
     json_decref(one);
     return step;
 }
@@ -63,8 +65,11 @@ static kh_status open_metrics(run *r, uint64_t from)
         for (size_t at = 0; at < size;) {
             char *end = memchr(text + at, '\n', size - at);
             if (!end) break;
+            int evaluation;
             *end = 0;
-            if (step_of(text + at) > from) break;
+            uint64_t step = step_of(text + at, &evaluation);
+            if (step > from) break;
+            r->evaluated |= evaluation && step == from;
             *end = '\n';
             at = keep = (size_t)(end - text) + 1;
         }
@@ -228,11 +233,19 @@ static kh_status explain(const run *r, kh_status status)
     KH_FAIL(status, "%s; the last good checkpoint is %s", cause, info.checkpoint);
 }
 
+/* Before anything; or what the process before this one was stopped in. */
+static int owes_evaluation(const run *r, uint64_t steps)
+{
+    if (r->evaluated) return 0;
+    return r->first == 0 || r->first >= steps ? evaluates(r->args)
+                                              : is_due(r->first, r->args->eval_every);
+}
+
 static kh_status loop(run *r)
 {
     kh_train_info info;
     kh_trainer_get_info(r->trainer, &info);
-    if (r->first == 0 && evaluates(r->args)) KH_TRY(evaluate(r, 0));
+    if (owes_evaluation(r, info.steps)) KH_TRY(evaluate(r, r->first));
     kh_train_report step = {.step = info.step};
     r->started = cli_seconds();
     int last = step.step >= info.steps || cli_interrupted();

@@ -66,26 +66,21 @@ typedef struct reading {
 static const char *const type_words[] = {"f32", "bf16", NULL};
 static const kh_type types[] = {KH_TYPE_F32, KH_TYPE_BF16};
 
-#define STORED(name)                                                                               \
-    {                                                                                              \
-#name, KH_NAMED_WORD, offsetof(reading, name), 0, 0, 0, type_words                         \
-    }
-
 static const kh_named_value adamw_values[] = {
     {"beta1", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta1), 0.9, 0, 0.9999999, NULL},
     {"beta2", KH_NAMED_REAL, offsetof(kh_optimizer_options, beta2), 0.999, 0, 0.9999999, NULL},
     {"eps", KH_NAMED_REAL, offsetof(kh_optimizer_options, eps), 1e-8, 1e-30, 1, NULL},
     {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0.01, 0, HUGE_VAL, NULL},
     {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL, NULL},
-    STORED(moments),
-    STORED(weights),
+    {"moments", KH_NAMED_WORD, offsetof(reading, moments), 0, 0, 0, type_words},
+    {"weights", KH_NAMED_WORD, offsetof(reading, weights), 0, 0, 0, type_words},
     {.name = NULL}};
 static const kh_named_value sgd_values[] = {
     {"momentum", KH_NAMED_REAL, offsetof(kh_optimizer_options, momentum), 0, 0, 0.9999999, NULL},
     {"decay", KH_NAMED_REAL, offsetof(kh_optimizer_options, decay), 0, 0, HUGE_VAL, NULL},
     {"clip", KH_NAMED_REAL, offsetof(kh_optimizer_options, clip), 0, 0, HUGE_VAL, NULL},
-    STORED(moments),
-    STORED(weights),
+    {"moments", KH_NAMED_WORD, offsetof(reading, moments), 0, 0, 0, type_words},
+    {"weights", KH_NAMED_WORD, offsetof(reading, weights), 0, 0, 0, type_words},
     {.name = NULL}};
 static const kh_named_form forms[] = {[KH_OPTIMIZER_ADAMW] = {"adamw", adamw_values},
                                       [KH_OPTIMIZER_SGD] = {"sgd", sgd_values},

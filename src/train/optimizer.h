@@ -31,8 +31,8 @@ typedef struct kh_optimizer_options {
 /* Sets everything but `key` from a text:
  *     adamw[:beta1=0.9,beta2=0.999,eps=1e-8,decay=0.01,clip=0,moments=f32,weights=f32]
  *     sgd[:momentum=0,decay=0,clip=0,moments=f32,weights=f32]
- * What is shown are the defaults; the other type is bf16. Decay of AdamW is decoupled (w -= rate * decay * w), of SGD part of the gradient,
- * as in PyTorch. */
+ * What is shown are the defaults; the other type is bf16. Decay of AdamW is decoupled (w -= rate * decay * w), of SGD
+ * part of the gradient, as in PyTorch. */
 kh_status kh_optimizer_parse(kh_optimizer_options *out, const char *text);
 
 typedef struct kh_optimizer kh_optimizer;

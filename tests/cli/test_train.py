@@ -150,6 +150,28 @@ def resumed(t, words, steps=25, middle=10):
         t.same_files("resumed", "whole", "part", [f"step-{step:08d}/state.json"])
 
 
+def train_resumed_before_an_evaluation(t):
+    """A run that was stopped in an evaluation, of a step between or of the last one, makes up for it."""
+    words = ["--valid", "held.txt", "--eval-every", "5", "--save-every", "5", "--keep", "10", "-q", "--data", "text.txt", "-L", "32"]
+    words = ["train", *ARCH, "--tokenizer", TINY, "-t", "1", *words]
+    t.write("text.txt", open(TEXT).read()[:4000])
+    t.write("held.txt", open(TEXT).read()[4000:5000])
+    t.run(0, *words, "-o", "whole", "-n", "10")
+    evaluations = [x for x in t.lines("whole") if "eval_loss" in x]
+    t.check(f"evaluations: {evaluations}", [x["step"] for x in evaluations] == [0, 5, 10])
+    for stopped in (5, 10):
+        shutil.copytree(t.path("whole"), t.path(str(stopped)))
+        kept = [x for x in t.lines("whole") if x["step"] <= stopped and not ("eval_loss" in x and x["step"] == stopped)]
+        t.write(f"{stopped}/metrics.jsonl", "".join(json.dumps(x) + "\n" for x in kept))
+        if stopped == 5:
+            shutil.rmtree(t.path("5", "step-00000010"))
+        t.run(0, *words, "-o", str(stopped), "-n", "10", "--resume")
+        again = [x for x in t.lines(str(stopped)) if "eval_loss" in x]
+        t.check(f"stopped at {stopped}: {again} as {evaluations}", again == evaluations)
+        t.run(0, *words, "-o", str(stopped), "-n", "10", "--resume")
+        t.check("and once only", [x for x in t.lines(str(stopped)) if "eval_loss" in x] == evaluations)
+
+
 def train_resumed_task(t):
     resumed(t, [*RUN, "--attn", "topk:k=4..16/20", "--attn-dropout", "0.1", "--accumulate", "2"])
 

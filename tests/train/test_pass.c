@@ -115,7 +115,6 @@ static void no_bit_depends_on_threads_or_recompute(void **state)
     kh_params_close(params);
 }
 
-/* Rows choose other experts within a difference that f32 can see; tests/grad has smaller ones. */
 /* Rule n ranks by the value vectors as they are now, not as they were when the pass was opened. */
 static void neurons_are_ranked_by_the_weights_of_the_step(void **state)
 {
@@ -141,6 +140,7 @@ static void neurons_are_ranked_by_the_weights_of_the_step(void **state)
     kh_params_close(params);
 }
 
+/* Rows choose other experts within a difference that f32 can see; tests/grad has smaller ones. */
 static int is_mixture(const family *f)
 {
     return strstr(f->name, "moe") || strstr(f->name, "mixtral");
