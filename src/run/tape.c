@@ -46,6 +46,15 @@ void kh_tape_reset(kh_tape *tape)
     tape->same.copy = NULL;
 }
 
+/* Where memory is what matters, pages of zeros are not there until something is added to them. */
+static void clear(const kh_tape *tape, float *twin, size_t n)
+{
+    if (tape->recompute && n * sizeof *twin >= LONG)
+        kh_reserve_clear(twin, n * sizeof *twin);
+    else
+        memset(twin, 0, n * sizeof *twin);
+}
+
 kh_status kh_tape_buffer(kh_tape *tape, kh_arena *arena, const float *buffer, size_t n)
 {
     if (tape->twin_count == KH_TAPE_TWINS)
@@ -53,7 +62,7 @@ kh_status kh_tape_buffer(kh_tape *tape, kh_arena *arena, const float *buffer, si
     kh_tape_twin *twin = &tape->twins[tape->twin_count];
     *twin = (kh_tape_twin){.of = buffer, .n = n};
     KH_TRY(kh_arena_new(arena, &twin->gradient, n, sizeof *twin->gradient));
-    memset(twin->gradient, 0, n * sizeof *twin->gradient);
+    clear(tape, twin->gradient, n);
     tape->twin_count++;
     return KH_OK;
 }
@@ -139,10 +148,7 @@ const void *kh_tape_lend_result(kh_run *run, const void *data, size_t bytes)
 
 void kh_tape_clear(kh_run *run, float *twin, size_t n)
 {
-    if (run->tape->recompute && n * sizeof *twin >= LONG)
-        kh_reserve_clear(twin, n * sizeof *twin);
-    else
-        memset(twin, 0, n * sizeof *twin);
+    clear(run->tape, twin, n);
 }
 
 /* Buffers are few and lie apart: a search in order. */
@@ -168,6 +174,14 @@ kh_tape_mark kh_tape_save(const kh_tape *tape)
     return tape->last;
 }
 
+/* Where blocks run again, what one record held longest would lie there while the records before it are taken back. */
+static void forget(kh_tape *tape, size_t from)
+{
+    size_t bytes = tape->kept.used - from;
+    if (tape->recompute && bytes >= LONG) kh_reserve_clear(tape->kept.base + from, bytes);
+    kh_arena_rewind(&tape->kept, from);
+}
+
 kh_status kh_tape_backward(kh_run *run, kh_tape_mark mark)
 {
     kh_tape *tape = run->tape;
@@ -182,7 +196,7 @@ kh_status kh_tape_backward(kh_run *run, kh_tape_mark mark)
         KH_TRY(record->back(run, record));
         tape->last = record->before;
         tape->same.copy = NULL;
-        kh_arena_rewind(&tape->kept, (size_t)((char *)record - tape->kept.base));
+        forget(tape, (size_t)((char *)record - tape->kept.base));
     }
     return KH_OK;
 }
