@@ -313,13 +313,14 @@ def met(found):
     return "" if found["goal"] == "" else "yes" if float(found["ratio_median"]) >= float(found["goal"]) else "NO"
 
 
-def each(found, seconds):
+def each(found, seconds, digits=3):
     """The usual unit: s for a step, ns for a score, us for a token or for a query and head."""
+    seconds, L, heads = float(seconds), int(found["L"]), int(found["heads"])
     if found["work"] == "train":
         return f"{seconds:.2f} s"
     if found["work"] == "select":
-        return f"{seconds / found['L'] * 1e9:.3f} ns"
-    return f"{seconds / found['L'] / found['heads'] * 1e6:.2f} us"
+        return f"{seconds / L * 1e9:.{digits}f} ns"
+    return f"{seconds / L / heads * 1e6:.2f} us"
 
 
 HEAD = ("row", "peer", "keyhole", "of peak", "peer", "min", "median", "spread", "goals", "met", "rounds")

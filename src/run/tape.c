@@ -8,6 +8,10 @@
  * touched and used again by the next step: nothing is allocated once the first step has run, and a pass that
  * would not fit is refused by its backward pass instead of being killed.
  *
+ * Where blocks run again memory is what matters: twins of 16 MB and more begin as pages that are not there, and what a
+ * record held goes back when it is taken back (12 layers of GPT-2 small's width at 32,768 tokens: 4,084 MiB instead
+ * of 4,240).
+ *
  * Rejected: a graph of arrays with a gradient each (a second set of every activation, where twins of the
  * pass's few buffers do), and buffers that ops may not write over (a second forward pass in all but name). */
 #include "run/tape.h"
