@@ -20,8 +20,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "ff/pick.h"
-#include "ops/lora.h"
-#include "ops/unpack.h"
+#include "ops/columns.h"
 #include "run/rules.h"
 #include "run/tape.h"
 
@@ -152,15 +151,9 @@ kh_status kh_ff_plan_parse(kh_ff_plan **out, const char *text, int encoder, int 
 
 static void find_norms(float *sums, const kh_weight *w, const kh_kern *kern, float *wide /* [F] */)
 {
-    kh_unpack unpack = kh_unpack_of(kern, w->type);
     memset(sums, 0, w->cols * sizeof *sums);
     for (size_t r = 0; r < w->rows; r++) {
-        const char *at = (const char *)w->data + r * w->row_bytes;
-        if (unpack.f32)
-            unpack.f32(wide, at, w->cols);
-        else
-            memcpy(wide, at, w->cols * sizeof *wide);
-        if (w->lora) kh_lora_add_rows(w->lora, wide, r, 1, w->cols);
+        kh_weight_row(wide, w, r, kern);
         for (size_t i = 0; i < w->cols; i++) sums[i] += wide[i] * wide[i];
     }
     for (size_t i = 0; i < w->cols; i++) sums[i] = sqrtf(sums[i]);
