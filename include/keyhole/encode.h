@@ -5,8 +5,8 @@
 #ifndef KEYHOLE_ENCODE_H
 #define KEYHOLE_ENCODE_H
 
-#include <keyhole/inspect.h>
 #include <keyhole/model.h>
+#include <keyhole/points.h>
 #include <keyhole/session.h>
 #include <keyhole/status.h>
 #include <stddef.h>

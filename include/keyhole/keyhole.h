@@ -11,11 +11,14 @@
 #include <keyhole/hub.h>
 #include <keyhole/inspect.h>
 #include <keyhole/model.h>
+#include <keyhole/points.h>
 #include <keyhole/session.h>
 #include <keyhole/shard.h>
 #include <keyhole/status.h>
+#include <keyhole/steer.h>
 #include <keyhole/task.h>
 #include <keyhole/tokenize.h>
+#include <keyhole/trace.h>
 #include <keyhole/train.h>
 
 #ifdef __cplusplus

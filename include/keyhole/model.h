@@ -40,6 +40,9 @@ typedef struct kh_model_info {
     int tied;           /* the output head is the token embedding */
     int classes;        /* that a head tells apart; 0: there is none */
     int towers;         /* texts that it reads at once: 1, or 2 */
+    int parallel;       /* attention and feed-forward read the same stream */
+    int gated;          /* neurons have a gate */
+    int experts;        /* of a mixture; 0: feed-forward layers are dense */
 } kh_model_info;
 KH_API const kh_model_info *kh_model_get_info(const kh_model *model);
 

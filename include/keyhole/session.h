@@ -5,8 +5,8 @@
 #ifndef KEYHOLE_SESSION_H
 #define KEYHOLE_SESSION_H
 
-#include <keyhole/inspect.h>
 #include <keyhole/model.h>
+#include <keyhole/points.h>
 #include <keyhole/status.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -127,6 +127,8 @@ KH_API uint64_t kh_random_seed(void);
 typedef struct kh_choice {
     int32_t id;
     float logprob; /* natural log, of the softmax before any sampler */
+    float
+        sampled; /* the probability that the sampler gave it; measured where alternatives are asked for */
 } kh_choice;
 
 typedef enum kh_finish {
@@ -164,6 +166,21 @@ typedef struct kh_generate_result {
  * first token. */
 KH_API kh_status kh_generate(kh_session *session, const kh_generate_options *options,
                              kh_generate_result *out);
+
+/* An answer that grows a token at a time, so that several can grow together. The session, and what the options
+ * point to, must outlive it; the session is left alone meanwhile. */
+typedef struct kh_generator kh_generator;
+KH_API kh_status kh_generator_open(kh_generator **out, kh_session *session,
+                                   const kh_generate_options *options);
+KH_API void kh_generator_close(kh_generator *generator); /* takes NULL */
+/* One token for each of the answers that are not complete, their sessions in one forward pass. The sessions are
+ * different ones, forks of one root. What a `token` callback returns ends its own answer alone; a failure of
+ * the pass is returned, and ends all. */
+KH_API kh_status kh_generators_advance(kh_generator *const *generators, size_t count);
+KH_API int kh_generator_done(const kh_generator *generator);
+/* Hands over what text was held back, and tells how the answer ended: now, where it was not complete. Fails
+ * with what its callback returned. Once. */
+KH_API kh_status kh_generator_finish(kh_generator *generator, kh_generate_result *out);
 
 /* The most probable answer that beam search finds from where the session stands. The session stays there; it
  * was opened with room for `forks` of twice as many beams. */

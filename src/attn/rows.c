@@ -38,6 +38,7 @@ static void list_ranges(kh_tile *t, size_t r, list *out)
 
 static void deliver(kh_attn_work *work, const kh_tile *t, size_t r, const list *l)
 {
+    int all = t->setting->method == &kh_attn_full;
     kh_attn_row row = {.layer = work->layer->layer,
                        .head = t->head + (int)r,
                        .row = (int)t->row,
@@ -46,7 +47,10 @@ static void deliver(kh_attn_work *work, const kh_tile *t, size_t r, const list *
                        .keys = l->keys,
                        .weights = l->weights,
                        .m = t->m[r],
-                       .u = t->u[r]};
+                       .u = t->u[r],
+                       .kept = all           ? 1.0f
+                               : t->want_all ? kh_tile_kept_mass(t, r)
+                                             : NAN};
     work->run->probe->rows(work->run->probe->context, &row);
 }
 

@@ -34,6 +34,7 @@ typedef struct head {
 
 static atomic_uint_fast64_t calls, live, fail_at, seen;
 static atomic_size_t bytes, peak;
+static _Thread_local uint64_t failures;
 
 static int must_fail(void)
 {
@@ -51,7 +52,7 @@ static void count(size_t added, size_t removed)
     }
 }
 
-void *kh_alloc(size_t size)
+static void *allocate(size_t size)
 {
     if (size == 0 || size > SIZE_MAX - 2 * HEAD || must_fail()) return NULL;
     size_t whole = (size + HEAD + HEAD - 1) / HEAD * HEAD;
@@ -62,6 +63,18 @@ void *kh_alloc(size_t size)
     atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
     count(size, 0);
     return block + HEAD;
+}
+
+void *kh_alloc(size_t size)
+{
+    void *memory = allocate(size);
+    if (!memory && size > 0) failures++;
+    return memory;
+}
+
+uint64_t kh_alloc_failures(void)
+{
+    return failures;
 }
 
 void *kh_calloc(size_t n, size_t size)

@@ -42,6 +42,10 @@ typedef struct kh_alloc_stats {
 } kh_alloc_stats;
 kh_alloc_stats kh_alloc_get_stats(void);
 
+/* How many allocations of this thread have failed: for those who build something of many small pieces and ask at the end
+ * whether one of them is missing. */
+uint64_t kh_alloc_failures(void);
+
 /* Tests only: lets the n-th allocation from now (1 = the next) and all later ones fail; 0 = never.
  * Returns how many allocations were made since the previous call. */
 uint64_t kh_alloc_fail_at(uint64_t n);

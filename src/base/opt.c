@@ -257,7 +257,12 @@ static kh_status take_option(const kh_opt_command *command, void *values, int ar
         value = next;
         ++*i;
     }
-    return store(option, values, name, value);
+    KH_TRY(store(option, values, name, value));
+    int pair = option->kind == KH_OPT_INTS && strchr(option->argument, ' ') && !strchr(value, ',');
+    if (!pair) return KH_OK;
+    if (*i + 1 >= argc)
+        KH_FAIL(KH_ERR_ARGUMENT, "%s: a second value is missing (%s)", name, option->argument);
+    return store(option, values, name, argv[++*i]);
 }
 
 kh_status kh_opt_parse(const kh_opt_command *command, void *values, int argc, char *const *argv,

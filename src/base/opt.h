@@ -16,7 +16,8 @@ typedef enum kh_opt_kind {
     KH_OPT_TEXT,   /* const char *: a part of argv; the last use counts */
     KH_OPT_CHOICE, /* int: index into `choices`, in capitals or small letters */
     KH_OPT_TEXTS,  /* kh_opt_texts: each use adds one */
-    KH_OPT_INTS,   /* kh_opt_ints: "512,128", each in [least, most]; each use adds */
+    KH_OPT_INTS, /* kh_opt_ints: "512,128", each in [least, most]; each use adds. Where `argument` is two
+                      words, two arguments belong to a use: "A B" */
     /* Known from other programs, without effect here; collected in kh_opt_result.ignored. With
      * `choices`, the next argument belongs to it only if it is one of them. */
     KH_OPT_IGNORED

@@ -8,14 +8,17 @@
  *   decode      token by token gives the logits of the parallel pass
  *   top-k       a budget as large as the context gives the logits of full attention
  *
- * The last three compare two ways through our own code, so they run in f32 products, where the only
- * difference left is the order of sums. */
+ *   sums ...    what inspection stands on (inspect/check.c)
+ *
+ * All from prefix on compare two ways through our own code, so they run in f32 products, where the only difference left
+ * is the order of sums. */
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "gen/engine.h"
 #include "ops/unpack.h"
 
 #include <keyhole/eval.h>
+#include <keyhole/inspect.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -298,6 +301,26 @@ static kh_status run_model(checks *c)
     return status == KH_OK ? check_topk(c) : status;
 }
 
+static void report_inspection(void *context, const char *name, int passed, const char *detail)
+{
+    report(context, name, passed, "%s", detail);
+}
+
+/* What the debugger stands on, in the same precision as the checks above. */
+static kh_status check_inspection(checks *c)
+{
+    kh_session_options so = c->options->session;
+    kh_inspector *inspector = NULL;
+    so.precision = KH_PRECISION_F32;
+    so.k_type = so.v_type = KH_CACHE_F32;
+    so.context = (size_t)c->model->d.context < PROBE_TOKENS ? (size_t)c->model->d.context
+                                                            : PROBE_TOKENS;
+    KH_TRY(kh_inspector_open(&inspector, c->model, &so));
+    kh_status status = kh_inspector_check(inspector, report_inspection, c);
+    kh_inspector_close(inspector);
+    return status == KH_ERR_CHECK ? KH_OK : status;
+}
+
 kh_status kh_verify(const kh_model *model, const kh_verify_options *options)
 {
     checks c = {.model = model, .options = options};
@@ -305,6 +328,7 @@ kh_status kh_verify(const kh_model *model, const kh_verify_options *options)
     kh_status status = check_data(&c);
     if (status == KH_OK) status = check_tokenizer(&c);
     if (status == KH_OK) status = run_model(&c);
+    if (status == KH_OK && model->d.structure == KH_DECODER) status = check_inspection(&c);
     kh_free_ids(c.ids);
     kh_free(c.rows);
     KH_TRY(status);

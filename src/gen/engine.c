@@ -18,6 +18,7 @@ enum {
     DEFAULT_BATCH = 512,
     MOST_BATCH = 1 << 20,
     MOST_FORKS = 1 << 16,
+    MOST_LANES = 256,
     LOGIT_CHUNK_BYTES = 32 << 20
 };
 
@@ -102,6 +103,10 @@ static kh_status open_memory(kh_engine *e, const kh_session_options *o)
     KH_TRY(kh_new(&e->tokens, e->batch, sizeof *e->tokens, "a batch"));
     KH_TRY(kh_new(&e->positions, e->batch, sizeof *e->positions, "a batch"));
     KH_TRY(kh_new(&e->logit_rows, e->batch, sizeof *e->logit_rows, "a batch"));
+    e->lanes = e->batch < MOST_LANES ? e->batch : MOST_LANES;
+    KH_TRY(kh_new(&e->spans, e->lanes, sizeof *e->spans, "a batch"));
+    KH_TRY(kh_new(&e->kvs, e->lanes, sizeof *e->kvs, "a batch"));
+    KH_TRY(kh_new(&e->crosses, e->lanes, sizeof *e->crosses, "a batch"));
     size_t pages = (e->context + KH_PAGE - 1) / KH_PAGE + 1;
     KH_TRY(open_encoder(e, o, &shape));
     return kh_kv_pool_open(&e->pages, &shape, pages * (1 + o->forks));
@@ -141,6 +146,9 @@ void kh_engine_close(kh_engine *e)
     kh_encoder_close(e->encoder);
     kh_attn_plan_free(e->plan);
     kh_ff_plan_close(e->ff);
+    kh_free(e->crosses);
+    kh_free(e->kvs);
+    kh_free(e->spans);
     kh_free(e->logit_rows);
     kh_free(e->positions);
     kh_free(e->tokens);
@@ -149,6 +157,22 @@ void kh_engine_close(kh_engine *e)
     kh_free(e->scratch);
     kh_arena_free(&e->step);
     kh_free(e);
+}
+
+kh_run kh_engine_run(kh_engine *e, const kh_batch *batch, enum kh_phase phase)
+{
+    return (kh_run){.step = &e->step,
+                    .pool = &e->pool,
+                    .scratch = e->scratch,
+                    .kern = e->kern,
+                    .batch = batch,
+                    .phase = phase,
+                    .beyond = kh_engine_beyond(e),
+                    .attn = e->plan,
+                    .ff = e->ff,
+                    .compute = e->compute,
+                    .stats = &e->stats,
+                    .attention_seconds = &e->attention_seconds};
 }
 
 kh_status kh_model_memory(const kh_model *model, const kh_session_options *options,

@@ -29,7 +29,11 @@ typedef struct kh_engine {
     /* of the batch in flight */
     int32_t *tokens, *positions; /* [batch] */
     uint32_t *logit_rows;        /* [batch] */
-    kh_arena logits;             /* chunk of logits when all rows are asked for */
+    /* of sessions that step together */
+    size_t lanes;           /* most of them in a pass */
+    kh_span *spans;         /* [lanes] */
+    kh_kv **kvs, **crosses; /* [lanes] */
+    kh_arena logits;        /* chunk of logits when all rows are asked for */
     size_t chunk_rows;
 } kh_engine;
 
@@ -55,11 +59,26 @@ static inline int kh_engine_beyond(const kh_engine *e)
     return e->model->far.n_rot > 0 && (double)e->context > e->model->d.rope[0].original;
 }
 
+/* What every run of the engine has in common. */
+kh_run kh_engine_run(kh_engine *engine, const kh_batch *batch, enum kh_phase phase);
+
 /* One forward pass over ids [n] at the end of the session, n <= engine->batch. `sink` NULL: the logits
  * of the last row go to session->logits when `last` is set; otherwise all rows go to the sink. */
 enum kh_want { KH_WANT_NOTHING, KH_WANT_LAST, KH_WANT_ALL };
 kh_status kh_session_step(kh_session *session, const int32_t *ids, size_t n, enum kh_phase phase,
                           enum kh_want want, const kh_logit_sink *sink);
+
+/* One token each for `count` different sessions of one engine, as decoding does, in as few passes as they fit in;
+ * every session gets its logits. A session's probe sees the rows of its session alone. A request to stop one is
+ * not looked at while others wait with it. */
+kh_status kh_sessions_step(kh_session *const *sessions, const int32_t *ids, size_t count);
+
+/* Reads on with several forks of one session in one pass, as prompts are read: ids[i] [counts[i]] behind session i, at
+ * most engine->batch in all and KH_BRANCHES sessions. Each gets the logits of its last row; a probe sees the rows of its
+ * session alone. `stop` is looked at. */
+enum { KH_BRANCHES = 32 };
+kh_status kh_sessions_read(kh_session *const *sessions, const int32_t *const *ids,
+                           const size_t *counts, size_t count, atomic_bool *stop);
 
 /* kh_session_shift for a caller that is inside a call already: a request to stop stays. */
 kh_status kh_session_drop(kh_session *session, size_t keep, size_t count);

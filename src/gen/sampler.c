@@ -170,6 +170,8 @@ int32_t kh_sampler_draw(kh_sampler *s, const float *logits, const int32_t *recen
 {
     const kh_sampler_options *o = &s->options;
     memcpy(s->scratch, logits, s->V * sizeof *logits);
+    s->kept = 1;
+    s->mass = 1;
     for (size_t i = 0; i < o->bias_count; i++) s->scratch[o->bias[i].id] += o->bias[i].bias;
     if (o->repeat_penalty > 0 && o->repeat_penalty != 1.0f) penalise(s, s->scratch, recent, count);
     if (o->temperature == 0) {
@@ -182,6 +184,8 @@ int32_t kh_sampler_draw(kh_sampler *s, const float *logits, const int32_t *recen
     n = truncate(s, n);
     double sum = 0, t = (double)o->temperature, top = (double)s->candidates[0].logit;
     for (size_t i = 0; i < n; i++) sum += exp(((double)s->candidates[i].logit - top) / t);
+    s->kept = n;
+    s->mass = sum;
     kh_rng_key key = {.seed = o->seed, .stream = 0x73616d706c65ull /* "sample" */};
     double left = kh_rng_uniform(key, s->drawn++) * sum;
     for (size_t i = 0; i < n; i++) {
@@ -189,4 +193,15 @@ int32_t kh_sampler_draw(kh_sampler *s, const float *logits, const int32_t *recen
         if (left < 0) return s->candidates[i].id;
     }
     return s->candidates[n - 1].id;
+}
+
+double kh_sampler_share(const kh_sampler *s, int32_t id)
+{
+    const kh_candidate *c = s->candidates;
+    size_t i = 0;
+    while (i < s->kept && c[i].id != id) i++;
+    if (i == s->kept) return 0;
+    if (s->kept == 1) return 1;
+    return exp(((double)c[i].logit - (double)c[0].logit) / (double)s->options.temperature) /
+           s->mass;
 }

@@ -116,22 +116,11 @@ kh_status kh_session_step(kh_session *s, const int32_t *ids, size_t n, enum kh_p
                       .logit_count = want == KH_WANT_ALL    ? n
                                      : want == KH_WANT_LAST ? 1
                                                             : 0};
-    kh_run run = {.step = &e->step,
-                  .pool = &e->pool,
-                  .scratch = e->scratch,
-                  .kern = e->kern,
-                  .batch = &batch,
-                  .phase = phase,
-                  .kv_self = &s->kv,
-                  .kv_cross = s->cross ? &s->cross : NULL,
-                  .beyond = kh_engine_beyond(e),
-                  .attn = e->plan,
-                  .ff = e->ff,
-                  .probe = s->probe,
-                  .compute = e->compute,
-                  .stats = &e->stats,
-                  .attention_seconds = &e->attention_seconds,
-                  .stop = &s->stop};
+    kh_run run = kh_engine_run(e, &batch, phase);
+    run.kv_self = &s->kv;
+    run.kv_cross = s->cross ? &s->cross : NULL;
+    run.probe = s->probe;
+    run.stop = &s->stop;
     kh_logit_sink last = {.take = keep_last, .context = s, .buffer = s->logits, .chunk_rows = 1};
     s->has_logits = 0;
     KH_TRY(kh_forward(e->model, &run, want == KH_WANT_ALL ? sink : &last));

@@ -30,6 +30,14 @@ kh_status kh_forward_logits(const kh_model *model, kh_run *run, float *out, cons
     return KH_OK;
 }
 
+void kh_forward_finish(const kh_model *model, kh_run *run, float *x, size_t rows)
+{
+    const kh_walk w = {.model = model, .run = run};
+    size_t D = (size_t)model->d.D;
+    kh_walk_norm(&w, x, x, &model->w.stack.final_norm, rows, D);
+    if (model->d.logit_scale != 1.0f) kh_op_scale(run, x, model->d.logit_scale, rows, D);
+}
+
 /* Rows that want logits are moved together into h (logit_rows ascend, so h is read before written
  * only if it aliased x, which it does not). */
 static kh_status logits(kh_walk *w, const kh_logit_sink *sink)

@@ -61,7 +61,10 @@ static void fill_info(kh_model *m)
                               .add_bos = tokens ? kh_tokenizer_special(tokens)->add_bos : 0,
                               .tied = m->w.tied,
                               .classes = (int)m->w.classes.out.rows,
-                              .towers = (int)kh_class_towers(m)};
+                              .towers = (int)kh_class_towers(m),
+                              .parallel = d->form == KH_BLOCK_PARALLEL,
+                              .gated = m->w.stack.N > 0 && m->w.stack.blocks[0].gate.name != NULL,
+                              .experts = d->experts.count};
     for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
 }
 

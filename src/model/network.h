@@ -64,6 +64,9 @@ void kh_forward_need(const kh_model *model, const kh_attn_plan *plan, const kh_k
  * With run->tape the caches have one layer (as for an encoder), `take` leaves the gradient of its rows of
  * logits in the twin of the sink's buffer, and the memory of run->step stays taken for kh_tape_backward. */
 kh_status kh_forward(const kh_model *model, kh_run *run, const kh_logit_sink *sink);
+/* Rows of a decoder's residual stream, wherever they were taken, become what its logits are made of: the final norm with
+ * each row's own scale, and the scale of logits. */
+void kh_forward_finish(const kh_model *model, kh_run *run, float *x /* [rows][D] */, size_t rows);
 /* Logits [rows][V] of what a sink's `hidden` got. */
 kh_status kh_forward_logits(const kh_model *model, kh_run *run, float *logits,
                             const float *hidden /* [rows][D] */, size_t rows);

@@ -1,9 +1,9 @@
 /* run/probe.h: how the forward pass asks whether someone looks. Absent, a probe costs one comparison a
- * point. The points and the observer are public: <keyhole/inspect.h>. */
+ * point. The points and the observer are public: <keyhole/points.h>. */
 #ifndef KH_RUN_PROBE_H
 #define KH_RUN_PROBE_H
 
-#include <keyhole/inspect.h>
+#include <keyhole/points.h>
 
 static inline int kh_probe_wants(const kh_probe *probe, kh_point point)
 {

@@ -6,7 +6,7 @@
 #include "support/family_golden.h"
 
 #include <keyhole/encode.h>
-#include <keyhole/inspect.h>
+#include <keyhole/points.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

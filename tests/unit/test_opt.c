@@ -19,7 +19,7 @@ typedef struct values {
     double share, open;
     const char *text;
     kh_opt_texts many;
-    kh_opt_ints sizes;
+    kh_opt_ints sizes, range;
 } values;
 
 static const char *const types[] = {"f16", "f32", "q8_0", NULL};
@@ -38,6 +38,7 @@ static const kh_opt second[] = {
      types, 0},
     {KH_OPT_TEXTS, "--attn", "SPEC", "settings", offsetof(values, many), 0, 0, 0, 0, 0},
     {KH_OPT_INTS, "-d --depths", "N,...", "depths", offsetof(values, sizes), 0, 0, 4096, 0, 0},
+    {KH_OPT_INTS, "--range", "A B", "from and to", offsetof(values, range), 0, 0, 99, 0, 0},
     {KH_OPT_IGNORED, "-ngl", "N", "not here", 0, 0, 0, 0, 0, 0},
     {KH_OPT_IGNORED, "-fa", "on|off", "not here", 0, 0, 0, 0, switches, 0},
     {0}};
@@ -122,6 +123,14 @@ static void test_values(void **state)
     assert_int_equal(o.v.sizes.items[2], 4096);
     assert_string_equal(o.v.text, "a=b");
     done(&o);
+
+    o = parse("--range|3|7|file");
+    assert_int_equal(o.status, KH_OK);
+    assert_int_equal(o.v.range.count, 2);
+    assert_int_equal(o.v.range.items[1], 7);
+    assert_int_equal(o.r.word_count, 1);
+    done(&o);
+    refused("--range|3", "--range: a second value is missing (A B)");
 }
 
 static void test_words(void **state)

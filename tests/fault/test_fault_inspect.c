@@ -1,0 +1,152 @@
+/* Every allocation of inspection fails once, in the library and in the JSON of its answers: a sentence says so, no answer
+ * comes with a part missing, nothing is left behind, and then it works. */
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "support/family_golden.h"
+#include "support/fault_case.h"
+#include "wire/json_value.h"
+#include "wire/questions.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static kh_model *model;
+static char saved[] = "/tmp/keyhole-test-XXXXXX";
+static size_t bytes; /* the size of the whole answer */
+static const kh_session_options so = {.context = 40, .threads = 1};
+
+/* Values and bytes of texts: what does not change from one time to the next, found without an allocation. */
+static size_t size_of(json_t *value)
+{
+    const char *key;
+    json_t *member;
+    size_t i, n = 1 + json_string_length(value);
+    json_object_foreach(value, key, member) n += strlen(key) + size_of(member);
+    json_array_foreach(value, i, member) n += size_of(member);
+    return n;
+}
+
+static kh_status add_size(void *context, json_t *value)
+{
+    *(size_t *)context += size_of(value);
+    json_decref(value);
+    return KH_OK;
+}
+
+/* A question from an inspector of its own; the answer is as long as the first time. */
+static kh_status ask_it(kh_status (*question)(const wire_ask *), const char *body)
+{
+    size_t sum = 0;
+    wire_ask ask = {.model = model, .sink = {add_size, &sum}};
+    json_t *asked = json_loads(body, 0, NULL);
+    wire_begin();
+    kh_status status = asked ? kh_inspector_open(&ask.inspector, model, &so) : KH_ERR_MEMORY;
+    ask.body = asked;
+    if (status == KH_OK) status = question(&ask);
+    kh_inspector_close(ask.inspector);
+    json_decref(asked);
+    if (status == KH_OK && bytes == 0) bytes = sum;
+    if (status == KH_OK && sum != bytes)
+        fail_msg("an answer of size %zu, which was %zu", sum, bytes);
+    return status;
+}
+
+#define TEXT                                                                                       \
+    "\"tokens\": [3, 5, 7, 11, 13, 17, 19, 23, 29], \"edits\": [\"L1H1:zero\", \"L0N3:mean\"]"
+
+static kh_status lens(void)
+{
+    return ask_it(wire_lens,
+                  "{" TEXT ", \"top_n\": 3, \"bottom_n\": 2, \"tracked\": [5], \"first\": 5}");
+}
+
+static kh_status why(void)
+{
+    return ask_it(wire_why, "{" TEXT ", \"most\": 4}");
+}
+
+static kh_status head(void)
+{
+    return ask_it(wire_head, "{" TEXT ", \"part\": \"L1H0\", \"a\": 5}");
+}
+
+static kh_status neurons(void)
+{
+    return ask_it(wire_neurons, "{" TEXT ", \"most\": 2}");
+}
+
+static kh_status neuron(void)
+{
+    return ask_it(wire_neuron, "{" TEXT ", \"part\": \"L1N2\", \"top_n\": 3, \"neighbours\": 2}");
+}
+
+static kh_status save(void)
+{
+    kh_edit edits[2];
+    size_t touched;
+    KH_TRY(kh_edit_parse(&edits[0], model, "L1N3:zero"));
+    KH_TRY(kh_edit_parse(&edits[1], model, "0_mlp_out:project=L0N2"));
+    return kh_edits_save(model, edits, 2, saved, &touched);
+}
+
+static void take_check(void *context, const char *name, int passed, const char *detail)
+{
+    (void)context, (void)name, (void)passed, (void)detail;
+}
+
+static kh_status check(void)
+{
+    kh_inspector *inspector = NULL;
+    kh_status status = kh_inspector_open(&inspector, model, &so);
+    if (status == KH_OK) status = kh_inspector_check(inspector, take_check, NULL);
+    kh_inspector_close(inspector);
+    return status;
+}
+
+#define FAILING(name, least)                                                                       \
+    static void failing_##name(void **state)                                                       \
+    {                                                                                              \
+        (void)state;                                                                               \
+        bytes = 0;                                                                                 \
+        every_allocation_fails_once(#name, name, least);                                           \
+    }
+
+FAILING(lens, 50)
+FAILING(why, 50)
+FAILING(head, 50)
+FAILING(neurons, 50)
+FAILING(neuron, 50)
+FAILING(save, 10)
+FAILING(check, 20)
+
+static int open_all(void **state)
+{
+    (void)state;
+    wire_setup();
+    model = open_model(family_path(family_named("llama")));
+    int file = mkstemp(saved);
+    return file < 0 ? -1 : close(file);
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    kh_model_close(model);
+    return unlink(saved);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(failing_lens),   cmocka_unit_test(failing_why),
+        cmocka_unit_test(failing_head),   cmocka_unit_test(failing_neurons),
+        cmocka_unit_test(failing_neuron), cmocka_unit_test(failing_save),
+        cmocka_unit_test(failing_check)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
