@@ -43,6 +43,35 @@ if(NOT KH_HAVE_CURL)
         "libcurl4-openssl-dev and libssl-dev; scripts/setup does it)")
 endif()
 
+# The server is optional: libmicrohttpd.
+option(KH_MICROHTTPD "keyhole serve answers through libmicrohttpd" ON)
+set(KH_HAVE_MICROHTTPD OFF)
+if(KH_MICROHTTPD)
+    pkg_check_modules(KH_MICROHTTPD_PKG QUIET IMPORTED_TARGET libmicrohttpd>=0.9.71)
+    if(KH_MICROHTTPD_PKG_FOUND)
+        set(KH_HAVE_MICROHTTPD ON)
+        message(STATUS "libmicrohttpd ${KH_MICROHTTPD_PKG_VERSION}")
+    endif()
+endif()
+if(NOT KH_HAVE_MICROHTTPD)
+    message(STATUS "No server: keyhole serve will say so (install the Debian package libmicrohttpd-dev; scripts/setup "
+        "does it)")
+endif()
+
+# Labels and saved views are optional: SQLite.
+option(KH_SQLITE "keyhole keeps labels and views in SQLite" ON)
+set(KH_HAVE_SQLITE OFF)
+if(KH_SQLITE)
+    pkg_check_modules(KH_SQLITE_PKG QUIET IMPORTED_TARGET sqlite3>=3.24)
+    if(KH_SQLITE_PKG_FOUND)
+        set(KH_HAVE_SQLITE ON)
+        message(STATUS "SQLite ${KH_SQLITE_PKG_VERSION}")
+    endif()
+endif()
+if(NOT KH_HAVE_SQLITE)
+    message(STATUS "No labels: the debugger keeps none (install the Debian package libsqlite3-dev; scripts/setup does it)")
+endif()
+
 # oneDNN ships no pkg-config file.
 find_path(KH_DNNL_INCLUDE oneapi/dnnl/dnnl.h)
 find_library(KH_DNNL_LIBRARY dnnl)

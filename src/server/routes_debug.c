@@ -1,0 +1,318 @@
+/* The routes of the debugger: questions of inspection over HTTP.
+ *
+ * One inspector answers them all, on the worker, one question at a time; between two pieces of an answer the slots
+ * grow a token, so a conversation goes on while somebody looks. A question whose client left is stopped inside its
+ * pass. What questions and answers are is wire/questions.h; texts are tokenised on the connection's thread. */
+#include "base/fail.h"
+#include "server/server_impl.h"
+#include "wire/questions.h"
+
+#include <string.h>
+
+static void close_inspector(void *value)
+{
+    kh_inspector_close(value);
+}
+
+static void close_checks(void *value)
+{
+    json_decref(value);
+}
+
+static void close_kept(void *value)
+{
+    json_decref(value);
+}
+
+static void stop_inspector(void *object)
+{
+    kh_inspector_stop(object);
+}
+
+/* The server's inspector, opened when it is first needed. */
+static kh_status inspector_of(server_job *job, kh_inspector **out)
+{
+    void **room = server_room(job, close_inspector);
+    if (!room) KH_FAIL(KH_ERR_MEMORY, "no memory for an inspector");
+    if (!*room) {
+        kh_session_options options = server_job_options(job)->session;
+        kh_inspector *inspector = NULL;
+        KH_TRY(kh_inspector_open(&inspector, server_job_model(job), &options));
+        *room = inspector;
+    }
+    *out = *room;
+    return KH_OK;
+}
+
+static kh_status send_on(void *context, json_t *value)
+{
+    server_job *job = context;
+    KH_TRY(server_send(job, value));
+    return server_check(job);
+}
+
+kh_status server_inspect(server_job *job, kh_status (*question)(const wire_ask *),
+                         enum server_form form)
+{
+    kh_inspector *inspector = NULL;
+    KH_TRY(inspector_of(job, &inspector));
+    void **kept = server_room(job, close_kept);
+    const wire_ask ask = {server_job_model(job),   inspector,
+                          server_job_body(job),    {send_on, job},
+                          (json_t **)(void *)kept, &job->server->vectors};
+    KH_TRY(server_begin(job, form));
+    server_on_cancel(job, stop_inspector, inspector);
+    wire_begin();
+    kh_status status = question(&ask);
+    server_on_cancel(job, NULL, NULL);
+    return status;
+}
+
+static kh_status lens(server_job *job)
+{
+    return server_inspect(job, wire_lens, SERVER_LINES);
+}
+
+static kh_status edit(server_job *job)
+{
+    return server_inspect(job, wire_edit, SERVER_LINES);
+}
+
+static kh_status patch(server_job *job)
+{
+    return server_inspect(job, wire_patch, SERVER_LINES);
+}
+
+static kh_status steer(server_job *job)
+{
+    return server_inspect(job, wire_steer, SERVER_JSON);
+}
+
+/* The served model read with another setting of attention, or another prompt. */
+static kh_status diff(server_job *job)
+{
+    kh_session_options options = server_job_options(job)->session;
+    kh_inspector *inspector = NULL, *other = NULL;
+    const char *name = server_job_options(job)->alias;
+    KH_TRY(wire_get_text(server_job_body(job), "attn", &options.attn, NULL));
+    KH_TRY(inspector_of(job, &inspector));
+    const wire_ask ask = {.model = server_job_model(job),
+                          .inspector = inspector,
+                          .body = server_job_body(job),
+                          .sink = {send_on, job}};
+    KH_TRY(kh_inspector_open(&other, server_job_model(job), &options));
+    kh_status status = server_begin(job, SERVER_LINES);
+    server_on_cancel(job, stop_inspector, inspector);
+    if (status == KH_OK) status = wire_diff(&ask, other, name, name);
+    server_on_cancel(job, NULL, NULL);
+    kh_inspector_close(other);
+    return status;
+}
+
+static kh_status learn(server_job *job)
+{
+    kh_inspector *inspector = NULL;
+    KH_TRY(inspector_of(job, &inspector));
+    const wire_ask ask = {.model = server_job_model(job),
+                          .inspector = inspector,
+                          .body = server_job_body(job),
+                          .sink = {send_on, job}};
+    server_on_cancel(job, stop_inspector, inspector);
+    kh_status status = server_steering_learn(job, &ask);
+    server_on_cancel(job, NULL, NULL);
+    return status;
+}
+
+static kh_status next(server_job *job)
+{
+    return server_inspect(job, wire_next, SERVER_JSON);
+}
+
+static kh_status why(server_job *job)
+{
+    return server_inspect(job, wire_why, SERVER_JSON);
+}
+
+static kh_status head(server_job *job)
+{
+    return server_inspect(job, wire_head, SERVER_JSON);
+}
+
+static kh_status neurons(server_job *job)
+{
+    return server_inspect(job, wire_neurons, SERVER_JSON);
+}
+
+static kh_status neuron(server_job *job)
+{
+    return server_inspect(job, wire_neuron, SERVER_JSON);
+}
+
+static kh_status search(server_job *job)
+{
+    return server_inspect(job, wire_search, SERVER_JSON);
+}
+
+static kh_status find_heads(server_job *job)
+{
+    return server_inspect(job, wire_find_heads, SERVER_JSON);
+}
+
+/* What a text is made of; needs no pass. */
+static kh_status text(server_job *job)
+{
+    const kh_model *model = server_job_model(job);
+    wire_subject s;
+    KH_TRY(wire_subject_read(&s, model, server_job_body(job)));
+    json_t *tokens = wire_text_tokens(model, s.ids, s.count);
+    size_t prompt = s.prompt;
+    wire_subject_free(&s);
+    return server_send(
+        job, json_pack("{s:o, s:I}", "tokens", tokens, "prompt_tokens", (json_int_t)prompt));
+}
+
+/* ---- identities ---- */
+
+typedef struct proof {
+    server_job *job;
+    json_t *list;
+} proof;
+
+static void take_check(void *context, const char *name, int passed, const char *detail)
+{
+    proof *p = context;
+    json_t *good = passed < 0 ? json_null() : json_boolean(passed);
+    json_array_append_new(
+        p->list, json_pack("{s:s, s:o, s:s}", "name", name, "passed", good, "detail", detail));
+}
+
+/* Proved once for the model and its settings, which do not change while it is served. */
+static kh_status checks(server_job *job)
+{
+    void **room = server_room(job, close_checks);
+    kh_inspector *inspector = NULL;
+    if (!room) KH_FAIL(KH_ERR_MEMORY, "no memory for the checks");
+    if (!*room) {
+        proof p = {job, json_array()};
+        KH_TRY(inspector_of(job, &inspector));
+        server_on_cancel(job, stop_inspector, inspector);
+        kh_status status = kh_inspector_check(inspector, take_check, &p);
+        server_on_cancel(job, NULL, NULL);
+        if (status != KH_OK && status != KH_ERR_CHECK) {
+            json_decref(p.list);
+            return status;
+        }
+        *room = p.list;
+    }
+    return server_send(job, json_pack("{s:O}", "checks", (json_t *)*room));
+}
+
+/* ---- what can be asked ---- */
+
+static json_t *model_json(const kh_model *model)
+{
+    const kh_model_info *i = kh_model_get_info(model);
+    const char *name = strrchr(i->path, '/') ? strrchr(i->path, '/') + 1 : i->path;
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+                     "s:b, s:b, s:b}",
+                     "name", i->name, "file", name, "architecture", i->architecture, "quantisation",
+                     i->quantisation, "identity", i->identity, "bytes", (json_int_t)i->file_bytes,
+                     "parameters", (json_int_t)i->parameters, "layers", i->layers, "heads",
+                     i->heads, "key_heads", i->key_heads, "head_width", i->head_width, "width",
+                     i->width, "ff_width", i->ff_width, "vocabulary", i->vocabulary, "context",
+                     i->context, "parallel", i->parallel, "gated", i->gated, "experts",
+                     i->experts > 0);
+}
+
+static json_t *points_json(void)
+{
+    json_t *list = json_array();
+    for (int p = 0; p < KH_POINT_COUNT; p++)
+        json_array_append_new(list, json_string(kh_point_name((kh_point)p)));
+    return list;
+}
+
+static json_t *routes_json(void)
+{
+    json_t *list = json_array();
+    for (const server_route *r = server_routes_debug; r->path; r++)
+        json_array_append_new(list, json_string(r->path));
+    return list;
+}
+
+static kh_status capabilities(server_job *job)
+{
+    const kh_model *model = server_job_model(job);
+    kh_inspector *inspector = NULL;
+    kh_status opened = inspector_of(job, &inspector);
+    json_t *out = json_pack(
+        "{s:s, s:o, s:s, s:s, s:i, s:[s,s,s], s:o, s:o, s:b, s:s, s:n, s:b, s:{s:s}}", "keyhole",
+        kh_version(), "model", model_json(model), "attn",
+        inspector ? kh_inspector_attn(inspector) : "", "ff",
+        server_job_options(job)->session.ff ? server_job_options(job)->session.ff : "dense",
+        "threads", server_job_options(job)->session.threads, "taps", "before", "between", "after",
+        "points", points_json(), "routes", routes_json(), "inspect", inspector != NULL, "why_not",
+        opened == KH_OK ? "" : kh_last_error(), "checks", "template",
+        strcmp(kh_model_chat_format(model), "") != 0, "example", "prompt",
+        "The capital of France is");
+    return server_send(job, out);
+}
+
+#define SUBJECT "prompt:text template:flag tokens:ids prompt_tokens:int edits:array "
+
+const server_route server_routes_debug[] = {
+    {"GET", "/v1/capabilities", SERVER_WORKER, capabilities,
+     "what the model is, and what can be asked about it", 0, NULL},
+    {"GET", "/v1/checks", SERVER_WORKER, checks,
+     "the identities that inspection stands on, proved for this model", 0, NULL},
+    {"POST", "/v1/text", SERVER_HERE, text, "the tokens of a text", 0,
+     "prompt:text template:flag tokens:ids prompt_tokens:int"},
+    {"POST", "/v1/lens/prompt", SERVER_WORKER, lens,
+     "what each layer would predict at each position, as NDJSON frames", 0,
+     SUBJECT "layers:ids taps:array first:int count:int top_n:int bottom_n:int tracked:ids "
+             "num_completion_tokens:int cost_only:flag"},
+    {"POST", "/v1/next", SERVER_WORKER, next, "the model's own distributions at some positions", 0,
+     SUBJECT "first:int count:int top_n:int"},
+    {"POST", "/v1/why", SERVER_WORKER, why,
+     "a logit, or the difference of two, as the sum of what every part gave", 0,
+     SUBJECT "position:int a:any b:any alone:flag most:int kinds:array"},
+    {"POST", "/v1/head", SERVER_WORKER, head, "a row of attention, and what the head writes", 0,
+     SUBJECT "part:text position:int a:any b:any"},
+    {"POST", "/v1/neurons", SERVER_WORKER, neurons, "the dominant neurons at a position", 0,
+     SUBJECT "position:int layer:int a:any b:any most:int by:text promotes:flag"},
+    {"POST", "/v1/neuron", SERVER_WORKER, neuron, "the card of a neuron", 0,
+     SUBJECT "part:text position:int a:any b:any top_n:int neighbours:int"},
+    {"POST", "/v1/search", SERVER_WORKER, search,
+     "the neurons, or heads, that write a token, over all layers", 0,
+     "words:array by:text ends:text most:int heads:flag"},
+    {"POST", "/v1/find-heads", SERVER_WORKER, find_heads, "heads by what they do on a text", 0,
+     SUBJECT "by:text most:int random:int query:int key:int keys:int"},
+    {"POST", "/v1/edit", SERVER_WORKER, edit,
+     "the prompt continued without and under edits, as NDJSON frames", 0,
+     SUBJECT "max_tokens:int temperature:real top_k:int top_p:real min_p:real seed:int "
+             "control_vectors:array vectors:array features:array"},
+    {"POST", "/v1/steer/completion", SERVER_WORKER, steer,
+     "a prompt continued with and without directions that are added to the stream", 0,
+     SUBJECT "types:array control_vectors:array vectors:array features:array "
+             "n_completion_tokens:int max_tokens:int temperature:real seed:int"},
+    {"POST", "/v1/steer/vector", SERVER_WORKER, learn,
+     "a control vector from pairs of texts, texts, a token or a neuron", 0,
+     "pairs:array prompts:array method:text template:flag from:any minus:any name:text "
+     "scale:real"},
+    {"GET", "/control-vectors", SERVER_WORKER, server_steering_list, "The control vectors.", 0,
+     NULL},
+    {"POST", "/control-vectors", SERVER_WORKER, server_steering_set,
+     "What answers are steered by from now on: [{id, scale}]; those not named: 0.", SERVER_LIST,
+     "list:array"},
+    {"GET", "/cvectors", SERVER_WORKER, server_steering_list, "The same as /control-vectors.", 0,
+     NULL},
+    {"POST", "/cvectors", SERVER_WORKER, server_steering_set, "The same as /control-vectors.",
+     SERVER_LIST, "list:array"},
+    {"POST", "/v1/diff", SERVER_WORKER, diff,
+     "where two settings of attention, or two prompts, part, as NDJSON frames", 0,
+     SUBJECT "attn:text other:any threshold:real no_own:flag"},
+    {"POST", "/v1/patch", SERVER_WORKER, patch,
+     "activations of a clean prompt written into a corrupted one, as NDJSON frames", 0,
+     "clean:any corrupted:any template:flag edits:array a:any b:any alone:flag kinds:array "
+     "position:int first_layer:int layers:int to:text input:text cost_only:flag"},
+    {NULL, NULL, SERVER_HERE, NULL, NULL, 0, NULL}};

@@ -1,0 +1,525 @@
+/* Labels and saved views in SQLite.
+ *
+ *     model (identity, name, shape)           label (identity, part, text, time)        view (identity, name, query, time)
+ *
+ * The key is the model file's identity; name and shape (its architecture's numbers) say which other files are the same
+ * model, whose labels are offered. Two people's labels merge by time, and of equal times by text, so that the order of
+ * merges does not matter; a label that is taken away stays as an empty text with its time, so that an older file does not
+ * bring it back. A label that is set here gets a time behind the one it replaces, whatever the clocks say.
+ *
+ * The file is opened for each call: that costs a tenth of a millisecond, and leaves no handle to share between threads,
+ * none to be stale behind a fork or a restored backup. Changes take the write lock at their begin (BEGIN IMMEDIATE),
+ * because a reader that becomes a writer cannot wait for another one. A file with another application's number is never
+ * touched. All SQL is constant; values are bound. SQLite has its own heap, as libmicrohttpd has.
+ *
+ * Sentences name the file without its folder: they travel to clients. */
+#include "wire/labels.h"
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "wire/json_value.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <keyhole/inspect.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { PATIENCE = 5000 /* ms */, TEXT = 4096, NAME = 80, QUERY = 65536 };
+enum access { READING, CHANGING /* what is there */, WRITING };
+
+#define APPLICATION "1802005602" /* "khlb" */
+
+static const char schema[] =
+    "CREATE TABLE model (identity TEXT PRIMARY KEY, name TEXT NOT NULL, shape TEXT NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE TABLE label (identity TEXT NOT NULL, part TEXT NOT NULL, text TEXT NOT NULL,"
+    " time INTEGER NOT NULL, PRIMARY KEY (identity, part)) WITHOUT ROWID;"
+    "CREATE TABLE view (identity TEXT NOT NULL, name TEXT NOT NULL, query TEXT NOT NULL,"
+    " time INTEGER NOT NULL, PRIMARY KEY (identity, name)) WITHOUT ROWID;"
+    "PRAGMA application_id = " APPLICATION "; PRAGMA user_version = 1;";
+
+typedef struct store {
+    sqlite3 *db;      /* NULL: there is no file yet, so nothing in it */
+    const char *file; /* its name */
+    enum access access;
+    const kh_model_info *model;
+    char shape[160];
+} store;
+
+/* ---- statements */
+
+static kh_status wrong(const store *s)
+{
+    int code = sqlite3_errcode(s->db) & 0xff;
+    kh_status status = code == SQLITE_NOMEM                              ? KH_ERR_MEMORY
+                       : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? KH_ERR_FORMAT
+                       : code == SQLITE_BUSY || code == SQLITE_LOCKED    ? KH_ERR_STATE
+                                                                         : KH_ERR_IO;
+    KH_FAIL(status, "labels in %s: %s", s->file, sqlite3_errmsg(s->db));
+}
+
+/* `types` has a letter for each value: t a text, i an int64_t. */
+static kh_status prepare(sqlite3_stmt **out, const store *s, const char *sql, const char *types,
+                         ...)
+{
+    va_list values;
+    int code = sqlite3_prepare_v2(s->db, sql, -1, out, NULL);
+    va_start(values, types);
+    for (int i = 0; code == SQLITE_OK && types[i]; i++)
+        code = types[i] == 't' ? sqlite3_bind_text(*out, i + 1, va_arg(values, const char *), -1,
+                                                   SQLITE_TRANSIENT)
+                               : sqlite3_bind_int64(*out, i + 1, va_arg(values, int64_t));
+    va_end(values);
+    if (code == SQLITE_OK) return KH_OK;
+    kh_status status = wrong(s);
+    sqlite3_finalize(*out);
+    *out = NULL;
+    return status;
+}
+
+/* *row: 1 while there is one. */
+static kh_status step(const store *s, sqlite3_stmt *statement, int *row)
+{
+    int code = sqlite3_step(statement);
+    *row = code == SQLITE_ROW;
+    return code == SQLITE_ROW || code == SQLITE_DONE ? KH_OK : wrong(s);
+}
+
+/* Runs a statement without rows to its end, and forgets it. */
+static kh_status finish(const store *s, sqlite3_stmt *statement)
+{
+    int row;
+    kh_status status = step(s, statement, &row);
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static kh_status number(const store *s, const char *sql, int64_t *out)
+{
+    sqlite3_stmt *statement;
+    int row;
+    *out = 0;
+    KH_TRY(prepare(&statement, s, sql, ""));
+    kh_status status = step(s, statement, &row);
+    if (status == KH_OK && row) *out = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return status;
+}
+
+static kh_status command(const store *s, const char *sql)
+{
+    return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? KH_OK : wrong(s);
+}
+
+/* ---- opening and closing */
+
+static void name_shape(store *s)
+{
+    const kh_model_info *m = s->model;
+    snprintf(s->shape, sizeof s->shape,
+             "%.30s layers=%d width=%d heads=%d/%d head_width=%d ff=%d experts=%d vocabulary=%d",
+             m->architecture, m->layers, m->width, m->heads, m->key_heads, m->head_width,
+             m->ff_width, m->experts, m->vocabulary);
+}
+
+/* The folders above a file; and the file, that nobody else may read. mknod, because whoever opens and closes a file loses
+ * the locks that other threads of the process have on it. */
+static kh_status make_file(const store *s, const char *path)
+{
+    char *copy = kh_strdup(path);
+    if (!copy) KH_FAIL(KH_ERR_MEMORY, "no memory for a path");
+    int failed = 0;
+    for (char *slash = copy; !failed && (slash = strchr(slash + 1, '/'));) {
+        *slash = 0;
+        failed = mkdir(copy, 0700) != 0 && errno != EEXIST;
+        *slash = '/';
+    }
+    failed = failed || (mknod(copy, S_IFREG | 0600, 0) != 0 && errno != EEXIST);
+    int why = errno;
+    kh_free(copy);
+    if (failed)
+        KH_FAIL(KH_ERR_IO, "labels in %s: the file cannot be written: %s", s->file, strerror(why));
+    return KH_OK;
+}
+
+/* Is it a file of ours, or an empty one that may become one? *empty: the latter. */
+static kh_status check_file(const store *s, int *empty)
+{
+    int64_t application, version, tables;
+    KH_TRY(number(s, "PRAGMA application_id", &application));
+    KH_TRY(number(s, "PRAGMA user_version", &version));
+    KH_TRY(number(s, "SELECT count(*) FROM sqlite_master", &tables));
+    *empty = tables == 0 && application == 0;
+    if (*empty) return KH_OK;
+    if (application != strtoll(APPLICATION, NULL, 10))
+        KH_FAIL(KH_ERR_FORMAT, "labels in %s: this is another program's database", s->file);
+    if (version != 1)
+        KH_FAIL(KH_ERR_FORMAT, "labels in %s: made by a newer keyhole (form %lld, 1 is known)",
+                s->file, (long long)version);
+    return KH_OK;
+}
+
+/* Ends the transaction: what it did stays when `status` is good. */
+static kh_status close_store(store *s, kh_status status)
+{
+    if (s->db && status == KH_OK) status = command(s, "COMMIT");
+    sqlite3_close(s->db); /* rolls back what was not committed */
+    s->db = NULL;
+    return status;
+}
+
+static kh_status begin(store *s)
+{
+    sqlite3_stmt *statement;
+    int empty = 0;
+    sqlite3_busy_timeout(s->db, PATIENCE);
+    KH_TRY(command(s, s->access == READING ? "BEGIN" : "BEGIN IMMEDIATE"));
+    KH_TRY(check_file(s, &empty));
+    if (empty && s->access != WRITING) return KH_ERR_NOT_FOUND;
+    if (empty) KH_TRY(command(s, schema));
+    if (s->access != WRITING) return KH_OK;
+    KH_TRY(prepare(&statement, s, "INSERT OR REPLACE INTO model VALUES (?1, ?2, ?3)", "ttt",
+                   s->model->identity, s->model->name, s->shape));
+    return finish(s, statement);
+}
+
+/* Begins a transaction. READING and CHANGING what does not exist leaves db NULL. Behind a success: close_store. */
+static kh_status open_store(store *s, const wire_labels *at, enum access access)
+{
+    *s = (store){.access = access, .model = kh_model_get_info(at->model)};
+    if (!at->path) KH_FAIL(KH_ERR_UNSUPPORTED, "labels have no file here: --labels FILE names one");
+    const char *slash = strrchr(at->path, '/');
+    s->file = slash ? slash + 1 : at->path;
+    name_shape(s);
+    if (access == WRITING) KH_TRY(make_file(s, at->path));
+    if (faccessat(AT_FDCWD, at->path, F_OK, 0) != 0 && (errno == ENOENT || errno == ENOTDIR))
+        return KH_OK;
+    int flags = access == READING ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
+    kh_status status = KH_OK;
+    if (sqlite3_open_v2(at->path, &s->db, flags, NULL) != SQLITE_OK)
+        status = s->db ? wrong(s) : kh_fail(KH_ERR_MEMORY, "no memory for labels");
+    if (status == KH_OK) status = begin(s);
+    if (status == KH_OK) return KH_OK;
+    sqlite3_close(s->db);
+    s->db = NULL;
+    return status == KH_ERR_NOT_FOUND ? KH_OK : status;
+}
+
+/* ---- rows in JSON */
+
+static json_t *column(sqlite3_stmt *statement, int at)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, at);
+    return text ? wire_text(text, (size_t)sqlite3_column_bytes(statement, at)) : NULL;
+}
+
+/* The row's three columns, under the names of the first two. */
+static json_t *row_json(sqlite3_stmt *statement, const char *key, const char *value)
+{
+    return json_pack("{s:o, s:o, s:I}", key, column(statement, 0), value, column(statement, 1),
+                     "time", (json_int_t)sqlite3_column_int64(statement, 2));
+}
+
+/* Appends all rows; a fourth column is "from". Of rows with the same key, the first. Takes the statement. */
+static kh_status list_rows(const store *s, sqlite3_stmt *statement, const char *key,
+                           const char *value, json_t *list)
+{
+    int row = 1, from = sqlite3_column_count(statement) > 3;
+    kh_status status = KH_OK;
+    while (status == KH_OK && (status = step(s, statement, &row)) == KH_OK && row) {
+        json_t *one = row_json(statement, key, value);
+        const json_t *last = json_array_get(list, json_array_size(list) - 1);
+        int again = from && one &&
+                    json_equal(json_object_get(one, key), json_object_get(last, key));
+        if (from && one) json_object_set_new(one, "from", column(statement, 3));
+        if (again)
+            json_decref(one);
+        else if (json_array_append_new(list, one) != 0)
+            status = kh_fail(KH_ERR_MEMORY, "no memory for labels");
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
+/* {name: list}; takes the list. */
+static kh_status wrap(json_t **out, kh_status status, const char *name, json_t *list)
+{
+    *out = status == KH_OK ? json_pack("{s:O}", name, list) : NULL;
+    json_decref(list);
+    if (status == KH_OK && !*out) KH_FAIL(KH_ERR_MEMORY, "no memory for labels");
+    return status;
+}
+
+/* ---- labels */
+
+static const char own_labels[] =
+    "SELECT part, text, time FROM label WHERE identity = ?1 AND text <> '' ORDER BY part";
+static const char offered_labels[] =
+    "SELECT l.part, l.text, l.time, l.identity FROM label l JOIN model m ON m.identity = l.identity"
+    " WHERE m.name = ?2 AND m.name <> '' AND m.shape = ?3 AND l.identity <> ?1 AND l.text <> ''"
+    " AND NOT EXISTS (SELECT 1 FROM label o WHERE o.identity = ?1 AND o.part = l.part)"
+    " ORDER BY l.part, l.time DESC, l.identity";
+
+kh_status wire_labels_list(const wire_labels *at, json_t **out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    json_t *list = json_array();
+    kh_status status = open_store(&s, at, READING);
+    if (status == KH_OK && s.db) {
+        status = prepare(&statement, &s, own_labels, "t", s.model->identity);
+        if (status == KH_OK) status = list_rows(&s, statement, "part", "text", list);
+        if (status == KH_OK)
+            status = prepare(&statement, &s, offered_labels, "ttt", s.model->identity,
+                             s.model->name, s.shape);
+        if (status == KH_OK) status = list_rows(&s, statement, "part", "text", list);
+        status = close_store(&s, status);
+    }
+    return wrap(out, status, "labels", list);
+}
+
+/* The members of a label: its part as the library writes it, its text. */
+static kh_status read_label(const wire_labels *at, const json_t *body, char part[KH_COMPONENT_TEXT],
+                            const char **text)
+{
+    kh_component component;
+    const char *name = NULL;
+    size_t size = 0;
+    *text = NULL;
+    KH_TRY(wire_get_text(body, "part", &name, NULL));
+    if (!name) KH_FAIL(KH_ERR_ARGUMENT, "part: a part such as L12N345 or L5H3 is expected");
+    KH_TRY(kh_component_parse(&component, at->model, name));
+    KH_TRY(wire_get_text(body, "text", text, &size));
+    if (!*text) KH_FAIL(KH_ERR_ARGUMENT, "text: a label is expected, or \"\" to take it away");
+    if (size > TEXT) KH_FAIL(KH_ERR_ARGUMENT, "text: %zu bytes, at most %d are kept", size, TEXT);
+    kh_component_text(&component, part, KH_COMPONENT_TEXT);
+    return KH_OK;
+}
+
+kh_status wire_labels_put(const wire_labels *at, const json_t *body, json_t **out)
+{
+    char part[KH_COMPONENT_TEXT];
+    const char *text;
+    store s;
+    sqlite3_stmt *statement;
+    int row = 0;
+    *out = NULL;
+    KH_TRY(read_label(at, body, part, &text));
+    KH_TRY(open_store(&s, at, WRITING));
+    kh_status status =
+        prepare(&statement, &s,
+                "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE"
+                " SET text = excluded.text, time = max(excluded.time, time + 1)",
+                "ttti", s.model->identity, part, text, (int64_t)time(NULL));
+    if (status == KH_OK) status = finish(&s, statement);
+    if (status == KH_OK)
+        status = prepare(&statement, &s,
+                         "SELECT part, text, time FROM label WHERE identity = ?1 AND part = ?2",
+                         "tt", s.model->identity, part);
+    if (status == KH_OK) {
+        status = step(&s, statement, &row);
+        if (row && !(*out = row_json(statement, "part", "text")))
+            status = kh_fail(KH_ERR_MEMORY, "no memory for a label");
+        sqlite3_finalize(statement);
+    }
+    status = close_store(&s, status);
+    if (status != KH_OK) json_decref(*out);
+    if (status != KH_OK) *out = NULL;
+    return status;
+}
+
+static int append(const char *bytes, size_t n, void *context)
+{
+    return kh_buf_add(context, bytes, n) == KH_OK ? 0 : -1;
+}
+
+kh_status wire_labels_export(const wire_labels *at, kh_buf *out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    int row = 0;
+    KH_TRY(open_store(&s, at, READING));
+    if (!s.db) return KH_OK;
+    kh_status status = prepare(&statement, &s, own_labels, "t", s.model->identity);
+    while (status == KH_OK && (status = step(&s, statement, &row)) == KH_OK && row) {
+        json_t *one = row_json(statement, "part", "text");
+        if (!one || json_dump_callback(one, append, out, WIRE_FORM) != 0)
+            status = kh_fail(KH_ERR_MEMORY, "no memory for labels");
+        if (status == KH_OK) status = kh_buf_text(out, "\n");
+        json_decref(one);
+    }
+    sqlite3_finalize(statement);
+    return close_store(&s, status);
+}
+
+static const char merge_label[] =
+    "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE SET"
+    " text = excluded.text, time = excluded.time WHERE excluded.time > time OR"
+    " (excluded.time = time AND excluded.text > text)";
+
+static kh_status merge_line(const store *s, const wire_labels *at, const char *line, size_t size,
+                            int64_t now)
+{
+    char part[KH_COMPONENT_TEXT];
+    const char *text;
+    json_error_t error;
+    sqlite3_stmt *statement;
+    int64_t when = now;
+    json_t *one = json_loadb(line, size, 0, &error);
+    kh_status status = KH_OK;
+    if (!json_is_object(one))
+        status =
+            kh_fail(KH_ERR_ARGUMENT,
+                    "{\"part\": \"L12N345\", \"text\": \"...\", \"time\": ...} is expected%s%s",
+                    one ? "" : ": ", one ? "" : error.text);
+    if (status == KH_OK) status = read_label(at, one, part, &text);
+    if (status == KH_OK) status = wire_get_int(one, "time", &when, 0, (int64_t)1 << 53);
+    if (status == KH_OK)
+        status = prepare(&statement, s, merge_label, "ttti", s->model->identity, part, text, when);
+    if (status == KH_OK) status = finish(s, statement);
+    json_decref(one);
+    return status;
+}
+
+kh_status wire_labels_import(const wire_labels *at, const char *text, size_t size, json_t **out)
+{
+    store s;
+    json_int_t count = 0, line = 1;
+    int64_t now = (int64_t)time(NULL);
+    *out = NULL;
+    KH_TRY(open_store(&s, at, WRITING));
+    int before = sqlite3_total_changes(s.db);
+    kh_status status = KH_OK;
+    for (size_t i = 0; i < size && status == KH_OK; line++) {
+        const char *end = memchr(text + i, '\n', size - i);
+        size_t n = end ? (size_t)(end - text) - i : size - i, blank = 0;
+        while (blank < n && strchr(" \t\r", text[i + blank]) && text[i + blank]) blank++;
+        if (blank < n) {
+            status = merge_line(&s, at, text + i, n, now);
+            if (status != KH_OK) kh_fail_context(status, "line %lld", (long long)line);
+            count++;
+        }
+        i += n + 1;
+    }
+    json_int_t changed = sqlite3_total_changes(s.db) - before;
+    KH_TRY(close_store(&s, status));
+    *out = json_pack("{s:I, s:I}", "labels", count, "changed", changed);
+    if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
+    return KH_OK;
+}
+
+/* ---- views */
+
+static kh_status check_name(const char *name)
+{
+    size_t characters = 0, n = strlen(name);
+    json_t *valid = json_stringn(name, n);
+    int good = valid != NULL;
+    json_decref(valid);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)name[i];
+        characters += (c & 0xc0) != 0x80;
+        good &= c >= 0x20 && c != 0x7f;
+    }
+    if (!good || characters == 0)
+        KH_FAIL(KH_ERR_ARGUMENT, "the name of a view is a text without control characters");
+    if (characters > NAME)
+        KH_FAIL(KH_ERR_ARGUMENT, "the name of a view has %zu characters, at most %d are kept",
+                characters, NAME);
+    return KH_OK;
+}
+
+static kh_status no_view(const char *name)
+{
+    KH_FAIL(KH_ERR_NOT_FOUND, "there is no view \"%.320s\"", name);
+}
+
+kh_status wire_views_list(const wire_labels *at, json_t **out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    json_t *list = json_array();
+    kh_status status = open_store(&s, at, READING);
+    if (status == KH_OK && s.db) {
+        status = prepare(&statement, &s,
+                         "SELECT name, query, time FROM view WHERE identity = ?1 ORDER BY name",
+                         "t", s.model->identity);
+        if (status == KH_OK) status = list_rows(&s, statement, "name", "query", list);
+        status = close_store(&s, status);
+    }
+    return wrap(out, status, "views", list);
+}
+
+kh_status wire_views_get(const wire_labels *at, const char *name, json_t **out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    int row = 0;
+    *out = NULL;
+    KH_TRY(check_name(name));
+    KH_TRY(open_store(&s, at, READING));
+    if (!s.db) return no_view(name);
+    kh_status status = prepare(
+        &statement, &s, "SELECT name, query, time FROM view WHERE identity = ?1 AND name = ?2",
+        "tt", s.model->identity, name);
+    if (status == KH_OK) {
+        status = step(&s, statement, &row);
+        if (row) *out = row_json(statement, "name", "query");
+        sqlite3_finalize(statement);
+    }
+    status = close_store(&s, status);
+    if (status == KH_OK && !row) return no_view(name);
+    if (status == KH_OK && !*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");
+    return status;
+}
+
+kh_status wire_views_put(const wire_labels *at, const char *name, const json_t *body, json_t **out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    const char *query = NULL;
+    size_t size = 0;
+    int64_t now = (int64_t)time(NULL);
+    *out = NULL;
+    KH_TRY(check_name(name));
+    KH_TRY(wire_get_text(body, "query", &query, &size));
+    if (!query || query[0] != '?')
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "query: what follows the page's address is expected: \"?prompt=...\"");
+    if (size > QUERY)
+        KH_FAIL(KH_ERR_ARGUMENT, "query: %zu bytes, at most %d are kept", size, QUERY);
+    KH_TRY(open_store(&s, at, WRITING));
+    kh_status status = prepare(&statement, &s,
+                               "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4)", "ttti",
+                               s.model->identity, name, query, now);
+    if (status == KH_OK) status = finish(&s, statement);
+    KH_TRY(close_store(&s, status));
+    *out = json_pack("{s:s, s:s, s:I}", "name", name, "query", query, "time", (json_int_t)now);
+    if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");
+    return KH_OK;
+}
+
+kh_status wire_views_delete(const wire_labels *at, const char *name, json_t **out)
+{
+    store s;
+    sqlite3_stmt *statement;
+    *out = NULL;
+    KH_TRY(check_name(name));
+    KH_TRY(open_store(&s, at, CHANGING));
+    if (!s.db) return no_view(name);
+    kh_status status = prepare(&statement, &s, "DELETE FROM view WHERE identity = ?1 AND name = ?2",
+                               "tt", s.model->identity, name);
+    if (status == KH_OK) status = finish(&s, statement);
+    int gone = status == KH_OK && sqlite3_changes(s.db) > 0;
+    KH_TRY(close_store(&s, status));
+    if (!gone) return no_view(name);
+    *out = json_pack("{s:s, s:b}", "name", name, "deleted", 1);
+    if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
+    return KH_OK;
+}

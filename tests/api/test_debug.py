@@ -1,0 +1,143 @@
+"""The debug routes: what they answer is what the command line prints, to the last digit; what is wrong gets a sentence;
+clients that leave, and many questions one after the other, leave nothing behind."""
+
+import json
+import socket
+import subprocess
+
+from serving import ENCODER, KEYHOLE, TINY, Server, check, finish
+
+TEXT = "a b c d e f g a b c"
+EDITS = ["L1H1:zero", "L0N3:scale=-2@1-3"]
+UNSTEADY = {"seconds", "peak_bytes", "tokens_per_second", "command"}
+
+
+def steady(value):
+    if isinstance(value, dict):
+        return {k: steady(v) for k, v in value.items() if k not in UNSTEADY}
+    return [steady(v) for v in value] if isinstance(value, list) else value
+
+
+def asked(server, route, body):
+    """The documents of an answer."""
+    status, _, content = server.request("POST", route, json.dumps(body))
+    return status, [steady(json.loads(line)) for line in content.decode().splitlines() if line]
+
+
+def printed(*words):
+    done = subprocess.run([KEYHOLE, *words, "--json", "-q"], capture_output=True, text=True, check=False)
+    return [steady(json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def one_truth(server):
+    """Route, the members of its body beside the text, and the words that mean the same."""
+    same = [
+        ("/v1/lens/prompt", {"top_n": 3, "bottom_n": 2, "taps": ["before", "after"]},
+         ["lens", "-k", "3", "--bottom", "2", "--tap", "before,after"]),
+        ("/v1/why", {"position": 4, "most": 5}, ["why", "--position", "4", "-k", "5"]),
+        ("/v1/why", {"a": 7, "alone": True}, ["why", "-a", "7", "--alone", "-k", "12"]),
+        ("/v1/head", {"part": "L1H0", "a": 7, "b": 9}, ["heads", "L1H0", "-a", "7", "-b", "9"]),
+        ("/v1/neurons", {"layer": 1, "most": 4}, ["neurons", "--layer", "1", "-k", "4"]),
+        ("/v1/neuron", {"part": "L1N5", "top_n": 6}, ["neurons", "L1N5", "-k", "6"]),
+        ("/v1/edit", {"max_tokens": 5}, ["edit", "-n", "5"]),
+        ("/v1/find-heads", {"by": "previous", "most": 4}, ["heads", "--find", "previous", "-k", "4"]),
+    ]  # fmt: skip
+    for route, body, (verb, *words) in same:
+        status, answer = asked(server, route, {"prompt": TEXT, "edits": EDITS, **body})
+        edits = [w for e in EDITS for w in ("--edit", e)]
+        part = words[:1] if words and words[0].startswith("L") else []
+        line = printed(verb, TINY, *part, "-p", TEXT, *edits, *words[len(part) :])
+        check(f"{route} answers", status == 200, status, answer)
+        for document in answer + line:
+            document.pop("edits", None)
+        check(f"{route} and keyhole {verb} say the same", answer and answer == line, answer[-1], line[-1:])
+
+
+    status, answer = asked(server, "/v1/search", {"words": ["a", 9], "by": "cosine", "most": 3})
+    check("/v1/search and keyhole search say the same", answer == printed("search", TINY, "a", "9", "--by", "cosine", "-k", "3"), answer)
+    check("both ends", [h["end"] for h in answer[0]["hits"]] == ["top"] * 3 + ["bottom"] * 3)
+
+
+def shapes(server):
+    status, frames = asked(server, "/v1/lens/prompt", {"prompt": TEXT, "num_completion_tokens": 3})
+    kinds = [f["type"] for f in frames]
+    check("frames", kinds[:2] == ["meta", "prompt"] and kinds[-1] == "done" and set(kinds[2:-1]) == {"token"})
+    check("generated ones are marked", [f["is_generated"] for f in frames[2:-1]].count(True) == 3)
+    check("only the first has no surprise", [f["surprise"] is None for f in frames[2:-1]].count(True) == 1)
+    status, frames = asked(server, "/v1/lens/prompt", {"prompt": TEXT, "cost_only": True})
+    check("a cost is told before it is paid", [f["type"] for f in frames] == ["meta", "prompt", "done"])
+    check("and is one", frames[0]["cost"]["cells"] > 0 and frames[0]["cost"]["operations"] > 0)
+    status, answer = server.get("/v1/checks")
+    check("the identities hold", status == 200 and all(c["passed"] is not False for c in answer["checks"]), answer)
+    check("all five", len(answer["checks"]) == 5)
+    status, why = asked(server, "/v1/why", {"prompt": TEXT, "most": 10000})
+    parts = why[0]
+    check("parts sum to the logit", abs(parts["total"] - parts["sum"]) < 1e-3 * (1 + abs(parts["total"])), parts["leftover"])
+    listed = sum(p["value"] for p in parts["parts"])
+    check("all parts are listed", abs(listed + parts["others"] + parts["embed"] + parts["bias"] - parts["sum"]) < 1e-6)
+    status, answer = asked(server, "/v1/edit", {"prompt": TEXT, "edits": [], "max_tokens": 6})
+    check("no edits, no difference", answer[-1]["divergence"] is None and answer[-1]["base"] == answer[-1]["edited"])
+    check("and no distance", all(f["kl"] == 0 for f in answer if f["type"] == "compared"))
+
+
+def mistakes(server):
+    wrong = [
+        ("/v1/why", {}, 400, "prompt"), ("/v1/why", {"prompt": 5}, 400, "prompt"),
+        ("/v1/why", {"tokens": [1, -3]}, 400, "tokens"), ("/v1/why", {"tokens": []}, 400, "token"),
+        ("/v1/why", {"prompt": TEXT, "position": 99999}, 400, "position"), ("/v1/why", {"prompt": TEXT, "a": "a b c"}, 400, "tokens"),
+        ("/v1/why", {"prompt": TEXT, "edits": ["L99H0:zero"]}, 400, "L99H0"), ("/v1/why", {"prompt": TEXT, "edits": "x"}, 400, "edits"),
+        ("/v1/why", {"prompt": TEXT, "edits": ["L0H0:zero!"]}, 400, "zero"), ("/v1/head", {"prompt": TEXT, "part": "L0N1"}, 400, "head"),
+        ("/v1/head", {"prompt": TEXT}, 400, "part"), ("/v1/neuron", {"part": "L0N999999"}, 400, "L0N999999"),
+        ("/v1/neuron", {"part": "L0N999999999999"}, 400, "L0N999999999999"),
+        ("/v1/lens/prompt", {"prompt": TEXT, "taps": ["middle"]}, 400, "taps"),
+        ("/v1/lens/prompt", {"prompt": TEXT, "layers": [0, 2]}, 400, "layers"), ("/v1/lens/prompt", {"prompt": TEXT, "top_n": 0}, 400, "top_n"),
+        ("/v1/lens/prompt", {"prompt": TEXT, "first": 500}, 400, "position"), ("/v1/neurons", {"prompt": TEXT, "by": "size"}, 400, "by"),
+        ("/v1/neurons", {"prompt": TEXT, "by": "value"}, 400, "token"), ("/v1/search", {"words": []}, 400, "words"),
+        ("/v1/search", {"words": ["a b"]}, 400, "tokens"), ("/v1/search", {"words": ["a"], "by": "size"}, 400, "size"),
+        ("/v1/find-heads", {"prompt": TEXT, "query": 400}, 400, "query"), ("/v1/edit", {"prompt": TEXT, "max_tokens": 0}, 400, "max_tokens"),
+    ]  # fmt: skip
+    for route, body, http, word in wrong:
+        status, answer = asked(server, route, body)
+        said = answer[0].get("error", {}).get("message", "") if answer else ""
+        check(f"{route} {body}: {http} and a sentence", status == http and word in said, status, said)
+
+
+def leave(server):
+    """Half a request's answer, then the next question."""
+    for _ in range(20):
+        body = json.dumps({"prompt": TEXT * 3, "top_n": 50}).encode()
+        with socket.create_connection((server.host, server.port)) as s:
+            s.sendall(b"POST /v1/lens/prompt HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                      b"Content-Length: %d\r\n\r\n" % len(body) + body)  # fmt: skip
+            s.recv(64)
+    check("the next is answered", asked(server, "/v1/why", {"prompt": TEXT})[0] == 200)
+
+
+def flat(server):
+    bodies = [("/v1/why", {"prompt": TEXT}), ("/v1/lens/prompt", {"prompt": TEXT}), ("/v1/edit", {"prompt": TEXT, "edits": EDITS, "max_tokens": 4})]
+    for route, body in bodies * 20:
+        asked(server, route, body)
+    before = server.memory()
+    for route, body in bodies * 100:
+        asked(server, route, body)
+    grown = server.memory() / before
+    check("300 questions later the memory is the same", grown < 1.02, grown)
+
+
+def main():
+    with Server("-m", TINY) as server:
+        one_truth(server)
+        shapes(server)
+        mistakes(server)
+        leave(server)
+        flat(server)
+        check("it ends well", server.end() == 0)
+    with Server("-m", ENCODER) as server:
+        status, answer = asked(server, "/v1/why", {"prompt": TEXT})
+        check("an encoder is refused by name", status == 501 and "bert" in answer[0]["error"]["message"], status, answer)
+        status, answer = server.get("/v1/capabilities")
+        check("and its page is told why", status == 200 and answer["inspect"] is False and answer["why_not"], answer)
+    finish()
+
+
+main()

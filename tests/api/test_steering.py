@@ -1,0 +1,76 @@
+"""keyhole serve: control vectors that change while it runs, and the routes of steering and patching."""
+
+import json
+import os
+import subprocess
+import tempfile
+
+from serving import KEYHOLE, TINY, Server, check, finish
+
+GREEDY = {"prompt": "a b c d", "temperature": 0, "n_predict": 8, "ignore_eos": True, "return_tokens": True}
+
+
+def make(folder):
+    path = os.path.join(folder, "vector.gguf")
+    done = subprocess.run([KEYHOLE, "steer", TINY, "--from", "7", "--minus", "9", "-o", path], capture_output=True, text=True)
+    check("keyhole steer writes a file", done.returncode == 0 and os.path.exists(path), done.stderr)
+    return path
+
+
+def said(server):
+    status, answer = server.post("/completion", GREEDY)
+    check("/completion", status == 200, answer)
+    return answer["tokens"]
+
+
+def strengths(server):
+    base = said(server)
+    status, vectors = server.get("/control-vectors")
+    check("GET gives the list", status == 200 and len(vectors) == 1 and vectors[0]["scale"] == 0, vectors)
+    check("which /cvectors gives too", server.get("/cvectors") == (200, vectors))
+    status, vectors = server.post("/control-vectors", [{"id": 0, "scale": 200.0}])
+    check("POST takes a list", status == 200 and vectors[0]["scale"] == 200, vectors)
+    steered = said(server)
+    check("the next answer is steered, prompt and all", steered != base, base, steered)
+    status, answer = server.post("/v1/steer/completion", {
+        "prompt": "a b c d", "types": ["STEERED", "DEFAULT"], "n_completion_tokens": 8,
+        "control_vectors": [{"id": 0, "scale": 200.0}]})  # fmt: skip
+    outputs = {one["type"]: one["output"] for one in answer["outputs"]}
+    check("/v1/steer/completion", status == 200 and outputs["STEERED"] != outputs["DEFAULT"], answer)
+    server.post("/control-vectors", [])
+    check("what is not named is 0 again", server.get("/control-vectors")[1][0]["scale"] == 0)
+    check("and nothing of it stays in a slot", said(server) == base)
+    server.refused(400, "id", "POST", "/control-vectors", json.dumps([{"id": 7, "scale": 1}]))
+    server.refused(400, "list", "POST", "/control-vectors", "{}")
+
+
+def learned(server):
+    status, answer = server.post("/v1/steer/vector", {"pairs": [["a b", "c d"], ["b a", "d c"]], "name": "letters"})
+    check("/v1/steer/vector", status == 200 and answer["id"] == 1 and answer["layers"][0]["layer"] == 1, answer)
+    check("is in the list", server.get("/control-vectors")[1][1]["path"] == "letters")
+    server.refused(400, "pairs, prompts or from", "POST", "/v1/steer/vector", "{}")
+    width = server.get("/v1/capabilities")[1]["model"]["width"]
+    status, answer = server.post("/v1/steer/completion", {"prompt": "a", "types": ["STEERED"], "vectors": [
+        {"hook": "blocks.1.hook_resid_post", "steering_vector": [1.0] * width, "strength": 2}]})  # fmt: skip
+    check("a client's own numbers", status == 200 and len(answer["outputs"]) == 1, answer)
+    server.refused(400, "width", "POST", "/v1/steer/completion", json.dumps({"prompt": "a", "vectors": [
+        {"hook": "resid_post.1", "steering_vector": [1.0], "strength": 2}]}))  # fmt: skip
+
+
+def patched(server):
+    ask = {"clean": [1, 2, 3, 4, 5], "corrupted": [1, 2, 9, 4, 5], "a": 3, "b": 4, "kinds": ["pre", "heads"]}
+    status, _, content = server.request("POST", "/v1/patch", json.dumps(ask))
+    frames = [json.loads(line) for line in content.splitlines()]
+    rows = [f for f in frames if f["type"] == "row"]
+    check("/v1/patch", status == 200 and frames[0]["first"] == 2 and frames[-1]["type"] == "done", frames)
+    check("its rows", len(rows) == 2 * frames[0]["layers"] and len(rows[0]["shares"]) == 3, rows)
+    check("the clean stream at the changed position of layer 0 is the clean run", abs(rows[0]["shares"][0] - 1) < 1e-3, rows[0])
+    server.refused(400, "5 tokens", "POST", "/v1/patch", json.dumps({"clean": [1, 2, 3, 4, 5], "corrupted": [1, 2]}))
+
+
+with tempfile.TemporaryDirectory() as folder:
+    with Server(TINY, "--control-vector", make(folder) + ":0", "-np", "2") as server:
+        strengths(server)
+        learned(server)
+        patched(server)
+finish()
