@@ -127,7 +127,10 @@ class Page:
         return [e["params"] for e in self.browser.events if e.get("sessionId") == self.session and e["method"] in methods]
 
     def open(self, path):
-        self.call("Page.navigate", url=pathlib.Path(path).resolve().as_uri())
+        """A file, or an address; again, as another visitor."""
+        self.browser.events = [e for e in self.browser.events if e["method"] != "Page.loadEventFired"]
+        address = path if str(path).startswith("http:") else pathlib.Path(path).resolve().as_uri()
+        self.call("Page.navigate", url=address)
         if not self.of_me("Page.loadEventFired"):
             self.browser.until(lambda m: m.get("method") == "Page.loadEventFired" and m.get("sessionId") == self.session)
         self.settle()
@@ -146,10 +149,30 @@ class Page:
         """What a reader sees, with plain spaces."""
         return self.eval(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''").replace("\xa0", " ")
 
-    def key(self, name):
+    def key(self, name, control=False):
         for kind in ("rawKeyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name)
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, modifiers=2 if control else 0)
         self.settle()
+
+    def write(self, text):
+        """Into what has the focus."""
+        self.call("Input.insertText", text=text)
+        self.settle()
+
+    def click(self, x, y):
+        self.move(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.settle()
+
+    def wait(self, expression, seconds=20):
+        """Until the expression is true; what it was at the end."""
+        end = time.time() + seconds
+        while True:
+            found = self.eval(expression)
+            if found or time.time() > end:
+                return found
+            time.sleep(0.03)
 
     def move(self, x, y):
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)

@@ -1,0 +1,14 @@
+/* The debugger's page, as keyhole serve gives it at /. */
+import { render } from 'preact';
+import '../common/theme.css';
+import './debugger.css';
+import './ask.css';
+import './cards.css';
+import './panels.css';
+import './views.css';
+import { Page } from './page';
+import { Session } from './session';
+
+const root = document.getElementById('page')!;
+root.textContent = '';
+render(<Page session={new Session()} />, root);
