@@ -227,11 +227,11 @@ json_t *cli_answer_json(const cli_answer *answer)
     return json_pack(
         "{s:s, s:s, s:o, s:o, s:I, s:o, s:I, s:o, s:I, s:o, s:I, s:s, s:I}", "attn",
         kh_session_attn(answer->session), "ff", kh_session_ff(answer->session), "text",
-        cli_json_text(answer->text.data, answer->text.size), "tokens",
-        cli_json_ids(answer->ids, answer->id_count), "prompt_tokens",
-        (json_int_t)answer->prompt_tokens, "prompt_seconds", cli_json_real(answer->read_seconds),
-        "generated_tokens", (json_int_t)answer->result.tokens, "generate_seconds",
-        cli_json_real(answer->result.seconds), "peak_bytes", (json_int_t)kh_peak_memory(),
-        "kept_mass", cli_json_real(mass), "seed", (json_int_t)answer->sampler.seed, "finish",
-        finish_name(answer->result.finish), "cached_tokens", (json_int_t)answer->cached_tokens);
+        wire_text(answer->text.data, answer->text.size), "tokens",
+        wire_ids(answer->ids, answer->id_count), "prompt_tokens", (json_int_t)answer->prompt_tokens,
+        "prompt_seconds", wire_real(answer->read_seconds), "generated_tokens",
+        (json_int_t)answer->result.tokens, "generate_seconds", wire_real(answer->result.seconds),
+        "peak_bytes", (json_int_t)kh_peak_memory(), "kept_mass", wire_real(mass), "seed",
+        (json_int_t)answer->sampler.seed, "finish", finish_name(answer->result.finish),
+        "cached_tokens", (json_int_t)answer->cached_tokens);
 }

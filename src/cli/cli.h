@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/opt.h"
+#include "wire/json_value.h"
 
 #include <jansson.h>
 #include <keyhole/keyhole.h>
@@ -80,6 +81,36 @@ typedef struct cli_args {
     double lora_alpha;
     const char *lora_targets, *distill, *teacher;
     int pack, order, grad, resume, no_update;
+    /* serve */
+    const char *host, *cors_origin, *slot_save_path, *alias, *labels;
+    kh_opt_texts api_keys;
+    int64_t port, parallel, timeout;
+    int no_webui;
+    /* lens, why, neurons, heads, edit */
+    const char *token_a, *token_b, *part, *edit_file, *prompt_lines;
+    int find, ends, of_heads;
+    int64_t random_tokens, key_position;
+    kh_opt_texts edits, taps, tracked;
+    int64_t position, layer, most, bottom;
+    int template, alone, by;
+    /* patch */
+    const char *clean, *corrupted, *receiver;
+    kh_opt_texts kinds;
+    int64_t first_layer;
+    int input;
+    /* labels */
+    const char *export_file, *import_file;
+    /* steering */
+    kh_opt_texts vectors;
+    kh_opt_ints vector_layers;
+    const char *pairs, *means, *from, *minus;
+    int method;
+    double strength;
+    /* diff */
+    int no_own;
+    /* trace */
+    kh_opt_texts points;
+    int64_t limit;
 } cli_args;
 
 typedef struct cli_verb {
@@ -93,7 +124,9 @@ extern const cli_verb cli_verb_run, cli_verb_chat, cli_verb_ask, cli_verb_ppl, c
     cli_verb_stack, cli_verb_kernels, cli_verb_report, cli_verb_calibrate, cli_verb_show,
     cli_verb_tokenize, cli_verb_convert, cli_verb_verify, cli_verb_pull, cli_verb_embed,
     cli_verb_fill, cli_verb_qa, cli_verb_eval, cli_verb_task, cli_verb_tokenizer, cli_verb_train,
-    cli_verb_tune, cli_verb_train_report, cli_verb_bench_train;
+    cli_verb_tune, cli_verb_train_report, cli_verb_bench_train, cli_verb_serve, cli_verb_lens,
+    cli_verb_why, cli_verb_neurons, cli_verb_heads, cli_verb_search, cli_verb_edit, cli_verb_patch,
+    cli_verb_steer, cli_verb_diff, cli_verb_trace, cli_verb_labels;
 
 /* All verbs in the order of the help; NULL behind the last. */
 extern const cli_verb *const cli_verbs[];
@@ -147,7 +180,7 @@ extern const kh_opt cli_options_model[], cli_options_context[], cli_options_comp
     cli_options_attn[], cli_options_encoder[], cli_options_attns[], cli_options_ff[],
     cli_options_ffs[], cli_options_prompt[], cli_options_template[], cli_options_answer[],
     cli_options_sampling[], cli_options_output[], cli_options_output_answer[],
-    cli_options_output_rows[], cli_options_documents[], cli_options_known[];
+    cli_options_output_rows[], cli_options_documents[], cli_options_known[], cli_options_steering[];
 
 /* Takes the model out of the positional words unless -m or -hf named it. */
 void cli_take_model(cli_args *args, const char ***words, size_t *count);
@@ -210,6 +243,12 @@ void cli_explain_auto(const kh_model *model, const cli_args *args, const char *a
 /* The command line as a shell takes it: keyhole bench report 'a file'. Appended. */
 kh_status cli_command(kh_buf *out, const cli_args *args);
 double cli_seconds(void); /* a clock that only runs forward */
+
+/* ---- labels (verb_labels.c) ---- */
+
+/* --labels, or ${XDG_DATA_HOME:-~/.local/share}/keyhole/labels.sqlite; free with kh_free. KH_ERR_NOT_FOUND where there is
+ * no home. */
+kh_status cli_labels_path(char **out, const cli_args *args);
 
 /* ---- models from a hub (cli_hub.c) ---- */
 
@@ -319,6 +358,8 @@ void cli_signals(void);
 void cli_signals_session(kh_session *session);
 /* The same for a trainer that evaluates; Ctrl-C leaves its steps alone. */
 void cli_signals_trainer(kh_trainer *trainer);
+/* The inspector that Ctrl-C stops, as a session. */
+void cli_signals_inspector(kh_inspector *inspector);
 int cli_interrupted(void);
 /* 1: without a session too the first Ctrl-C only sets cli_interrupted(). */
 void cli_signals_await(int on);
@@ -326,10 +367,6 @@ void cli_signals_clear(void);
 
 /* ---- JSON (cli_json.c) ---- */
 
-void cli_json_setup(void);
-json_t *cli_json_real(double value);                  /* null for NaN and infinities */
-json_t *cli_json_text(const char *text, size_t size); /* invalid UTF-8 becomes U+FFFD */
-json_t *cli_json_ids(const int32_t *ids, size_t count);
 /* Prints and frees; takes NULL as "no memory". */
 kh_status cli_json_print(json_t *value);
 /* Appends one row, which it takes, to a list. */
@@ -339,7 +376,8 @@ kh_status cli_json_add(json_t *list, json_t *one);
 
 typedef struct cli_table {
     size_t columns, rows;
-    kh_buf cells; /* the texts, each ended by a zero byte */
+    kh_buf cells;     /* the texts, each ended by a zero byte */
+    int ends_in_text; /* 1: the last column stands to the left */
     int failed;
 } cli_table;
 /* One row; `format` makes cells separated by tabs. The first row is the heading. */

@@ -53,11 +53,14 @@ kh_status cli_table_print(cli_table *table)
         cell = table->cells.data;
         for (size_t i = 0; i < table->rows * columns; i++, cell += strlen(cell) + 1) {
             size_t column = i % columns, pad = widths[column] - points(cell);
+            int last = column + 1 == columns;
             if (column == 0)
                 cli_out("%s%*s", cell, columns > 1 ? (int)pad : 0, "");
+            else if (last && table->ends_in_text)
+                cli_out("  %s", cell);
             else
                 cli_out("  %*s%s", (int)pad, "", cell);
-            if (column + 1 == columns) cli_out("\n");
+            if (last) cli_out("\n");
         }
     }
     int failed = table->failed;

@@ -14,7 +14,11 @@
 
 const cli_verb *const cli_verbs[] = {
     &cli_verb_run,          &cli_verb_chat,        &cli_verb_ask,
-    &cli_verb_embed,        &cli_verb_fill,        &cli_verb_qa,
+    &cli_verb_serve,        &cli_verb_embed,       &cli_verb_fill,
+    &cli_verb_qa,           &cli_verb_lens,        &cli_verb_why,
+    &cli_verb_neurons,      &cli_verb_heads,       &cli_verb_search,
+    &cli_verb_edit,         &cli_verb_patch,       &cli_verb_steer,
+    &cli_verb_diff,         &cli_verb_trace,       &cli_verb_labels,
     &cli_verb_ppl,          &cli_verb_eval,        &cli_verb_bench,
     &cli_verb_recall,       &cli_verb_attention,   &cli_verb_decode,
     &cli_verb_select,       &cli_verb_ff,          &cli_verb_stack,
@@ -143,8 +147,7 @@ static kh_status bare(int argc, char **argv)
                 "%s: there is no such file; type keyhole run -m FILE.gguf (scripts/models obtains "
                 "a model to begin with)",
                 argv[0]);
-    if (looks && argc == 1 && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO))
-        return run_verb(&cli_verb_chat, argc, argv);
+    if (looks && argc == 1) return run_verb(&cli_verb_serve, argc, argv);
     if (looks)
         KH_FAIL(KH_ERR_ARGUMENT, "%s: a verb comes first: type keyhole run %s \"a prompt\"",
                 argv[0], argv[0]);
@@ -165,7 +168,7 @@ static int nothing(void)
 
 int main(int argc, char **argv)
 {
-    cli_json_setup();
+    wire_setup();
     cli_signals();
     if (argc < 2) return nothing();
     char **rest = argv + 1;

@@ -191,6 +191,16 @@ const kh_opt cli_options_documents[] = {
     CLI_FLAG(last_answer, "--last-answer", "of a conversation only the last answer is learned"),
     CLI_END};
 
+const kh_opt cli_options_steering[] = {
+    CLI_TEXTS(
+        vectors, "--control-vector --control-vector-scaled", "FILE",
+        "adds a control vector (keyhole steer makes them, and llama.cpp) to the stream behind "
+        "its layers; FILE:SCALE multiplies it; may be given again, or as a list with commas"),
+    {KH_OPT_INTS, "--control-vector-layer-range", "A B",
+     "only behind layers A to B, both included; layer 0 is never steered", CLI_AT(vector_layers),
+     NULL, 0, 511, NULL, NULL},
+    CLI_END};
+
 const kh_opt cli_options_known[] = {
     CLI_IGNORED("-ngl --gpu-layers --n-gpu-layers", "N", NULL),
     CLI_IGNORED("-fa --flash-attn", "on|off", switches),

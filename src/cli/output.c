@@ -83,7 +83,7 @@ kh_status cli_row_done(void)
 
 static void say(const char *head, const char *format, va_list args)
 {
-    char line[2048];
+    char line[8192];
     int n = vsnprintf(line, sizeof line, format, args);
     if (n < 0 || closed) return;
     cli_progress_end();
@@ -259,6 +259,7 @@ void cli_progress_end(void)
 
 static kh_session *_Atomic running;
 static kh_trainer *_Atomic evaluating;
+static kh_inspector *_Atomic looking;
 static volatile sig_atomic_t interrupts, awaited;
 
 static void on_interrupt(int number)
@@ -266,12 +267,14 @@ static void on_interrupt(int number)
     (void)number;
     kh_session *session = atomic_load(&running);
     kh_trainer *trainer = atomic_load(&evaluating);
-    if ((!session && !awaited) || ++interrupts > 1) {
+    kh_inspector *inspector = atomic_load(&looking);
+    if ((!session && !inspector && !awaited) || ++interrupts > 1) {
         if (bar.visible && write(STDERR_FILENO, "\r\033[K", 4) < 0) _exit(130);
         _exit(130);
     }
     if (session) kh_session_stop(session);
     if (trainer) kh_trainer_stop(trainer);
+    if (inspector) kh_inspector_stop(inspector);
 }
 
 void cli_signals(void)
@@ -291,6 +294,11 @@ void cli_signals_session(kh_session *session)
 void cli_signals_trainer(kh_trainer *trainer)
 {
     atomic_store(&evaluating, trainer);
+}
+
+void cli_signals_inspector(kh_inspector *inspector)
+{
+    atomic_store(&looking, inspector);
 }
 
 void cli_signals_await(int on)

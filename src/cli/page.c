@@ -63,7 +63,7 @@ kh_status cli_page_write(const char *path, const unsigned char *page, size_t siz
     json_t *data = NULL;
     if (status == KH_OK &&
         !(data = json_pack("{s:s, s:s, s:o, s:O}", "version", kh_version(), "commit", kh_commit(),
-                           "command", cli_json_text(command.data, command.size), "runs", runs)))
+                           "command", wire_text(command.data, command.size), "runs", runs)))
         status = kh_fail(KH_ERR_MEMORY, "no memory for the results of the page");
     if (status == KH_OK && strcmp(path, "-") != 0) status = kh_outfile_open(&out.file, path);
     if (status == KH_OK) status = put_page(&out, (const char *)page, size, data);

@@ -102,10 +102,10 @@ kh_status cli_results_machine(json_t **results, kh_bench_machine *m, const cli_a
 static json_t *machine_json(const kh_bench_machine *m)
 {
     return json_pack("{s:o, s:s, s:i, s:I, s:o, s:o, s:o}", "cpu",
-                     cli_json_text(m->cpu, strlen(m->cpu)), "isa", m->isa, "cores", m->cores,
+                     wire_text(m->cpu, strlen(m->cpu)), "isa", m->isa, "cores", m->cores,
                      "memory_bytes", (json_int_t)m->memory_bytes, "gigaflops_per_core",
-                     cli_json_real(m->gigaflops), "read_gigabytes", cli_json_real(m->gigabytes),
-                     "read_gigabytes_all", cli_json_real(m->gigabytes_all));
+                     wire_real(m->gigaflops), "read_gigabytes", wire_real(m->gigabytes),
+                     "read_gigabytes_all", wire_real(m->gigabytes_all));
 }
 
 static kh_status write_one(json_t *document, const cli_args *args)
@@ -129,7 +129,7 @@ kh_status cli_results_end(json_t *results, const kh_bench_machine *machine, cons
         return status;
     }
     json_t *document = json_pack("{s:o, s:o, s:o}", "machine", machine_json(machine), "results",
-                                 results, "command", cli_json_text(command.data, command.size));
+                                 results, "command", wire_text(command.data, command.size));
     kh_buf_free(&command);
     if (!document) KH_FAIL(KH_ERR_MEMORY, "no memory for the results");
     if (args->json) status = cli_json_print(json_incref(document));

@@ -152,8 +152,7 @@ static json_t *texts_json(const kh_opt_texts *texts)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < texts->count; i++)
-        if (json_array_append_new(list, cli_json_text(texts->items[i], strlen(texts->items[i]))))
-            break;
+        if (json_array_append_new(list, wire_text(texts->items[i], strlen(texts->items[i])))) break;
     return list;
 }
 
@@ -164,11 +163,11 @@ static json_t *value_json(const kh_opt *option, const void *at)
     switch (option->kind) {
     case KH_OPT_FLAG: return *(const int *)at ? json_true() : NULL;
     case KH_OPT_INT: return json_integer(*(const int64_t *)at);
-    case KH_OPT_REAL: return cli_json_real(*(const double *)at);
+    case KH_OPT_REAL: return wire_real(*(const double *)at);
     case KH_OPT_CHOICE: return json_string(option->choices[*(const int *)at]);
     case KH_OPT_TEXT:
         memcpy(&text, at, sizeof text);
-        return text ? cli_json_text(text, strlen(text)) : NULL;
+        return text ? wire_text(text, strlen(text)) : NULL;
     case KH_OPT_TEXTS:
         return ((const kh_opt_texts *)at)->count ? texts_json((const kh_opt_texts *)at) : NULL;
     case KH_OPT_INTS:

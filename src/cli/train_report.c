@@ -211,7 +211,7 @@ static json_t *short_json(double value)
     char digits[32];
     if (value == floor(value) && fabs(value) < 1e15) return json_integer((json_int_t)value);
     snprintf(digits, sizeof digits, "%.7g", value);
-    return cli_json_real(strtod(digits, NULL));
+    return wire_real(strtod(digits, NULL));
 }
 
 static int set_column(json_t *out, const table *t, size_t c, size_t each)
@@ -263,7 +263,7 @@ kh_status cli_train_report_add(json_t *runs, const char *folder)
     if (status == KH_OK &&
         json_array_append_new(runs,
                               json_pack("{s:o, s:O, s:o, s:o, s:O*, s:O*, s:O*}", "folder",
-                                        cli_json_text(folder, strlen(folder)), "config", config,
+                                        wire_text(folder, strlen(folder)), "config", config,
                                         "train", table_json(&r.train), "eval", table_json(&r.eval),
                                         "last", r.last, "last_eval", r.last_eval, "best", r.best)))
         status = kh_fail(KH_ERR_MEMORY, "no memory for the curves of %s", folder);

@@ -150,13 +150,12 @@ static kh_status log_step(run *r, const kh_train_report *step)
     return put_metrics(
         r, json_pack("{s:I, s:I, s:o, s:o*, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:I}", "step",
                      (json_int_t)step->step, "epoch", (json_int_t)step->epoch, "loss",
-                     cli_json_real(step->loss), "distill",
-                     r->args->distill ? cli_json_real(step->distill) : NULL, "accuracy",
-                     cli_json_real(step->accuracy), "lr", cli_json_real(step->rate), "norm",
-                     cli_json_real(step->norm), "rows", (json_int_t)step->rows, "mean_loss",
-                     cli_json_real(mean), "tokens_per_second",
-                     cli_json_real((double)r->rows / elapsed), "seconds", cli_json_real(elapsed),
-                     "peak_bytes", (json_int_t)step->peak_bytes));
+                     wire_real(step->loss), "distill",
+                     r->args->distill ? wire_real(step->distill) : NULL, "accuracy",
+                     wire_real(step->accuracy), "lr", wire_real(step->rate), "norm",
+                     wire_real(step->norm), "rows", (json_int_t)step->rows, "mean_loss",
+                     wire_real(mean), "tokens_per_second", wire_real((double)r->rows / elapsed),
+                     "seconds", wire_real(elapsed), "peak_bytes", (json_int_t)step->peak_bytes));
 }
 
 /* Ctrl-C ends it without a result: what comes next is the checkpoint. */
@@ -174,8 +173,8 @@ static kh_status evaluate(run *r, uint64_t step)
                 (unsigned long long)step, e.loss, 100 * e.accuracy, (unsigned long long)e.rows);
     json_decref(r->last_eval);
     r->last_eval = json_pack("{s:I, s:o, s:o, s:I}", "step", (json_int_t)step, "eval_loss",
-                             cli_json_real(e.loss), "eval_accuracy", cli_json_real(e.accuracy),
-                             "eval_rows", (json_int_t)e.rows);
+                             wire_real(e.loss), "eval_accuracy", wire_real(e.accuracy), "eval_rows",
+                             (json_int_t)e.rows);
     return put_metrics(r, json_incref(r->last_eval));
 }
 
@@ -296,10 +295,10 @@ static kh_status finish(run *r)
     KH_TRY(kh_trainer_save(r->trainer, to, r->args->out_type));
     kh_trainer_get_info(r->trainer, &info);
     if (r->args->json)
-        return cli_json_print(json_pack(
-            "{s:I, s:o, s:o, s:I, s:O*}", "steps", (json_int_t)info.step, "model",
-            cli_json_text(to, strlen(to)), "attn", cli_json_text(info.attn, strlen(info.attn)),
-            "parameters", (json_int_t)info.parameters, "evaluation", r->last_eval));
+        return cli_json_print(
+            json_pack("{s:I, s:o, s:o, s:I, s:O*}", "steps", (json_int_t)info.step, "model",
+                      wire_text(to, strlen(to)), "attn", wire_text(info.attn, strlen(info.attn)),
+                      "parameters", (json_int_t)info.parameters, "evaluation", r->last_eval));
     if (!cli_quiet) cli_say("%s", to);
     return KH_OK;
 }

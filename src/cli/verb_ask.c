@@ -167,9 +167,9 @@ static json_t *sources_json(const question *q, const cli_source *sources, size_t
     for (size_t i = 0; i < count && list; i++) {
         const cli_source *s = sources + i;
         json_t *one = json_pack("{s:o, s:I, s:I, s:o, s:i, s:i}", "text",
-                                cli_json_text(q->document.data + s->start, s->end - s->start),
-                                "start", (json_int_t)s->start, "end", (json_int_t)s->end, "weight",
-                                cli_json_real(s->weight), "layer", s->layer, "head", s->head);
+                                wire_text(q->document.data + s->start, s->end - s->start), "start",
+                                (json_int_t)s->start, "end", (json_int_t)s->end, "weight",
+                                wire_real(s->weight), "layer", s->layer, "head", s->head);
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);
             list = NULL;

@@ -101,17 +101,17 @@ static void attention_csv(sink *s, const kh_bench_attention_result *r, double sh
 
 static json_t *attention_json(const sink *s, const kh_bench_attention_result *r, double share)
 {
-    json_t *one = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I}", "impl", "keyhole", "work",
-        "attention", "attn", r->attn, "pass", passes[s->args->pass], "L", (json_int_t)r->length,
-        "heads", s->heads, "head_dim", (int)s->args->head_dim, "k", r->k, "threads", r->threads,
-        "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
-        cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes);
+    json_t *one = json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:i, s:o, s:o, s:I}", "impl",
+                            "keyhole", "work", "attention", "attn", r->attn, "pass",
+                            passes[s->args->pass], "L", (json_int_t)r->length, "heads", s->heads,
+                            "head_dim", (int)s->args->head_dim, "k", r->k, "threads", r->threads,
+                            "seconds_min", wire_real(r->seconds_min), "seconds_median",
+                            wire_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes);
     json_t *more =
         json_pack("{s:i, s:i, s:b, s:I, s:o, s:o, s:o, s:I, s:I}", "batch", s->batch, "kv_heads",
                   s->key_heads, "causal", !s->args->no_causal, "chunk", (json_int_t)s->args->chunk,
-                  "us_per_query_head", cli_json_real(r->microseconds), "gigaflops",
-                  cli_json_real(r->gigaflops), "peak_share", cli_json_real(share), "process_bytes",
+                  "us_per_query_head", wire_real(r->microseconds), "gigaflops",
+                  wire_real(r->gigaflops), "peak_share", wire_real(share), "process_bytes",
                   (json_int_t)r->process_bytes, "saved_bytes", (json_int_t)r->saved_bytes);
     if (!one || !more || json_object_update(one, more) != 0) {
         json_decref(one);
@@ -259,13 +259,12 @@ static kh_status decode_row(void *context, const kh_bench_decode_result *r)
                       "s:b, s:o, s:o}",
                       "impl", "keyhole", "work", "decode", "attn", attn, "pass", "fwd", "L",
                       (json_int_t)r->length, "heads", s->heads, "head_dim", (int)s->args->head_dim,
-                      "k", r->k, "threads", r->threads, "seconds_min",
-                      cli_json_real(r->seconds_min), "seconds_median",
-                      cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
-                      "kv_heads", s->key_heads, "gigabytes", cli_json_real(r->gigabytes),
-                      "bandwidth_share", cli_json_real(share), "key_shadow", r->shadow,
-                      "reading_seconds", cli_json_real(reading), "reading_ratio",
-                      cli_json_real(r->seconds_min / reading))));
+                      "k", r->k, "threads", r->threads, "seconds_min", wire_real(r->seconds_min),
+                      "seconds_median", wire_real(r->seconds_median), "peak_bytes",
+                      (json_int_t)r->peak_bytes, "kv_heads", s->key_heads, "gigabytes",
+                      wire_real(r->gigabytes), "bandwidth_share", wire_real(share), "key_shadow",
+                      r->shadow, "reading_seconds", wire_real(reading), "reading_ratio",
+                      wire_real(r->seconds_min / reading))));
     if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)
@@ -379,9 +378,9 @@ static kh_status select_row(void *context, const kh_bench_select_result *r)
             json_pack("{s:s, s:s, s:s, s:s, s:I, s:i, s:i, s:I, s:i, s:o, s:o, s:I, s:s, s:o}",
                       "impl", "keyhole", "work", "select", "attn", attn, "pass", "fwd", "L",
                       (json_int_t)r->length, "heads", 1, "head_dim", 0, "k", (json_int_t)r->k,
-                      "threads", 1, "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
-                      cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
-                      "scores", scores, "ns_per_score", cli_json_real(r->nanoseconds))));
+                      "threads", 1, "seconds_min", wire_real(r->seconds_min), "seconds_median",
+                      wire_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes,
+                      "scores", scores, "ns_per_score", wire_real(r->nanoseconds))));
     if (s->args->json) return KH_OK;
     if (s->args->csv) {
         if (s->rows++ == 0)

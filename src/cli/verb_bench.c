@@ -29,9 +29,9 @@ static kh_status speed_row(void *context, const kh_bench_result *r)
         json_t *one = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:i, s:I}", "attn",
                                 r->attn, "ff", r->ff, "test", r->test, "n", (json_int_t)r->n,
                                 "depth", (json_int_t)r->depth, "tokens_per_second",
-                                cli_json_real(r->tokens_per_second), "deviation",
-                                cli_json_real(r->deviation), "best", cli_json_real(r->best),
-                                "attention_share", cli_json_real(r->attention_share), "threads",
+                                wire_real(r->tokens_per_second), "deviation",
+                                wire_real(r->deviation), "best", wire_real(r->best),
+                                "attention_share", wire_real(r->attention_share), "threads",
                                 s->threads, "peak_bytes", (json_int_t)r->peak_bytes);
         return cli_json_add(s->results, one);
     }
@@ -143,8 +143,8 @@ static kh_status kernel_row(void *context, const kh_bench_kernel *r)
     sink *s = context;
     if (s->results) {
         json_t *one = json_pack("{s:s, s:s, s:o, s:o, s:o}", "kernel", r->name, "isa", r->isa,
-                                "nanoseconds", cli_json_real(r->nanoseconds), "gigabytes",
-                                cli_json_real(r->gigabytes), "gigaops", cli_json_real(r->gigaops));
+                                "nanoseconds", wire_real(r->nanoseconds), "gigabytes",
+                                wire_real(r->gigabytes), "gigaops", wire_real(r->gigaops));
         return cli_json_add(s->results, one);
     }
     if (s->rows++ == 0)

@@ -32,11 +32,11 @@ static json_t *to_json(const sink *s, const kh_bench_train_result *r)
         "s:s, s:o, s:o}",
         "impl", "keyhole", "work", "train", "attn", r->attn, "pass", pass_name(s), "L",
         (json_int_t)r->length, "heads", r->heads, "head_dim", r->width, "k", r->k, "threads",
-        r->threads, "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
-        cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes, "process_bytes",
+        r->threads, "seconds_min", wire_real(r->seconds_min), "seconds_median",
+        wire_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes, "process_bytes",
         (json_int_t)r->process_bytes, "record_bytes", (json_int_t)r->record_bytes, "parameters",
         (json_int_t)r->parameters, "recompute", kept[s->args->recompute], "us_per_token",
-        cli_json_real(r->seconds_min / (double)r->length * 1e6), "loss", cli_json_real(r->loss));
+        wire_real(r->seconds_min / (double)r->length * 1e6), "loss", wire_real(r->loss));
 }
 
 static void to_csv(sink *s, const kh_bench_train_result *r)

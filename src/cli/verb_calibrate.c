@@ -13,9 +13,8 @@ static kh_status print_json(const kh_calibrate_row *rows, size_t count)
     json_t *list = json_array();
     for (size_t i = 0; i < count && list; i++) {
         json_t *one = json_pack("{s:s, s:o, s:o, s:o, s:b}", "attn", rows[i].attn, "ppl",
-                                cli_json_real(rows[i].ppl), "ratio", cli_json_real(rows[i].ratio),
-                                "seconds", cli_json_real(rows[i].seconds), "chosen",
-                                rows[i].chosen);
+                                wire_real(rows[i].ppl), "ratio", wire_real(rows[i].ratio),
+                                "seconds", wire_real(rows[i].seconds), "chosen", rows[i].chosen);
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);
             list = NULL;

@@ -8,6 +8,7 @@
  * Line editing is the terminal's. Without a terminal every line of standard input is a turn, and
  * nothing but answers is printed, so that a conversation can be scripted. */
 #include "cli/cli.h"
+#include "cli/steering.h"
 
 #include "base/alloc.h"
 #include "base/fail.h"
@@ -212,9 +213,11 @@ static kh_status run(cli_args *args, const char **words, size_t count)
     if (count) KH_FAIL(KH_ERR_ARGUMENT, "'%s': chat takes a model and nothing else", words[0]);
     kh_model *model = NULL;
     talk t = {.args = args, .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
+    kh_steering *steering = NULL;
     kh_status status = cli_model_open(&model, args, 0);
     if (status == KH_OK) status = check_format(model, args);
     if (status == KH_OK) status = cli_session_open(&t.session, model, args, args->attn);
+    if (status == KH_OK) status = cli_steering_attach(&steering, t.session, model, args);
     cli_signals_session(NULL);
     t.model = model;
     if (status == KH_OK) status = cli_answer_open(&t.answer, args, model, t.session);
@@ -225,6 +228,7 @@ static kh_status run(cli_args *args, const char **words, size_t count)
     kh_free(t.messages);
     cli_answer_close(&t.answer);
     cli_session_close(t.session);
+    kh_steering_close(steering);
     kh_model_close(model);
     return status;
 }
@@ -238,6 +242,7 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Chat format", cli_options_template},
                                       {"Answer", cli_options_answer},
                                       {"Attention", cli_options_attn},
+                                      {"Steering", cli_options_steering},
                                       {"Context", cli_options_context},
                                       {"Computation", cli_options_compute},
                                       {"Sampling", cli_options_sampling},

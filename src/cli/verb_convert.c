@@ -57,10 +57,10 @@ static kh_status print_json(const char *output, const char *type, const kh_conve
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "file",
                   output, "type", type, "parameters", (json_int_t)r->parameters, "bytes_in",
                   (json_int_t)r->bytes_in, "bytes_out", (json_int_t)r->bytes_out, "bits_per_weight",
-                  cli_json_real(8 * (double)r->bytes_out / (double)r->parameters), "tensors",
+                  wire_real(8 * (double)r->bytes_out / (double)r->parameters), "tensors",
                   (json_int_t)r->tensors, "copied", (json_int_t)r->copied, "requantised",
                   (json_int_t)r->requantised, "unfit", (json_int_t)r->unfit, "merged",
-                  (json_int_t)r->merged, "types", list, "seconds", cli_json_real(r->seconds)));
+                  (json_int_t)r->merged, "types", list, "seconds", wire_real(r->seconds)));
 }
 
 static void print_text(const char *output, const kh_convert_result *r)

@@ -92,7 +92,7 @@ static kh_status print_json(const cli_args *args, const kh_model *model, const t
     for (size_t i = 0; i < t->count && status == KH_OK; i++) {
         json_t *one = json_array();
         for (size_t c = 0; c < D && status == KH_OK; c++)
-            status = cli_json_add(one, cli_json_real((double)vectors[i * D + c]));
+            status = cli_json_add(one, wire_real((double)vectors[i * D + c]));
         if (status == KH_OK) status = cli_json_add(list, one);
         if (status == KH_OK)
             status = cli_json_add(tokens, json_integer((json_int_t)t->items[i].count));

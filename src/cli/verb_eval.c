@@ -155,14 +155,13 @@ static void predicted(void *context, size_t setting, size_t example, const kh_pr
     examples *e = context;
     size_t ffs = e->args->ffs.count ? e->args->ffs.count : 1;
     int chosen = e->items[example].answer_count == 0;
-    json_t *one = json_pack("{s:I, s:s, s:s, s:o, s:o, s:o}", "example", (json_int_t)example + 1,
-                            "attn", e->attns->items[setting / ffs], "ff",
-                            e->args->ffs.count ? e->args->ffs.items[setting % ffs] : "dense",
-                            "prediction", cli_json_text(found->text, strlen(found->text)),
-                            chosen ? "right" : "exact",
-                            chosen ? json_boolean(found->right) : cli_json_real(found->exact),
-                            chosen ? "right_norm" : "f1",
-                            chosen ? json_boolean(found->right_norm) : cli_json_real(found->f1));
+    json_t *one = json_pack(
+        "{s:I, s:s, s:s, s:o, s:o, s:o}", "example", (json_int_t)example + 1, "attn",
+        e->attns->items[setting / ffs], "ff",
+        e->args->ffs.count ? e->args->ffs.items[setting % ffs] : "dense", "prediction",
+        wire_text(found->text, strlen(found->text)), chosen ? "right" : "exact",
+        chosen ? json_boolean(found->right) : wire_real(found->exact), chosen ? "right_norm" : "f1",
+        chosen ? json_boolean(found->right_norm) : wire_real(found->f1));
     char *line = one ? json_dumps(one, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     if (line) fprintf(e->predictions, "%s\n", line);
     kh_free(line); /* jansson has the library's memory */
@@ -192,13 +191,12 @@ static kh_status print_json(const kh_evaluate_result *r, size_t count)
             list,
             json_pack("{s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:o, s:I}",
                       "attn", r->attn, "ff", r->ff, "questions", (json_int_t)r->questions, "exact",
-                      cli_json_real(r->exact), "exact_error", cli_json_real(r->exact_error), "f1",
-                      cli_json_real(r->f1), "f1_error", cli_json_real(r->f1_error), "choices",
-                      (json_int_t)r->choices, "accuracy", cli_json_real(r->accuracy),
-                      "accuracy_error", cli_json_real(r->accuracy_error), "accuracy_norm",
-                      cli_json_real(r->accuracy_norm), "accuracy_norm_error",
-                      cli_json_real(r->accuracy_norm_error), "seconds", cli_json_real(r->seconds),
-                      "peak_bytes", (json_int_t)r->peak_bytes)));
+                      wire_real(r->exact), "exact_error", wire_real(r->exact_error), "f1",
+                      wire_real(r->f1), "f1_error", wire_real(r->f1_error), "choices",
+                      (json_int_t)r->choices, "accuracy", wire_real(r->accuracy), "accuracy_error",
+                      wire_real(r->accuracy_error), "accuracy_norm", wire_real(r->accuracy_norm),
+                      "accuracy_norm_error", wire_real(r->accuracy_norm_error), "seconds",
+                      wire_real(r->seconds), "peak_bytes", (json_int_t)r->peak_bytes)));
     return cli_json_print(json_pack("{s:o}", "results", list));
 }
 

@@ -41,11 +41,11 @@ static json_t *to_json(const sink *s, const kh_bench_ff_result *r, const char *s
         "s:o}",
         "impl", "keyhole", "work", "ff", "attn", setting, "pass", passes[a->pass], "L",
         (json_int_t)r->rows, "heads", 1, "head_dim", (json_int_t)a->width, "k", (json_int_t)r->k,
-        "threads", r->threads, "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
-        cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes, "width",
+        "threads", r->threads, "seconds_min", wire_real(r->seconds_min), "seconds_median",
+        wire_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes, "width",
         (json_int_t)a->width, "ff", (json_int_t)r->hidden, "act", acts[a->act], "gated", a->gated,
-        "us_per_token", cli_json_real(r->microseconds), "gigaflops", cli_json_real(r->gigaflops),
-        "peak_share", cli_json_real(share));
+        "us_per_token", wire_real(r->microseconds), "gigaflops", wire_real(r->gigaflops),
+        "peak_share", wire_real(share));
 }
 
 static void to_csv(sink *s, const kh_bench_ff_result *r, const char *setting, double share)

@@ -104,9 +104,9 @@ static kh_status print_mask(const filling *f, size_t m, json_t *list, size_t *be
             cli_out("%7.4f  %.*s\n", p, (int)size, piece);
             continue;
         }
-        KH_TRY(cli_json_add(choices, json_pack("{s:I, s:o, s:o}", "id", (json_int_t)best[r],
-                                               "token", cli_json_text(piece, size), "probability",
-                                               cli_json_real(p))));
+        KH_TRY(
+            cli_json_add(choices, json_pack("{s:I, s:o, s:o}", "id", (json_int_t)best[r], "token",
+                                            wire_text(piece, size), "probability", wire_real(p))));
     }
     return list ? cli_json_add(list, json_pack("{s:I, s:o}", "position",
                                                (json_int_t)f->positions[m], "choices", choices))

@@ -73,7 +73,7 @@ static json_t *token_list(const float *nll, size_t count)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < count && list; i++)
-        if (json_array_append_new(list, cli_json_real((double)nll[i])) != 0) {
+        if (json_array_append_new(list, wire_real((double)nll[i])) != 0) {
             json_decref(list);
             list = NULL;
         }
@@ -85,13 +85,13 @@ static kh_status print_json(const measured *m)
     json_t *results = json_array();
     for (size_t i = 0; i < m->settings && results; i++) {
         const kh_ppl_result *r = m->results + i;
-        json_t *one = json_pack(
-            "{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o}", "attn", r->attn, "ff",
-            r->ff, "ctx", (json_int_t)r->ctx, "tokens", (json_int_t)r->tokens, "nll",
-            cli_json_real(r->nll), "ppl", cli_json_real(r->ppl), "kl", cli_json_real(r->kl),
-            "same_top1", cli_json_real(r->same_top1), "seconds", cli_json_real(r->seconds),
-            "peak_bytes", (json_int_t)r->peak_bytes, "ppl_second_half",
-            cli_json_real(r->ppl_second), "keys_kept", cli_json_real(r->keys_kept));
+        json_t *one = json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:I, s:o, s:o}",
+                                "attn", r->attn, "ff", r->ff, "ctx", (json_int_t)r->ctx, "tokens",
+                                (json_int_t)r->tokens, "nll", wire_real(r->nll), "ppl",
+                                wire_real(r->ppl), "kl", wire_real(r->kl), "same_top1",
+                                wire_real(r->same_top1), "seconds", wire_real(r->seconds),
+                                "peak_bytes", (json_int_t)r->peak_bytes, "ppl_second_half",
+                                wire_real(r->ppl_second), "keys_kept", wire_real(r->keys_kept));
         if (one && m->nll &&
             json_object_set_new(one, "token_nll", token_list(m->nll + i * m->count, m->count))) {
             json_decref(one);

@@ -9,7 +9,7 @@
 
 static json_t *text(const char *t)
 {
-    return cli_json_text(t, strlen(t));
+    return wire_text(t, strlen(t));
 }
 
 static json_t *model_json(const kh_hub_model *m)

@@ -13,10 +13,9 @@
 
 static json_t *answer_json(const kh_span_answer *a, const char *text)
 {
-    return json_pack("{s:o, s:I, s:I, s:o, s:o}", "text", cli_json_text(text + a->start, a->size),
+    return json_pack("{s:o, s:I, s:I, s:o, s:o}", "text", wire_text(text + a->start, a->size),
                      "start", (json_int_t)a->start, "end", (json_int_t)(a->start + a->size),
-                     "score", cli_json_real(a->score), "probability",
-                     cli_json_real(a->probability));
+                     "score", wire_real(a->score), "probability", wire_real(a->probability));
 }
 
 static kh_status print_spans(const cli_args *args, const kh_span_answer *found, size_t count,
@@ -28,8 +27,8 @@ static kh_status print_spans(const cli_args *args, const kh_span_answer *found, 
         for (size_t i = 0; i < count; i++) KH_TRY(cli_json_add(list, answer_json(&found[i], text)));
         return cli_json_print(json_pack(
             "{s:o, s:o, s:o}", "answer",
-            empty || count == 0 ? json_null() : cli_json_text(text + found[0].start, found[0].size),
-            "answers", list, "no_answer", cli_json_real(none)));
+            empty || count == 0 ? json_null() : wire_text(text + found[0].start, found[0].size),
+            "answers", list, "no_answer", wire_real(none)));
     }
     if (empty) cli_out("no answer\n");
     for (size_t i = 0; i < count && !empty; i++)
@@ -89,7 +88,7 @@ static kh_status write_answer(const kh_model *model, cli_args *args, const char 
     if (status == KH_OK) status = cli_answer_generate(&answer);
     if (status == KH_OK && args->json)
         status = cli_json_print(
-            json_pack("{s:o}", "answer", cli_json_text(answer.text.data, answer.text.size)));
+            json_pack("{s:o}", "answer", wire_text(answer.text.data, answer.text.size)));
     cli_answer_close(&answer);
     cli_session_close(session);
     kh_free_ids(ids);

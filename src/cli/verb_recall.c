@@ -111,10 +111,10 @@ static json_t *facts_json(const kh_recall_result *r)
     for (int i = 0; i < r->facts && i < 16 && list; i++) {
         const kh_recall_fact *f = r->fact + i;
         json_t *one = json_pack("{s:b, s:o, s:o, s:i, s:i, s:o, s:o}", "recalled", f->recalled,
-                                "depth", cli_json_real((double)f->depth), "said",
-                                cli_json_text(f->said, strlen(f->said)), "layer", f->layer, "head",
-                                f->head, "weight", cli_json_real((double)f->weight), "read",
-                                cli_json_text(f->read, strlen(f->read)));
+                                "depth", wire_real((double)f->depth), "said",
+                                wire_text(f->said, strlen(f->said)), "layer", f->layer, "head",
+                                f->head, "weight", wire_real((double)f->weight), "read",
+                                wire_text(f->read, strlen(f->read)));
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);
             list = NULL;
@@ -128,14 +128,13 @@ static kh_status print_json(const kh_recall_result *results, size_t count)
     json_t *list = json_array();
     for (size_t i = 0; i < count && list; i++) {
         const kh_recall_result *r = results + i;
-        json_t *one = json_pack("{s:s, s:I, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:I, s:o}",
-                                "attn", r->attn, "tokens", (json_int_t)r->tokens, "read_seconds",
-                                cli_json_real(r->read_seconds), "tokens_per_second",
-                                cli_json_real(r->answer_tokens_per_second), "recalled", r->recalled,
-                                "facts", r->facts, "ppl", cli_json_real(r->ppl), "kl",
-                                cli_json_real(r->kl), "same_top1", cli_json_real(r->same_top1),
-                                "keys_kept", cli_json_real(r->keys_kept), "peak_bytes",
-                                (json_int_t)r->peak_bytes, "planted", facts_json(r));
+        json_t *one = json_pack(
+            "{s:s, s:I, s:o, s:o, s:i, s:i, s:o, s:o, s:o, s:o, s:I, s:o}", "attn", r->attn,
+            "tokens", (json_int_t)r->tokens, "read_seconds", wire_real(r->read_seconds),
+            "tokens_per_second", wire_real(r->answer_tokens_per_second), "recalled", r->recalled,
+            "facts", r->facts, "ppl", wire_real(r->ppl), "kl", wire_real(r->kl), "same_top1",
+            wire_real(r->same_top1), "keys_kept", wire_real(r->keys_kept), "peak_bytes",
+            (json_int_t)r->peak_bytes, "planted", facts_json(r));
         if (json_array_append_new(list, one) != 0) {
             json_decref(list);
             list = NULL;

@@ -9,6 +9,7 @@
  * For a model with an encoder (T5) the prompt is the source text: it is encoded once, and the answer is the
  * decoder's, greedy with --temp 0, or the best of a beam search (--beams). */
 #include "cli/cli.h"
+#include "cli/steering.h"
 
 #include "base/fail.h"
 
@@ -60,7 +61,9 @@ static kh_status run_session(const kh_model *model, cli_args *args, const int32_
 {
     kh_session *session = NULL;
     cli_answer answer = {0};
+    kh_steering *steering = NULL;
     kh_status status = cli_session_open(&session, model, args, args->attn);
+    if (status == KH_OK) status = cli_steering_attach(&steering, session, model, args);
     if (status == KH_OK) status = cli_answer_open(&answer, args, model, session);
     if (status == KH_OK) status = read_all(&answer, ids, count);
     if (status == KH_OK) {
@@ -74,6 +77,7 @@ static kh_status run_session(const kh_model *model, cli_args *args, const int32_
     }
     cli_answer_close(&answer);
     cli_session_close(session);
+    kh_steering_close(steering);
     return status;
 }
 
@@ -110,6 +114,7 @@ static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Answer", cli_options_answer},
                                       {"Attention", cli_options_attn},
                                       {"Feed-forward", cli_options_ff},
+                                      {"Steering", cli_options_steering},
                                       {"Context", cli_options_context},
                                       {"Computation", cli_options_compute},
                                       {"Sampling", cli_options_sampling},

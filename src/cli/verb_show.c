@@ -167,8 +167,8 @@ static kh_status metadata_json(const kh_model *model, json_t *list)
     for (size_t i = 0; i < kh_model_metadata_count(model); i++) {
         char key[256], value[512];
         KH_TRY(kh_model_metadata(model, i, key, sizeof key, value, sizeof value));
-        json_t *pair = json_pack("{s:o, s:o}", "key", cli_json_text(key, strlen(key)), "value",
-                                 cli_json_text(value, strlen(value)));
+        json_t *pair = json_pack("{s:o, s:o}", "key", wire_text(key, strlen(key)), "value",
+                                 wire_text(value, strlen(value)));
         if (!append(list, pair)) KH_FAIL(KH_ERR_MEMORY, "no memory for the JSON output");
     }
     return KH_OK;
@@ -183,8 +183,8 @@ static kh_status tensors_json(const kh_model *model, json_t *list)
         for (int d = 0; d < tensor.n_dims && d < 4; d++)
             if (!append(shape, json_integer((json_int_t)tensor.dims[d]))) break;
         json_t *one = json_pack("{s:o, s:s, s:o, s:I}", "name",
-                                cli_json_text(tensor.name, strlen(tensor.name)), "type",
-                                tensor.type, "shape", shape, "bytes", (json_int_t)tensor.bytes);
+                                wire_text(tensor.name, strlen(tensor.name)), "type", tensor.type,
+                                "shape", shape, "bytes", (json_int_t)tensor.bytes);
         if (!append(list, one)) KH_FAIL(KH_ERR_MEMORY, "no memory for the JSON output");
     }
     return KH_OK;
@@ -195,12 +195,11 @@ static json_t *adapters_json(const kh_model *model)
     json_t *list = json_array();
     for (size_t i = 0; list && i < kh_model_lora_count(model); i++) {
         const kh_lora_info *a = kh_model_get_lora(model, i);
-        json_t *one = json_pack("{s:o, s:s, s:f, s:f, s:I, s:I, s:I, s:I}", "path",
-                                cli_json_text(a->path, strlen(a->path)), "format", a->format,
-                                "strength", (double)a->strength, "alpha", a->alpha, "tensors",
-                                (json_int_t)a->tensors, "least_rank", (json_int_t)a->least_rank,
-                                "most_rank", (json_int_t)a->most_rank, "parameters",
-                                (json_int_t)a->parameters);
+        json_t *one = json_pack(
+            "{s:o, s:s, s:f, s:f, s:I, s:I, s:I, s:I}", "path", wire_text(a->path, strlen(a->path)),
+            "format", a->format, "strength", (double)a->strength, "alpha", a->alpha, "tensors",
+            (json_int_t)a->tensors, "least_rank", (json_int_t)a->least_rank, "most_rank",
+            (json_int_t)a->most_rank, "parameters", (json_int_t)a->parameters);
         if (append(list, one)) continue;
         json_decref(list);
         list = NULL;
@@ -219,13 +218,12 @@ static kh_status print_json(const kh_model *model, const cli_args *args)
     if (status == KH_OK) status = tensors_json(model, tensors);
     json_t *object = json_pack(
         "{s:o, s:o, s:s, s:s, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}",
-        "path", cli_json_text(i->path, strlen(i->path)), "name",
-        cli_json_text(i->name, strlen(i->name)), "identity", i->identity, "architecture",
-        i->architecture, "quantisation", i->quantisation, "file_bytes", (json_int_t)i->file_bytes,
-        "parameters", (json_int_t)i->parameters, "layers", i->layers, "width", i->width, "heads",
-        i->heads, "key_heads", i->key_heads, "head_width", i->head_width, "ff_width", i->ff_width,
-        "vocabulary", i->vocabulary, "context", i->context, "window", i->window, "local_layers",
-        i->local_layers);
+        "path", wire_text(i->path, strlen(i->path)), "name", wire_text(i->name, strlen(i->name)),
+        "identity", i->identity, "architecture", i->architecture, "quantisation", i->quantisation,
+        "file_bytes", (json_int_t)i->file_bytes, "parameters", (json_int_t)i->parameters, "layers",
+        i->layers, "width", i->width, "heads", i->heads, "key_heads", i->key_heads, "head_width",
+        i->head_width, "ff_width", i->ff_width, "vocabulary", i->vocabulary, "context", i->context,
+        "window", i->window, "local_layers", i->local_layers);
     json_t *rest = json_pack(
         "{s:s, s:i, s:s, s:s, s:s, s:b, s:{s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:o}", "kind",
         kinds[kh_model_get_kind(model)], "encoder_layers", i->encoder_layers, "tokenizer",

@@ -27,20 +27,20 @@ typedef struct sink {
 static json_t *to_json(const sink *s, const kh_bench_stack_result *r, double share)
 {
     const cli_args *a = s->args;
-    json_t *one = json_pack(
-        "{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:o, s:o, s:I}", "impl", "keyhole", "work",
-        "stack", "attn", r->attn, "pass", passes[a->pass], "L", (json_int_t)r->length, "heads",
-        (json_int_t)a->heads, "head_dim", (json_int_t)a->head_dim, "k", r->k, "threads", r->threads,
-        "seconds_min", cli_json_real(r->seconds_min), "seconds_median",
-        cli_json_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes);
-    json_t *more = json_pack(
-        "{s:I, s:i, s:I, s:I, s:b, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o}", "layers",
-        (json_int_t)a->layers, "kv_heads", s->key_heads, "ff", (json_int_t)a->hidden, "ff_k",
-        (json_int_t)r->ff_k, "causal", !a->no_causal, "chunk", (json_int_t)a->chunk, "kept",
-        kept[a->recompute], "us_per_token", cli_json_real(r->microseconds), "gigaflops",
-        cli_json_real(r->gigaflops), "peak_share", cli_json_real(share), "process_bytes",
-        (json_int_t)r->process_bytes, "saved_bytes", (json_int_t)r->saved_bytes, "checksum",
-        cli_json_real(r->checksum));
+    json_t *one = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:i, s:i, s:o, s:o, s:I}", "impl",
+                            "keyhole", "work", "stack", "attn", r->attn, "pass", passes[a->pass],
+                            "L", (json_int_t)r->length, "heads", (json_int_t)a->heads, "head_dim",
+                            (json_int_t)a->head_dim, "k", r->k, "threads", r->threads,
+                            "seconds_min", wire_real(r->seconds_min), "seconds_median",
+                            wire_real(r->seconds_median), "peak_bytes", (json_int_t)r->peak_bytes);
+    json_t *more = json_pack("{s:I, s:i, s:I, s:I, s:b, s:I, s:s, s:o, s:o, s:o, s:I, s:I, s:o}",
+                             "layers", (json_int_t)a->layers, "kv_heads", s->key_heads, "ff",
+                             (json_int_t)a->hidden, "ff_k", (json_int_t)r->ff_k, "causal",
+                             !a->no_causal, "chunk", (json_int_t)a->chunk, "kept",
+                             kept[a->recompute], "us_per_token", wire_real(r->microseconds),
+                             "gigaflops", wire_real(r->gigaflops), "peak_share", wire_real(share),
+                             "process_bytes", (json_int_t)r->process_bytes, "saved_bytes",
+                             (json_int_t)r->saved_bytes, "checksum", wire_real(r->checksum));
     if (!one || !more || json_object_update(one, more) != 0) {
         json_decref(one);
         one = NULL;

@@ -44,17 +44,16 @@ static json_t *example_json(const kh_task *task, const kh_task_example *example)
     const kh_task_info *info = kh_task_get_info(task);
     char *text = NULL;
     size_t size = 0;
-    json_t *one = json_pack("{s:o}", "tokens", cli_json_ids(example->tokens, example->n));
+    json_t *one = json_pack("{s:o}", "tokens", wire_ids(example->tokens, example->n));
     int bad = !one;
     if (info->classes)
         bad = bad || json_object_set_new(one, "label", json_integer(example->label));
     else
-        bad = bad ||
-              json_object_set_new(one, "targets", cli_json_ids(example->targets, example->n));
+        bad = bad || json_object_set_new(one, "targets", wire_ids(example->targets, example->n));
     if (info->pair)
         bad = bad || json_object_set_new(one, "second", json_integer((json_int_t)example->second));
     if (kh_task_text(task, example, &text, &size) != KH_OK) bad = 1;
-    bad = bad || json_object_set_new(one, "text", cli_json_text(text, size));
+    bad = bad || json_object_set_new(one, "text", wire_text(text, size));
     kh_free_text(text);
     if (bad) json_decref(one);
     return bad ? NULL : one;
@@ -159,7 +158,7 @@ static json_t *numbers_json(const kh_task_number *numbers, size_t count)
 {
     json_t *object = json_object();
     for (size_t i = 0; i < count && object; i++)
-        if (json_object_set_new(object, numbers[i].name, cli_json_real(numbers[i].value))) {
+        if (json_object_set_new(object, numbers[i].name, wire_real(numbers[i].value))) {
             json_decref(object);
             object = NULL;
         }
@@ -170,7 +169,7 @@ static json_t *shares_json(const kh_task_stats *stats)
 {
     json_t *list = json_array();
     for (int c = 0; c < stats->classes && list; c++)
-        if (json_array_append_new(list, cli_json_real(stats->share[c]))) {
+        if (json_array_append_new(list, wire_real(stats->share[c]))) {
             json_decref(list);
             list = NULL;
         }
@@ -215,8 +214,8 @@ static kh_status print_stats(const kh_task *task, const cli_args *args)
             "{s:o, s:{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}, s:o}", "task",
             task_json(task, args), "stats", "examples", (json_int_t)stats.examples, "duplicates",
             (json_int_t)stats.duplicates, "shortest", (json_int_t)stats.shortest, "longest",
-            (json_int_t)stats.longest, "mean_length", cli_json_real(stats.mean_length), "answers",
-            cli_json_real(stats.answers), "acceptance", cli_json_real(stats.acceptance), "numbers",
+            (json_int_t)stats.longest, "mean_length", wire_real(stats.mean_length), "answers",
+            wire_real(stats.answers), "acceptance", wire_real(stats.acceptance), "numbers",
             numbers_json(stats.numbers, stats.count), "label_shares", shares_json(&stats),
             "baselines", numbers_json(baselines, count)));
     print_numbers(task, args, &stats);

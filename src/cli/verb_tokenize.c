@@ -16,14 +16,14 @@ static kh_status print_json(const kh_model *model, const int32_t *ids, size_t co
     for (size_t i = 0; i < count && pieces; i++) {
         char piece[256];
         size_t n = kh_model_piece(model, ids[i], piece, sizeof piece);
-        json_t *text = cli_json_text(piece, n < sizeof piece ? n : sizeof piece);
+        json_t *text = wire_text(piece, n < sizeof piece ? n : sizeof piece);
         if (json_array_append_new(pieces, text) != 0) {
             json_decref(pieces);
             pieces = NULL;
         }
     }
     return cli_json_print(json_pack("{s:I, s:o, s:o}", "count", (json_int_t)count, "ids",
-                                    cli_json_ids(ids, count), "pieces", pieces));
+                                    wire_ids(ids, count), "pieces", pieces));
 }
 
 static void print_piece(const char *bytes, size_t n)
@@ -93,7 +93,7 @@ static kh_status decode(const kh_model *model, cli_args *args, const char **word
     if (status == KH_OK && args->json)
         status = cli_json_print(json_pack("{s:I, s:o}", "count",
                                           (json_int_t)(list.size / sizeof(int32_t)), "text",
-                                          cli_json_text(out, size)));
+                                          wire_text(out, size)));
     else if (status == KH_OK) {
         cli_out_bytes(out, size);
         cli_out_bytes("\n", size == 0 || out[size - 1] != '\n');

@@ -28,7 +28,7 @@ static kh_status print_json(const cli_args *args, const kh_tokenizer_train_resul
         "documents", (json_int_t)r->documents, "ill_formed", (json_int_t)r->ill_formed, "bytes",
         (json_int_t)r->bytes, "words", (json_int_t)r->words, "distinct", (json_int_t)r->distinct,
         "tokens", (json_int_t)r->tokens, "bytes_per_token",
-        cli_json_real((double)r->bytes / (double)r->tokens), "seconds", cli_json_real(r->seconds)));
+        wire_real((double)r->bytes / (double)r->tokens), "seconds", wire_real(r->seconds)));
 }
 
 static void print_text(const cli_args *args, const kh_tokenizer_train_result *r)

@@ -22,7 +22,7 @@ static void on_check(void *context, const char *name, int passed, const char *de
     if (s->checks) {
         json_t *state = passed < 0 ? json_null() : json_boolean(passed);
         json_t *one = json_pack("{s:s, s:o, s:o}", "check", name, "passed", state, "detail",
-                                cli_json_text(detail, strlen(detail)));
+                                wire_text(detail, strlen(detail)));
         s->no_memory |= json_array_append_new(s->checks, one) != 0;
         return;
     }

@@ -66,7 +66,7 @@ while read -r line; do has "$out" "$line"; done <<'END'
 src/base/up.c:2: base (layer 0) may not include kern (layer 2)
 src/ops/side.c:2: "side.h" is not written from src/
 src/ops/side.c:3: "gen/none.h" is not written from src/
-src/cli/deep.c:2: cli (layer 11) may not include kern (layer 2)
+src/cli/deep.c:2: cli (layer 13) may not include kern (layer 2)
 src/gen/calls.c:5: printf:
 src/gen/calls.c:6: exit:
 src/gen/calls.c:7: malloc:

@@ -99,10 +99,10 @@ t.wait_for("> ")
 t.type("\x04")
 check("the end of the input leaves with 0", t.exit_code() == 0)
 
-# A model file alone is a conversation.
-t = Terminal(KEYHOLE, TINY, LLAMA_ARG_CHAT_TEMPLATE="chatml")
-t.wait_for("> ")
-t.type("/quit\n")
+# A model file alone is served.
+t = Terminal(KEYHOLE, TINY, LLAMA_ARG_PORT="0")
+t.wait_for("http://127.0.0.1:")
+t.type("\x03")
 check("the bare form leaves with 0", t.exit_code() == 0)
 
 # An empty prompt on a terminal does not wait for somebody to type.

@@ -70,7 +70,7 @@ refused 1 "scripts/models" run -m /nowhere.gguf -p x
 refused 1 "Makefile" run -m Makefile -p x
 refused 1 "tests" run -m tests -p x
 refused 1 "/nowhere.txt" run -m "$tiny" -f /nowhere.txt
-refused 2 "a verb comes first" "$tiny"
+refused 2 "a verb comes first" "$tiny" -p x
 
 # The environment comes before the command line, and is checked like it.
 runs 2 env LLAMA_ARG_CTX_SIZE=none "$keyhole" run -m "$tiny" -p x

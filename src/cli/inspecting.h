@@ -1,0 +1,35 @@
+/* cli/inspecting.h: what the verbs of inspection share: options that become a question, and its answer. */
+#ifndef KH_CLI_INSPECTING_H
+#define KH_CLI_INSPECTING_H
+
+#include "cli/cli.h"
+#include "wire/questions.h"
+
+extern const kh_opt cli_options_subject[], cli_options_question[], cli_options_inspect_output[];
+
+/* One verb: the question, and how its answer looks on a terminal. */
+typedef struct cli_inspection {
+    kh_status (*ask)(const wire_ask *ask);
+    /* Members of the request beside the subject, from options and words. */
+    kh_status (*request)(const cli_args *args, const kh_model *model, const char **words,
+                         size_t count, json_t *body);
+    /* One value of the answer, as it comes, without --json. */
+    kh_status (*show)(void *context, const cli_args *args, const kh_model *model,
+                      const json_t *value);
+    void *context;
+    int no_text; /* 1: the question may be about no text */
+    /* The number of an answer that a file of prompts is summed up by, or NaN; `name` says what it is. */
+    double (*figure)(const json_t *value);
+    const char *name;
+} cli_inspection;
+
+kh_status cli_inspect(cli_args *args, const char **words, size_t count,
+                      const cli_inspection *inspection);
+
+/* A token as a table shows it: "·Paris", "↵", cut to `most` characters. Valid for some calls. */
+const char *cli_token(const json_t *token, size_t most);
+/* What a word of the command line means: an id, or a token's text. */
+json_t *cli_token_json(const char *text);
+double cli_number(const json_t *object, const char *name);
+
+#endif
