@@ -2,13 +2,15 @@
 
 JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=
+SERVE ?= 1
 BUILD := build
 .DEFAULT_GOAL := build
 .PHONY: help build demo test test-long bench results lint format install clean
 
 help:
 	@echo "make             builds ./keyhole"
-	@echo "make demo        installs what is missing, builds, obtains the model, runs the main job"
+	@echo "make demo        installs what is missing, builds, obtains the model, runs the main job; then, on a"
+	@echo "                 terminal, serves the debugger's page with that model (SERVE=0 leaves it out)"
 	@echo "make test        builds and runs all tests (make lint among them)"
 	@echo "make test-long   sanitizers, fuzzing and long tests: half an hour"
 	@echo "make bench       kernel benchmarks and the comparison of attention settings"
@@ -30,7 +32,7 @@ demo:
 	@scripts/setup
 	@$(MAKE) --no-print-directory build TARGET="--target keyhole_cli"
 	@scripts/models
-	@scripts/demo
+	@SERVE=$(SERVE) scripts/demo
 
 test:
 	@scripts/setup --tests
