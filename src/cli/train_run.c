@@ -44,19 +44,25 @@ static void path_in(char *out, size_t size, const cli_args *args, const char *na
     snprintf(out, size, "%s/%s", args->output, name);
 }
 
-static uint64_t step_of(const char *line, int *evaluation)
+/* The step of a line, which is kept where it is of an evaluation. */
+static uint64_t step_of(run *r, const char *line)
 {
     json_error_t error;
     json_t *one = json_loads(line, 0, &error);
     uint64_t step = one ? (uint64_t)json_integer_value(json_object_get(one, "step")) : UINT64_MAX;
-    *evaluation = json_object_get(one, "eval_loss") != NULL;
+    if (step <= r->first && json_object_get(one, "eval_loss")) {
+        json_decref(r->last_eval);
+        r->last_eval = json_incref(one);
+        r->evaluated = step == r->first;
+    }
     json_decref(one);
     return step;
 }
 
 /* Lines of steps that will be done again go: a killed run had more of them than its checkpoint. */
-static kh_status open_metrics(run *r, uint64_t from)
+static kh_status open_metrics(run *r)
 {
+    uint64_t from = r->first;
     char path[4096], *text = NULL;
     size_t size = 0, keep = 0;
     path_in(path, sizeof path, r->args, "metrics.jsonl");
@@ -65,11 +71,8 @@ static kh_status open_metrics(run *r, uint64_t from)
         for (size_t at = 0; at < size;) {
             char *end = memchr(text + at, '\n', size - at);
             if (!end) break;
-            int evaluation;
             *end = 0;
-            uint64_t step = step_of(text + at, &evaluation);
-            if (step > from) break;
-            r->evaluated |= evaluation && step == from;
+            if (step_of(r, text + at) > from) break;
             *end = '\n';
             at = keep = (size_t)(end - text) + 1;
         }
@@ -185,10 +188,12 @@ static int is_due(uint64_t step, int64_t every)
     return every > 0 && step % (uint64_t)every == 0;
 }
 
-/* Whether a step that is logged reached the accuracy that was asked for. */
-static int has_arrived(const cli_args *args, const kh_train_report *step, int logged)
+/* Whether the last evaluation reached the accuracy that was asked for. One batch that does says less: it may be a lucky
+ * one. */
+static int has_arrived(const run *r)
 {
-    return logged && args->target > 0 && step->accuracy >= args->target;
+    double reached = json_number_value(json_object_get(r->last_eval, "eval_accuracy"));
+    return r->args->target > 0 && reached >= r->args->target;
 }
 
 /* What is held out by an option is looked at first and last, how often between is another one's matter. */
@@ -206,16 +211,16 @@ static kh_status take_step(run *r, kh_train_report *step, int *last)
     r->rows += step->tokens;
     r->loss += step->loss;
     r->counted++;
-    int stopped = cli_interrupted(), logged = is_due(step->step, args->log_every);
-    int ends = step->step >= info.steps || has_arrived(args, step, logged);
+    int ends = step->step >= info.steps, stopped = cli_interrupted();
+    int looks = (ends && evaluates(args)) || (!stopped && is_due(step->step, args->eval_every));
+    int logged = is_due(step->step, args->log_every) || (looks && args->target > 0);
     *last = ends || stopped;
     if (logged || *last)
         KH_TRY(log_step(r, step));
     else
         tell(r, step, step->loss, 0);
-    if ((ends && evaluates(args)) || (!stopped && is_due(step->step, args->eval_every)))
-        KH_TRY(evaluate(r, step->step));
-    *last |= cli_interrupted();
+    if (looks) KH_TRY(evaluate(r, step->step));
+    *last |= has_arrived(r) || cli_interrupted();
     if (!*last && !is_due(step->step, args->save_every)) return KH_OK;
     cli_progress_end();
     return kh_trainer_checkpoint(r->trainer);
@@ -247,7 +252,7 @@ static kh_status loop(run *r)
     if (owes_evaluation(r, info.steps)) KH_TRY(evaluate(r, r->first));
     kh_train_report step = {.step = info.step};
     r->started = cli_seconds();
-    int last = step.step >= info.steps || cli_interrupted();
+    int last = step.step >= info.steps || has_arrived(r) || cli_interrupted();
     while (!last) {
         kh_status status = take_step(r, &step, &last);
         if (status) return explain(r, status);
@@ -318,8 +323,11 @@ kh_status cli_train_run(kh_trainer *trainer, const cli_args *args, const kh_opt_
         cli_note("%.*s", (int)strcspn(at, "\n"), at);
     KH_TRY(cli_page_check(args->report));
     KH_TRY(check_destination(args));
+    if (args->target > 0 && args->eval_every == 0)
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "--stop-at asks what --eval-every measures: say after how many steps");
     KH_TRY(write_config(args, command));
-    KH_TRY(open_metrics(&r, r.first));
+    KH_TRY(open_metrics(&r));
     cli_signals_await(1);
     kh_status status = loop(&r);
     if (status == KH_OK) status = finish(&r);

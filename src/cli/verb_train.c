@@ -196,7 +196,7 @@ static const kh_opt output[] = {
     CLI_INT(eval_batches, "--eval-batches", "N", "most batches of an evaluation; 0: all", "0", 0,
             1e9, NULL),
     CLI_REAL(target, "--stop-at", "ACCURACY",
-             "ends the run when a logged step reaches it; 0: never", "0", 0, 1),
+             "ends the run when an evaluation reaches it (--eval-every); 0: never", "0", 0, 1),
     CLI_INT(log_every, "--log-every", "N", "steps between lines of metrics.jsonl", "10", 1, 1e9,
             NULL),
     CLI_TEXT(save, "--save", "FILE",

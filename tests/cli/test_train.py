@@ -252,13 +252,20 @@ def train_validation(t):
 
 
 def train_stops_at(t):
-    t.train("run", "-n", "400", "--stop-at", "0.02", "-b", "16", "--log-every", "2", "--eval-every", "1000", "--json")
-    lines = [x for x in t.lines("run") if "loss" in x]
+    words = ["-n", "400", "--stop-at", "0.02", "-b", "16", "--log-every", "3", "--eval-every", "4", "--json"]
+    t.train("run", *words)
+    lines = [x for x in t.lines("run") if "eval_loss" in x]
     last = lines[-1]["step"]
-    t.check(f"ends where it is reached first: {lines[-2:]}", [x["accuracy"] >= 0.02 for x in lines] == [False] * (len(lines) - 1) + [True])
+    reached = [x["eval_accuracy"] >= 0.02 for x in lines]
+    t.check(f"ends where it is reached first: {lines[-2:]}", reached == [False] * (len(lines) - 1) + [True])
     t.check("before the last step", last < 400 and json.loads(t.out)["steps"] == last)
     t.check("with a checkpoint and the model", t.checkpoints("run") == [last] and os.path.exists(t.path("run", "model.gguf")))
-    t.check("and an evaluation", t.lines("run")[-1]["step"] == last and "eval_loss" in t.lines("run")[-1])
+    t.check("the step itself is told", t.lines("run")[-2]["step"] == last and "loss" in t.lines("run")[-2])
+    t.train("run", *words, "--resume")
+    found = json.loads(t.out)
+    t.check("resumed, it has nothing left to do", found["steps"] == last and found["evaluation"] == lines[-1])
+    t.train("run", *words, "--resume", "--stop-at", "0.9", "-n", str(last + 4))
+    t.check("but may be asked for more", json.loads(t.out)["steps"] == last + 4)
 
 
 def train_keeps(t):
