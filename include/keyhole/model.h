@@ -43,6 +43,7 @@ typedef struct kh_model_info {
     int parallel;       /* attention and feed-forward read the same stream */
     int gated;          /* neurons have a gate */
     int experts;        /* of a mixture; 0: feed-forward layers are dense */
+    int paired; /* rows of q and k have neighbours (2i, 2i + 1) where others have (i, i + E/2) */
 } kh_model_info;
 KH_API const kh_model_info *kh_model_get_info(const kh_model *model);
 

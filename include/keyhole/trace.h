@@ -34,6 +34,9 @@ typedef struct kh_trace_need {
     size_t rows, points;
 } kh_trace_need;
 
+/* q and k are as in Hugging Face's files and TransformerLens: a dimension i is rotated with i + head_width / 2, also where
+ * the file has them as neighbours (kh_model_info.paired). */
+
 /* What it will need. */
 KH_API kh_status kh_trace_cost(const kh_inspector *inspector, const kh_trace_options *options,
                                kh_trace_need *out);
@@ -43,6 +46,24 @@ KH_API kh_status kh_trace_cost(const kh_inspector *inspector, const kh_trace_opt
  * the model does not have KH_ERR_UNSUPPORTED. docs/debugger.md describes both files. */
 KH_API kh_status kh_trace_write(kh_inspector *inspector, const kh_trace_options *options,
                                 const char *folder, kh_trace_need *out);
+
+/* What one point had at positions [first, first + rows). */
+typedef struct kh_trace_rows {
+    kh_trace_point at;
+    size_t first, rows, width;
+    size_t heads;        /* of q, k, value, z and attn_rows; else 0 */
+    const float *values; /* [rows][width]; NULL of attn_rows, which have the rest: */
+    const int64_t
+        *start; /* [rows * heads + 1]: entries of row r of head h begin at start[r heads + h] */
+    const uint32_t *idx;         /* [entries] positions of keys, ascending */
+    const float *weights, *mass; /* [entries]; [rows][heads], NaN unless it is measured */
+} kh_trace_rows;
+/* Anything but KH_OK ends the call with it. */
+typedef kh_status (*kh_take_rows)(void *context, const kh_trace_rows *rows);
+
+/* The same points to a function, one after the other, in the order of the options; the rows live during its call. */
+KH_API kh_status kh_trace_read(kh_inspector *inspector, const kh_trace_options *options,
+                               kh_take_rows take, void *context, kh_trace_need *out);
 
 #ifdef __cplusplus
 }

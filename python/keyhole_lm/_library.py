@@ -29,7 +29,7 @@ TYPES = {"int": c_int, "float": c_float, "double": c_double, "int32": c_int32, "
 # "struct: type member member; type member ..." or "callback = what it returns, then its arguments".
 DECLARATIONS = """
 kh_model_info: text path architecture name quantisation tokenizer pre identity; uint64 file_bytes parameters; int layers width heads key_heads
-  head_width ff_width vocabulary encoder_layers context window local_layers add_bos tied classes towers parallel gated experts
+  head_width ff_width vocabulary encoder_layers context window local_layers add_bos tied classes towers parallel gated experts paired
 kh_session_options: size context; int longer threads; size batch; int k_type v_type; text attn ff; int precision key_shadow; size forks; int stats
 take_logits = int pointer size size float* | kh_read_options: take_logits logits; pointer logits_context progress progress_context
 kh_attn_row: int layer head; size row; int32 position; size count; uint32* keys; float* weights; float m u kept

@@ -36,7 +36,7 @@ class Watch(Guard):
     """The observer of a pass over `count` tokens. `names`: what to keep, `hooks`: name -> function(array, position)."""
 
     def __init__(self, info, count, names, hooks):
-        self.count, self.hooks, self.at = count, {}, {}
+        self.count, self.turned, self.hooks, self.at = count, ("q", "k") if info.paired else (), {}, {}
         self.heads = {"q": info.heads, "k": info.key_heads, "value": info.key_heads, "z": info.heads}
         self.names, numbers = list(points()), points()
         self.kept = {name: canonical(name, info) for name in names}
@@ -45,29 +45,29 @@ class Watch(Guard):
             if place[0] == "attn_rows":
                 raise KeyholeError(f"{name}: rows of attention cannot be changed by a hook; an edit such as L5H3K17:zero does it")
             self.hooks.setdefault(place, []).append(function)
-        self.wanted = set(self.kept.values())
+        self.wanted, self.seen, self.base = set(self.kept.values()), C.take_block(self.block), 0
         self.arrays = {place: [] for place in self.wanted if place[0] == "attn_rows"}
         bits = sum(1 << n for n in {numbers[point] for point, _ in self.wanted | set(self.hooks)})
         self.probe = C.kh_probe(points=bits, point=C.take_point(lambda _, *v: self.guarded(self.point, *v)),
                            rows=C.take_row(lambda _, row: self.guarded(self.row, row[0])))  # fmt: skip
-        self.seen, self.base = C.take_block(self.block), 0
 
     def block(self, _, position, rows):
-        """The rows that follow begin there."""
-        self.at, self.base = {}, position
+        self.at, self.base = {}, position  # where the rows that follow begin
 
     def point(self, point, layer, data, rows, width):
         place = self.names[point], layer
         if place not in self.wanted and place not in self.hooks:
             return
-        position = self.at.get(place, self.base)
-        self.at[place] = position + rows
+        self.at[place] = (position := self.at.get(place, self.base)) + rows
         shape = (rows, self.heads[place[0]], -1) if place[0] in self.heads else (rows, width)
-        view = numpy.ctypeslib.as_array(data, (rows, width)).reshape(shape)
+        view = raw = numpy.ctypeslib.as_array(data, (rows, width)).reshape(shape)
+        if place[0] in self.turned:  # the file has dimension i + half beside i
+            view = numpy.concatenate((raw[..., 0::2], raw[..., 1::2]), -1)
         for function in self.hooks.get(place, ()):
             changed = function(view, position)
-            if changed is not None and changed is not view:
-                view[...] = changed
+            view[...] = view if changed is None else changed
+        if view is not raw:
+            raw[..., 0::2], raw[..., 1::2] = numpy.split(view, 2, -1)
         if place in self.wanted:
             if place not in self.arrays:
                 self.arrays[place] = numpy.zeros((self.count,) + view.shape[1:], numpy.float32)

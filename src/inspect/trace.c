@@ -18,6 +18,7 @@
 #include "format/json.h"
 #include "format/safetensors.h"
 #include "inspect/inspector.h"
+#include "model/hf.h"
 #include "model/network.h"
 
 #include <errno.h>
@@ -67,6 +68,19 @@ static size_t width_of(const kh_model *m, kh_point point)
     case KH_POINT_MLP_ACT: return (size_t)d->F;
     case KH_POINT_LOGITS: return (size_t)d->V;
     default: return (size_t)d->D;
+    }
+}
+
+/* 0: the point has none. */
+static size_t heads_of(const kh_model *m, kh_point point)
+{
+    switch (point) {
+    case KH_POINT_Q:
+    case KH_POINT_Z:
+    case KH_POINT_ATTN_ROWS: return (size_t)m->d.H;
+    case KH_POINT_K:
+    case KH_POINT_VALUE: return (size_t)m->d.G;
+    default: return 0;
     }
 }
 
@@ -165,6 +179,16 @@ static int wanted(const tracing *t, size_t position)
     return position >= t->first && position < t->first + t->rows;
 }
 
+/* Queries and keys in everybody's order, whichever the file has. */
+static void copy_row(const kh_model *m, kh_point point, float *to, const float *from, size_t width)
+{
+    size_t E = (size_t)m->d.E;
+    if ((point == KH_POINT_Q || point == KH_POINT_K) && m->info.paired)
+        kh_hf_halve_rows(to, from, width / E, E / 2, sizeof *to);
+    else
+        memcpy(to, from, width * sizeof *to);
+}
+
 static void take_point(void *context, kh_point point, int layer, float *data, size_t rows,
                        size_t width)
 {
@@ -180,7 +204,8 @@ static void take_point(void *context, kh_point point, int layer, float *data, si
     if (!c || width != c->width) return;
     for (size_t r = 0; r < rows; r++) {
         if (!wanted(t, position + r)) continue;
-        memcpy(c->rows + (position + r - t->first) * width, data + r * width, width * sizeof *data);
+        copy_row(t->inspector->model, point, c->rows + (position + r - t->first) * width,
+                 data + r * width, width);
         c->filled++;
     }
 }
@@ -282,15 +307,12 @@ static void add_array(arrays *a, const char *name, const char *part, kh_st_type 
 static void add_arrays(arrays *a, const tracing *t, const captured *c)
 {
     const kh_description *d = &t->inspector->model->d;
-    size_t H = (size_t)d->H, E = (size_t)d->E;
-    int heads = c->at.point == KH_POINT_Q || c->at.point == KH_POINT_Z,
-        groups = c->at.point == KH_POINT_K || c->at.point == KH_POINT_VALUE;
+    size_t H = (size_t)d->H, E = (size_t)d->E, heads = heads_of(t->inspector->model, c->at.point);
     char name[NAME];
     point_text(c, name);
     if (!c->start) {
-        size_t flat[] = {t->rows, c->width}, wide[] = {t->rows, heads ? H : (size_t)d->G, E};
-        add_array(a, name, "", KH_ST_F32, c->rows, heads || groups ? 3 : 2,
-                  heads || groups ? wide : flat);
+        size_t flat[] = {t->rows, c->width}, wide[] = {t->rows, heads, E};
+        add_array(a, name, "", KH_ST_F32, c->rows, heads ? 3 : 2, heads ? wide : flat);
         return;
     }
     size_t starts[] = {t->rows * H + 1}, entries[] = {c->entries}, mass[] = {t->rows, H};
@@ -424,25 +446,61 @@ static kh_status write_all(const tracing *t, const char *folder)
     return status;
 }
 
-kh_status kh_trace_write(kh_inspector *inspector, const kh_trace_options *o, const char *folder,
-                         kh_trace_need *out)
+/* Into *t, which is to be let go on failure too. */
+static kh_status run(tracing *t, kh_inspector *inspector, const kh_trace_options *o,
+                     kh_trace_need *out)
 {
-    tracing t = {.inspector = inspector, .first = o->first};
     kh_trace_need need;
+    *t = (tracing){.inspector = inspector, .first = o->first};
     atomic_store(&inspector->stop, 0);
-    KH_TRY(check(inspector, o, &t.rows));
+    KH_TRY(check(inspector, o, &t->rows));
     KH_TRY(kh_trace_cost(inspector, o, &need));
     if (out) *out = need;
     KH_TRY(enforce(&need, o));
-    kh_status status = capture(&t, o);
-    if (status == KH_OK) status = write_all(&t, folder);
-    for (size_t p = 0; t.points && p < t.count; p++) {
-        kh_free(t.points[p].rows);
-        kh_free(t.points[p].start);
-        kh_free(t.points[p].idx);
-        kh_free(t.points[p].w);
-        kh_free(t.points[p].mass);
+    return capture(t, o);
+}
+
+static void let_go(tracing *t)
+{
+    for (size_t p = 0; t->points && p < t->count; p++) {
+        kh_free(t->points[p].rows);
+        kh_free(t->points[p].start);
+        kh_free(t->points[p].idx);
+        kh_free(t->points[p].w);
+        kh_free(t->points[p].mass);
     }
-    kh_free(t.points);
+    kh_free(t->points);
+}
+
+kh_status kh_trace_write(kh_inspector *inspector, const kh_trace_options *o, const char *folder,
+                         kh_trace_need *out)
+{
+    tracing t;
+    kh_status status = run(&t, inspector, o, out);
+    if (status == KH_OK) status = write_all(&t, folder);
+    let_go(&t);
+    return status;
+}
+
+kh_status kh_trace_read(kh_inspector *inspector, const kh_trace_options *o, kh_take_rows take,
+                        void *context, kh_trace_need *out)
+{
+    tracing t;
+    kh_status status = run(&t, inspector, o, out);
+    for (size_t p = 0; p < t.count && status == KH_OK; p++) {
+        const captured *c = &t.points[p];
+        const kh_trace_rows rows = {.at = c->at,
+                                    .first = t.first,
+                                    .rows = t.rows,
+                                    .width = c->start ? 0 : c->width,
+                                    .heads = heads_of(inspector->model, c->at.point),
+                                    .values = c->rows,
+                                    .start = c->start,
+                                    .idx = c->idx,
+                                    .weights = c->w,
+                                    .mass = c->mass};
+        status = take(context, &rows);
+    }
+    let_go(&t);
     return status;
 }

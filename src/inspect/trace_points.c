@@ -2,7 +2,8 @@
  *
  * One canonical name for a tensor; names of others where they mean exactly that, and a refusal where they almost do:
  * TransformerLens' hook_attn_out is what is added to the stream (attn_out_post), its ln2.hook_normalized has no gain and is
- * no point here, its hook_embed comes before positions and scaling; llama.cpp's kqv_out lies on either side of the output
+ * no point here, its hook_embed comes before positions and scaling, its hook_attn_in
+ * before the norm, once for each head (attn.hook_in is the norm with its gain); llama.cpp's kqv_out lies on either side of the output
  * projection, whichever the graph. */
 #include "base/alloc.h"
 #include "base/fail.h"
@@ -18,7 +19,7 @@ static const struct {
     const char *text;
     kh_point point;
 } aliases[] = {{"blocks.%.hook_resid_pre", KH_POINT_RESID_PRE},
-               {"blocks.%.hook_attn_in", KH_POINT_ATTN_IN},
+               {"blocks.%.attn.hook_in", KH_POINT_ATTN_IN},
                {"blocks.%.attn.hook_q", KH_POINT_Q},
                {"blocks.%.attn.hook_k", KH_POINT_K},
                {"blocks.%.attn.hook_v", KH_POINT_VALUE},

@@ -154,4 +154,8 @@ struct kh_lora_merge;
 kh_status kh_hf_write_merged(const kh_gguf *file, const char *folder, kh_type type,
                              const struct kh_lora_merge *merge);
 
+/* Rows of q and k: [heads][2][half] to [heads][half][2] (GGUF's of llama), and back. */
+void kh_hf_pair_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
+void kh_hf_halve_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
+
 #endif

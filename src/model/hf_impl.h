@@ -86,9 +86,6 @@ kh_status kh_hf_write_config(kh_hf_out *out, const char *path);
 
 /* ---- conversions of bytes; `each` is the size of an element, 2 or 4 ---- */
 
-/* Rows [heads][2][half] to [heads][half][2], and back. */
-void kh_hf_pair_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
-void kh_hf_halve_rows(void *out, const void *in, size_t heads, size_t half, size_t row_bytes);
 /* Blocks [a][b] of `bytes` each to [b][a]. */
 void kh_hf_swap_blocks(void *out, const void *in, size_t a, size_t b, size_t bytes);
 /* [rows][cols] to [cols][rows]. */

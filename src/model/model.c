@@ -64,7 +64,9 @@ static void fill_info(kh_model *m)
                               .towers = (int)kh_class_towers(m),
                               .parallel = d->form == KH_BLOCK_PARALLEL,
                               .gated = m->w.stack.N > 0 && m->w.stack.blocks[0].gate.name != NULL,
-                              .experts = d->experts.count};
+                              .experts = d->experts.count,
+                              .paired = d->positions == KH_POSITIONS_ROTARY &&
+                                        d->rope[0].style == KH_ROPE_PAIRS};
     for (int l = 0; l < d->N; l++) m->info.local_layers += d->local[l];
 }
 

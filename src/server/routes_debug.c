@@ -158,6 +158,11 @@ static kh_status find_heads(server_job *job)
     return server_inspect(job, wire_find_heads, SERVER_JSON);
 }
 
+static kh_status activations(server_job *job)
+{
+    return server_inspect(job, wire_activations, SERVER_JSON);
+}
+
 /* What a text is made of; needs no pass. */
 static kh_status text(server_job *job)
 {
@@ -287,6 +292,10 @@ const server_route server_routes_debug[] = {
      "words:array by:text ends:text most:int heads:flag"},
     {"POST", "/v1/find-heads", SERVER_WORKER, find_heads, "heads by what they do on a text", 0,
      SUBJECT "by:text most:int random:int query:int key:int keys:int"},
+    {"POST", "/v1/activation/raw", SERVER_WORKER, activations,
+     "activations at chosen points, by default the stream at the last token, as Neuronpedia's", 0,
+     SUBJECT "prompts:array hook_point:text type:text layers:ids first:int count:int limit:int "
+             "cost_only:flag model:any"},
     {"POST", "/v1/edit", SERVER_WORKER, edit,
      "the prompt continued without and under edits, as NDJSON frames", 0,
      SUBJECT "max_tokens:int temperature:real top_k:int top_p:real min_p:real seed:int "

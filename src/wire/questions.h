@@ -33,6 +33,7 @@ kh_status wire_neuron(const wire_ask *ask);
 kh_status wire_next(const wire_ask *ask);
 kh_status wire_search(const wire_ask *ask);
 kh_status wire_find_heads(const wire_ask *ask);
+kh_status wire_activations(const wire_ask *ask); /* of several prompts, or of the subject */
 /* Documents one after the other, the last of type "done". */
 kh_status wire_lens(const wire_ask *ask);
 kh_status wire_edit(const wire_ask *ask);
@@ -47,11 +48,6 @@ kh_status wire_lm_generate(const wire_ask *ask);
 /* The subject read by the question's inspector and by another one, with the text "other" where there is one; `a` and `b`
  * name the files. Documents one after the other. */
 kh_status wire_diff(const wire_ask *ask, kh_inspector *other, const char *a, const char *b);
-
-/* LM-Debugger's three calls, a document each; the first reads layer and dim from the body. */
-kh_status wire_lm_projections(const wire_ask *ask);
-kh_status wire_lm_data(const wire_ask *ask);
-kh_status wire_lm_generate(const wire_ask *ask);
 
 /* A control vector from a request: pairs, prompts, or from (and minus). */
 kh_status wire_learn(const wire_ask *ask, kh_control **out);

@@ -3,7 +3,9 @@ clients that leave, and many questions one after the other, leave nothing behind
 
 import json
 import socket
+import struct
 import subprocess
+import tempfile
 
 from serving import ENCODER, KEYHOLE, TINY, Server, check, finish
 
@@ -56,6 +58,68 @@ def one_truth(server):
     status, answer = asked(server, "/v1/search", {"words": ["a", 9], "by": "cosine", "most": 3})
     check("/v1/search and keyhole search say the same", answer == printed("search", TINY, "a", "9", "--by", "cosine", "-k", "3"), answer)
     check("both ends", [h["end"] for h in answer[0]["hits"]] == ["top"] * 3 + ["bottom"] * 3)
+
+
+def arrays(folder):
+    """A trace's arrays, flat, by their names."""
+    with open(folder + "/trace.safetensors", "rb") as file:
+        data = file.read()
+    size = struct.unpack("<Q", data[:8])[0]
+    table, data, out = json.loads(data[8 : 8 + size]), data[8 + size :], {}
+    for name, what in table.items():
+        if name != "__metadata__":
+            a, b = what["data_offsets"]
+            code, width = {"F32": ("f", 4), "I64": ("q", 8), "U32": ("I", 4)}[what["dtype"]]
+            out[name] = list(struct.unpack(f"<{(b - a) // width}{code}", data[a:b]))
+    return out
+
+
+def flattened(value):
+    return [x for v in value for x in flattened(v)] if isinstance(value, list) else [value]
+
+
+def activations(server):
+    """By HTTP what a trace has in its files."""
+    route, names = "/v1/activation/raw", "resid_post.1,blocks.0.attn.hook_q,z.1,attn_rows.1,logits"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([KEYHOLE, "trace", TINY, "-p", TEXT, "--edit", EDITS[0], "--points", names, "--first", "2", "--count", "5",
+                        "-o", folder, "-q"], check=True)  # fmt: skip
+        expected = arrays(folder)
+    status, answer = asked(server, route, {"prompt": TEXT, "edits": EDITS[:1], "hook_point": names, "first": 2, "count": 5})
+    result = answer[0]["results"][0] if status == 200 else {"activations": []}
+    got = {a["point"]: a for a in result["activations"]}
+    check("the points that were named", set(got) == {"resid_post.1", "q.0", "z.1", "attn_rows.1", "logits"}, status, answer[0].keys())
+    check("their positions", all(a["token_indices"] == [2, 3, 4, 5, 6] for a in got.values()))
+    for name in ("resid_post.1", "q.0", "z.1", "logits"):
+        a, b = flattened(got[name]["values"]), expected[name]
+        check(f"{name} is that of the trace", len(a) == len(b) and max(abs(x - y) for x, y in zip(a, b)) < 1e-6)
+    rows = [head for row in got["attn_rows.1"]["values"] for head in row]
+    check("keys too", [k for r in rows for k in r["idx"]] == expected["attn_rows.1.idx"])
+    check("and weights", all(abs(x - y) < 1e-6 for x, y in zip([w for r in rows for w in r["w"]], expected["attn_rows.1.w"])))
+    mass = [(r["mass"], m) for r, m in zip(rows, expected["attn_rows.1.mass"])]
+    check("and mass, null where it was not measured", all(m != m if x is None else abs(x - m) < 1e-6 for x, m in mass))
+    prompts = [TEXT, "x y"]
+    status, answer = asked(server, route, {"prompts": prompts, "hook_point": "residual_stream", "type": "final_output_token", "model": "any"})
+    results = answer[0]["results"]
+    check("a result for each prompt", status == 200 and len(results) == 2 and answer[0]["dtype"] == "float32")
+    for prompt, r in zip(prompts, results):
+        ids = [t["id"] for t in server.post("/v1/text", {"prompt": prompt})[1]["tokens"]]
+        last = [a["token_indices"] for a in r["activations"]]
+        check("its last token, every layer", r["token_ids"] == ids and last == [[len(ids) - 1]] * 2 and len(r["token_strings"]) == len(ids))
+        check("by layer", [a["layer"] for a in r["activations"]] == [0, 1])
+    one = asked(server, route, {"prompts": prompts, "layers": [1]})[1][0]["results"]
+    check("of the layers that are asked for", [r["activations"] for r in one] == [r["activations"][1:] for r in results])
+    cost = asked(server, route, {"prompt": TEXT, "type": "all_tokens", "hook_point": "logits", "cost_only": True})[1][0]
+    check("the cost before it is paid", cost["results"] == [] and cost["cost"]["bytes"] > 0 and cost["cost"]["points"] == 1)
+    long = {"tokens": [5] * 100, "type": "all_tokens", "hook_point": "mlp_act,attn_rows", "limit": 1000}
+    for body, word in [(long, "1000"), ({"prompts": []}, "prompts"), ({"prompts": ["x"] * 17}, "16"), ({"prompts": [7]}, "prompt"),
+                       ({"prompt": "x", "hook_point": "hook_attn_in"}, "no point"), ({"prompt": "x", "hook_point": "blocks.0.hook_attn_in"}, "no point"),
+                       ({"prompt": "x", "layers": [2]}, "layers"), ({"prompt": "x", "type": "mean"}, "type"), ({"prompt": "x", "limit": 1 << 40}, "limit"),
+                       ({"prompt": "x", "hook_point": "z.0", "layers": [1]}, "layers"), ({"prompt": "x", "first": 900}, "position"),
+                       ({"prompt": "x", "type": "final_output_token", "first": 0}, "first")]:  # fmt: skip
+        status, answer = asked(server, route, body)
+        said = answer[0].get("error", {}).get("message", "")
+        check(f"{route} {str(body)[:60]}: 400 and a sentence", status == 400 and word in said, status, said)
 
 
 def shapes(server):
@@ -127,6 +191,7 @@ def flat(server):
 def main():
     with Server("-m", TINY) as server:
         one_truth(server)
+        activations(server)
         shapes(server)
         mistakes(server)
         leave(server)

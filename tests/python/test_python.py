@@ -118,6 +118,34 @@ def rows(model):
         check("top-3 keeps 3", {len(keys) for _, _, keys, _ in found} == {1, 2, 3})
 
 
+def rotated(x):
+    """Transformers' rotation: dimension i with i + half, base 10,000."""
+    half = x.shape[-1] // 2
+    angle = numpy.arange(len(x))[:, None, None] * 10000.0 ** (-numpy.arange(half) / half)
+    a, b = x[..., :half].astype(float), x[..., half:].astype(float)
+    return numpy.concatenate((a * numpy.cos(angle) - b * numpy.sin(angle), b * numpy.cos(angle) + a * numpy.sin(angle)), -1)
+
+
+def dimensions():
+    """Queries and keys have the order of other tools: rotated as they rotate them, they give the weights of attention."""
+    with Model(TINY, precision="f32", cache="f32") as model:
+        _, cache = model.run_with_cache(TEXT, ["q.1", "k.1", "attn_rows.1"])
+        q, k = rotated(cache["q.1"]), rotated(cache["k.1"])
+        for head, position, keys, weights in cache["attn_rows.1"]:
+            scores = k[keys, head // (q.shape[1] // k.shape[1])] @ q[position, head] / q.shape[-1] ** 0.5
+            expected = numpy.exp(scores - scores.max())
+            good = numpy.allclose(expected / expected.sum(), weights, atol=1e-5)
+            check(f"weights of head {head}, position {position}", good, weights, expected / expected.sum())
+            if not good:
+                return
+        base = model.logits(TEXT)
+        check("a hook that copies them changes nothing", numpy.array_equal(base, model.logits(TEXT, hooks={"q.1": lambda q, _: q.copy()})))
+        turned = model.logits(TEXT, hooks={"q.1": lambda q, _: -q})
+        check("one that turns both round changes nothing",
+              numpy.allclose(base, model.logits(TEXT, hooks={"q.1": lambda q, _: -q, "k.1": lambda k, _: -k}), atol=1e-4))  # fmt: skip
+        check("but one of them does", numpy.abs(base - turned).max() > 1e-3)
+
+
 def hooks(model):
     base, zeroed = model.logits(TEXT), model.logits(TEXT, edits=[EDIT])
     seen = []
@@ -279,6 +307,7 @@ with Model(TINY) as tiny:
     names(tiny)
     rows(tiny)
     hooks(tiny)
+    dimensions()
     busy(tiny)
     words(tiny)
     program(tiny)
