@@ -20,12 +20,12 @@
 #endif
 
 static server *_Atomic running;
-static volatile sig_atomic_t asked;
+static atomic_int asked;
 
 static void on_signal(int number)
 {
     server *s = atomic_load(&running);
-    if (!s || asked++ > 0) _exit(number == SIGTERM ? 143 : 130);
+    if (!s || atomic_fetch_add(&asked, 1) > 0) _exit(number == SIGTERM ? 143 : 130);
     server_stop(s);
 }
 

@@ -117,6 +117,14 @@ static kh_status command(const store *s, const char *sql)
     return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? KH_OK : wrong(s);
 }
 
+/* time() may be some milliseconds behind, on the wrong side of a second that others have seen begin. */
+static int64_t seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec;
+}
+
 /* ---- opening and closing */
 
 static void name_shape(store *s)
@@ -316,7 +324,7 @@ kh_status wire_labels_put(const wire_labels *at, const json_t *body, json_t **ou
         prepare(&statement, &s,
                 "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE"
                 " SET text = excluded.text, time = max(excluded.time, time + 1)",
-                "ttti", s.model->identity, part, text, (int64_t)time(NULL));
+                "ttti", s.model->identity, part, text, seconds_now());
     if (status == KH_OK) status = finish(&s, statement);
     if (status == KH_OK)
         status = prepare(&statement, &s,
@@ -391,7 +399,7 @@ kh_status wire_labels_import(const wire_labels *at, const char *text, size_t siz
 {
     store s;
     json_int_t count = 0, line = 1;
-    int64_t now = (int64_t)time(NULL);
+    int64_t now = seconds_now();
     *out = NULL;
     KH_TRY(open_store(&s, at, WRITING));
     int before = sqlite3_total_changes(s.db);
@@ -485,7 +493,7 @@ kh_status wire_views_put(const wire_labels *at, const char *name, const json_t *
     sqlite3_stmt *statement;
     const char *query = NULL;
     size_t size = 0;
-    int64_t now = (int64_t)time(NULL);
+    int64_t now = seconds_now();
     *out = NULL;
     KH_TRY(check_name(name));
     KH_TRY(wire_get_text(body, "query", &query, &size));
