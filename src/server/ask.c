@@ -117,6 +117,11 @@ static kh_status refuse_what_is_not_done(const json_t *body)
     static const char *const numbers[] = {"frequency_penalty", "presence_penalty"};
     static const char *const others[] = {"grammar", "json_schema", "suffix", "input_extra"};
     const json_t *format = wire_member(body, "response_format");
+    if (wire_member(body, "debug"))
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "debug: answers are not looked into on the way; /v1/lens/prompt and /v1/edit take "
+                "their "
+                "tokens (return_tokens, or the ids of logprobs), or generate them");
     const char *type = json_string_value(json_object_get(format, "type"));
     int64_t n = 1, best = 1;
     int echo = 0;

@@ -8,7 +8,7 @@
  *
  * Bodies of refused requests are read and forgotten, because a connection that is closed with bytes unread is reset,
  * and the client would never see why; one that sends many times what is allowed is cut off. A connection that stands
- * still for the time-out is closed by the library; one that drips is closed when its body takes too long.
+ * still for the time-out is closed by the library; one that drips is closed when its head or its body takes too long.
  *
  * The library allocates its own memory, a bounded pool for each connection; ours comes from base/alloc.h. */
 #include "server/server_impl.h"
@@ -214,6 +214,66 @@ static enum MHD_Result queue_stream(struct MHD_Connection *connection, exchange 
     return queue(connection, x, 200, x->job->type, response);
 }
 
+/* ---- those who drip
+
+   The library's time-out is of a connection that stands still; a byte now and then would keep one for ever before its
+   request is whole, and 512 of them all there are. So the time from a connection's begin, or its last answer, to the end
+   of the next head has a limit too. */
+
+struct server_caller {
+    int fd;
+    double since; /* 0: its request has come */
+    struct server_caller *next;
+};
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **kept,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    server *s = context;
+    struct server_caller *one = *kept, **at = &s->callers;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        if (!info || !(one = kh_calloc(1, sizeof *one))) return;
+        one->fd = info->connect_fd;
+        one->since = server_seconds();
+        pthread_mutex_lock(&s->lock);
+        one->next = s->callers;
+        s->callers = one;
+        pthread_mutex_unlock(&s->lock);
+        *kept = one;
+    } else if (one) {
+        pthread_mutex_lock(&s->lock);
+        while (*at != one) at = &(*at)->next;
+        *at = one->next;
+        pthread_mutex_unlock(&s->lock);
+        kh_free(one);
+        *kept = NULL;
+    }
+}
+
+static void mark_caller(server *s, struct MHD_Connection *connection, double since)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct server_caller *one = info ? info->socket_context : NULL;
+    if (!one) return;
+    pthread_mutex_lock(&s->lock);
+    one->since = since;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* The library closes what was shut down, behind on_connection: a file in the list is open. */
+void server_http_sweep(server *s)
+{
+    double now = server_seconds();
+    pthread_mutex_lock(&s->lock);
+    for (struct server_caller *one = s->callers; one; one = one->next)
+        if (one->since > 0 && now - one->since > 2.0 * s->options.timeout)
+            shutdown(one->fd, SHUT_RDWR);
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- a request */
 
 static enum MHD_Result add_query(void *context, enum MHD_ValueKind kind, const char *name,
@@ -244,7 +304,10 @@ static kh_status parse_body(exchange *x)
     } else if (x->body.size == 0) {
         x->job->body = json_object();
     } else {
+        wire_begin();
         x->job->body = json_loadb(x->body.data, x->body.size, 0, &error);
+        if (!x->job->body && wire_is_short())
+            KH_FAIL(KH_ERR_MEMORY, "no memory for the body of a request");
         if (!x->job->body)
             KH_FAIL(KH_ERR_ARGUMENT, "the body is no JSON: line %d, column %d: %s", error.line,
                     error.column, error.text);
@@ -345,6 +408,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     exchange *x = *kept;
     (void)version;
     if (!x) {
+        mark_caller(s, connection, 0);
         if (open_exchange(&x, s, connection, url, method) != KH_OK) return MHD_NO;
         *kept = x;
         return MHD_YES;
@@ -374,9 +438,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
                          enum MHD_RequestTerminationCode code)
 {
     exchange *x = *kept;
-    (void)context;
-    (void)connection;
     (void)code;
+    mark_caller(context, connection, server_seconds());
     if (!x) return;
     if (x->job) server_job_cancel(x->job);
     server_job_drop(x->job);
@@ -435,10 +498,11 @@ kh_status server_http_open(server *s)
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
             MHD_USE_ITC,
         0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->options.timeout,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)STACK, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_END);
+        on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)s->options.timeout, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+        MHD_OPTION_END);
     if (s->http) return KH_OK;
     close(fd);
     KH_FAIL(KH_ERR_IO, "%s: the HTTP server could not be started", s->address);

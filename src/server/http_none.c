@@ -16,6 +16,11 @@ void server_http_quiet(server *s)
     (void)s;
 }
 
+void server_http_sweep(server *s)
+{
+    (void)s;
+}
+
 void server_http_close(server *s)
 {
     (void)s;

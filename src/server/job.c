@@ -5,8 +5,8 @@
  *
  * The worker never waits for a client. Who makes an answer token by token asks server_job_behind first and leaves out
  * those whose client does not read; who sends in one go (a grid of a lens) waits when LARGE is exceeded, growing the
- * running answers meanwhile. Either way a client that stays behind for PATIENCE is cancelled, so that it holds
- * nobody, and a buffer never grows beyond LARGE and one document.
+ * running answers meanwhile. A client that stays behind for PATIENCE is cancelled, and so is one that was waited for longer
+ * than SLOW bytes a second explain, since other questions wait with it; a buffer never grows beyond LARGE and one document.
  *
  * A cancelled job goes on existing until both sides let it go; what is sent to it fails with KH_ERR_STOPPED, which is
  * how its route learns of it. */
@@ -20,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { BEHIND = 256 << 10, LARGE = 8 << 20 /* bytes */ };
+enum { BEHIND = 256 << 10, LARGE = 8 << 20 /* bytes */, SLOW = 256 << 10 /* bytes/s */ };
 static const double PATIENCE = 10; /* seconds */
 
 static const struct {
@@ -154,15 +154,16 @@ kh_status server_check(server_job *job)
 /* Waits while the client is far behind; the lock is not held. */
 static kh_status wait_for_room(server_job *job)
 {
-    double start = server_seconds();
-    for (;;) {
+    for (double last = server_seconds(), now;; last = now) {
         KH_TRY(server_check(job));
         pthread_mutex_lock(&job->lock);
         int full = job->out.size - job->taken > LARGE;
         pthread_mutex_unlock(&job->lock);
         if (!full) return KH_OK;
-        if (server_seconds() - start > PATIENCE) server_job_cancel(job);
         nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        now = server_seconds();
+        job->waited += now - last;
+        if (job->waited > PATIENCE + (double)job->made / SLOW) server_job_cancel(job);
     }
 }
 
@@ -202,6 +203,7 @@ static kh_status add(server_job *job, const json_t *value)
         status = kh_fail(KH_ERR_MEMORY, "no memory for the answer");
     if (status == KH_OK) status = kh_buf_text(&job->out, forms[form].after);
     if (status != KH_OK) job->out.size = size;
+    job->made += job->out.size - size;
     job->sent = 1;
     return status;
 }

@@ -83,6 +83,18 @@ const server_route *server_route_find(const char *method, const char *path, char
     return NULL;
 }
 
+json_t *server_routes_json(void)
+{
+    json_t *list = json_array();
+    for (size_t t = 0; t < TABLES; t++)
+        for (const server_route *r = tables[t], *before = r; r->path; before = r++) {
+            /* methods of one path stand together */
+            if (r != before && strcmp(r->path, before->path) == 0) continue;
+            json_array_append_new(list, json_string(r->path));
+        }
+    return list;
+}
+
 /* ---- the document */
 
 static json_t *schema_of(const char *type, size_t n)

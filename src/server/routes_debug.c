@@ -5,6 +5,7 @@
  * pass. What questions and answers are is wire/questions.h; texts are tokenised on the connection's thread. */
 #include "base/fail.h"
 #include "server/server_impl.h"
+#include "wire/labels.h"
 #include "wire/questions.h"
 
 #include <string.h>
@@ -237,12 +238,19 @@ static json_t *points_json(void)
     return list;
 }
 
-static json_t *routes_json(void)
+/* All routes answer; these say which of them answer with more than a refusal. */
+static json_t *features_json(const server_job *job, int inspect)
 {
-    json_t *list = json_array();
-    for (const server_route *r = server_routes_debug; r->path; r++)
-        json_array_append_new(list, json_string(r->path));
-    return list;
+    const server_options *o = server_job_options(job);
+    const wire_labels at = {o->labels, server_job_model(job)};
+    json_t *labels = NULL;
+    int has_labels = wire_labels_list(&at, &labels) == KH_OK;
+    json_decref(labels);
+    return json_pack("{s:b, s:b, s:b, s:b, s:b, s:b, s:b}", "generate",
+                     job->server->root.session != NULL, "embeddings",
+                     kh_model_get_kind(server_job_model(job)) == KH_MODEL_ENCODER, "inspect",
+                     inspect, "steer", job->server->steering != NULL, "labels", has_labels,
+                     "sessions", o->slot_folder != NULL, "page", !o->no_page);
 }
 
 static kh_status capabilities(server_job *job)
@@ -250,15 +258,16 @@ static kh_status capabilities(server_job *job)
     const kh_model *model = server_job_model(job);
     kh_inspector *inspector = NULL;
     kh_status opened = inspector_of(job, &inspector);
+    json_t *why_not = json_string(opened == KH_OK ? "" : kh_last_error());
     json_t *out = json_pack(
-        "{s:s, s:o, s:s, s:s, s:i, s:[s,s,s], s:o, s:o, s:b, s:s, s:n, s:b, s:{s:s}}", "keyhole",
-        kh_version(), "model", model_json(model), "attn",
+        "{s:s, s:o, s:s, s:s, s:i, s:[s,s,s], s:o, s:o, s:o, s:b, s:o, s:n, s:b, s:{s:s}}",
+        "keyhole", kh_version(), "model", model_json(model), "attn",
         inspector ? kh_inspector_attn(inspector) : "", "ff",
         server_job_options(job)->session.ff ? server_job_options(job)->session.ff : "dense",
         "threads", server_job_options(job)->session.threads, "taps", "before", "between", "after",
-        "points", points_json(), "routes", routes_json(), "inspect", inspector != NULL, "why_not",
-        opened == KH_OK ? "" : kh_last_error(), "checks", "template",
-        strcmp(kh_model_chat_format(model), "") != 0, "example", "prompt",
+        "points", points_json(), "routes", server_routes_json(), "features",
+        features_json(job, inspector != NULL), "inspect", inspector != NULL, "why_not", why_not,
+        "checks", "template", strcmp(kh_model_chat_format(model), "") != 0, "example", "prompt",
         "The capital of France is");
     return server_send(job, out);
 }

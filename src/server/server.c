@@ -1,7 +1,7 @@
 /* The server's life.
  *
  *     open    slots, the worker, the address       a port that is taken is known before the model is made ready
- *     run     waits
+ *     run     waits, and each second closes connections that drip
  *     stop    no more connections, no more work; what runs has `grace` seconds, then it is cancelled
  *     close   connections, then memory
  *
@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 enum { SLOTS = 4, MOST_SLOTS = 64, QUEUE = 64, BODY = 16 << 20, TIMEOUT = 60, GRACE = 5 };
 
@@ -65,7 +66,11 @@ kh_status server_open(server **out, const kh_model *model, const server_options 
 
 kh_status server_run(server *s)
 {
-    while (sem_wait(&s->stop) != 0 && errno == EINTR) {
+    for (struct timespec until;;) {
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec++;
+        if (sem_timedwait(&s->stop, &until) == 0) break;
+        if (errno == ETIMEDOUT) server_http_sweep(s);
     }
     atomic_store(&s->draining, 1);
     server_http_quiet(s);

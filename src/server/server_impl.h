@@ -40,6 +40,8 @@ struct server_job {
     int http;         /* status; 0: not known yet */
     const char *type; /* of the content */
     int begun, finished, sent;
+    size_t made;       /* bytes of the answer so far */
+    double waited;     /* the worker's: seconds for which it waited for room */
     double full_since; /* when the client fell behind; 0: it has not */
     void (*stop)(void *object);
     void *stop_object;
@@ -93,6 +95,7 @@ struct server {
     server_options options;
     char address[160];
     struct MHD_Daemon *http;
+    struct server_caller *callers; /* open connections (http.c); under the lock */
     sem_t stop;
     atomic_int draining; /* no new work is taken */
     atomic_int ending;   /* all jobs count as cancelled */
@@ -203,6 +206,7 @@ extern const server_route server_routes_llama[], server_routes_openai[], server_
 const server_route *server_route_find(const char *method, const char *path, char *part, size_t size,
                                       int *http, const char **allow);
 kh_status server_route_openapi(server_job *job);
+json_t *server_routes_json(void); /* all paths, each once */
 
 /* ---- who may ask (guard.c) ---- */
 
@@ -217,6 +221,7 @@ int server_guard(const server *server, const server_route *route, const server_h
 
 kh_status server_http_open(server *server);
 void server_http_quiet(server *server); /* takes no more connections */
+void server_http_sweep(server *server); /* now and then: closes connections that drip */
 void server_http_close(server *server);
 
 #endif

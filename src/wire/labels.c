@@ -379,8 +379,10 @@ static kh_status merge_line(const store *s, const wire_labels *at, const char *l
     json_error_t error;
     sqlite3_stmt *statement;
     int64_t when = now;
+    wire_begin();
     json_t *one = json_loadb(line, size, 0, &error);
     kh_status status = KH_OK;
+    if (!one && wire_is_short()) KH_FAIL(KH_ERR_MEMORY, "no memory for a label");
     if (!json_is_object(one))
         status =
             kh_fail(KH_ERR_ARGUMENT,
@@ -427,8 +429,9 @@ kh_status wire_labels_import(const wire_labels *at, const char *text, size_t siz
 static kh_status check_name(const char *name)
 {
     size_t characters = 0, n = strlen(name);
-    json_t *valid = json_stringn(name, n);
-    int good = valid != NULL;
+    json_t *valid = wire_text(name, n);
+    if (!valid) KH_FAIL(KH_ERR_MEMORY, "no memory for the name of a view");
+    int good = strcmp(json_string_value(valid), name) == 0;
     json_decref(valid);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)name[i];

@@ -131,6 +131,12 @@ def shapes(server):
     status, frames = asked(server, "/v1/lens/prompt", {"prompt": TEXT, "cost_only": True})
     check("a cost is told before it is paid", [f["type"] for f in frames] == ["meta", "prompt", "done"])
     check("and is one", frames[0]["cost"]["cells"] > 0 and frames[0]["cost"]["operations"] > 0)
+    status, answer = server.get("/v1/capabilities")
+    paths, features = server.get("/openapi.json")[1]["paths"], answer["features"]
+    check("all routes are listed, each once", sorted(answer["routes"]) == sorted(paths), set(paths) ^ set(answer["routes"]))
+    want = {"generate": True, "embeddings": False, "inspect": True, "steer": True, "sessions": False, "page": True}
+    check("and what they can do", {k: v for k, v in features.items() if k != "labels"} == want, features)
+    check("labels where there is a file for them", features["labels"] == (server.get("/v1/labels")[0] == 200))
     status, answer = server.get("/v1/checks")
     check("the identities hold", status == 200 and all(c["passed"] is not False for c in answer["checks"]), answer)
     check("all five", len(answer["checks"]) == 5)
@@ -202,6 +208,8 @@ def main():
         check("an encoder is refused by name", status == 501 and "bert" in answer[0]["error"]["message"], status, answer)
         status, answer = server.get("/v1/capabilities")
         check("and its page is told why", status == 200 and answer["inspect"] is False and answer["why_not"], answer)
+        f = answer["features"]
+        check("what is refused is no feature", f["embeddings"] and not f["inspect"] and not f["generate"] and not f["steer"], f)
     finish()
 
 

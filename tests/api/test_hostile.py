@@ -63,6 +63,9 @@ def bodies(server):
             status, headers, content = server.request("POST", path, body)
             check(f"{path} {str(body)[:30]}: refused", status in (400, 422, 501) or path == "/tokenize", status, content[:200])
             check("in a sentence", status == 200 or json.loads(content)["error"]["message"])
+    for path in ["/v1/chat/completions", "/v1/completions", "/completion"]:
+        body = {"prompt": "x", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "debug": {"lens": {}}}
+        server.refused(400, "/v1/lens/prompt", "POST", path, body)
     check("duplicates: the last counts", server.request("POST", "/tokenize", '{"content":1,"content":"x"}')[0] == 200)
     status, answer = server.post("/tokenize", {"content": "x " * 100000})
     check("a long text is a long text", status == 200 and len(answer["tokens"]) >= 100000)
@@ -86,7 +89,7 @@ def noise(server):
     draw = random.Random(11)
     names = ["prompt", "messages", "temperature", "top_k", "top_p", "seed", "stop", "logit_bias", "stream", "logprobs", "n_probs",
              "max_tokens", "n_predict", "tools", "tool_choice", "response_format", "stream_options", "ignore_eos", "content",
-             "tokens", "input", "chat_template_kwargs", "cache_prompt", "repeat_last_n", "min_p"]  # fmt: skip
+             "tokens", "input", "chat_template_kwargs", "cache_prompt", "repeat_last_n", "min_p", "debug"]  # fmt: skip
     values = [None, True, False, 0, 1, -1, 3.5, 1e308, -1e308, 2**63 - 1, "", "x", "\ud7ff", [], [1], ["a"], {}, {"role": "user"},
               [{"role": "user", "content": "x"}], [[1, 2]], {"1": 2}, [None], "a" * 3000, {"type": "text"}]  # fmt: skip
     routes = ["/v1/chat/completions", "/v1/completions", "/completion", "/tokenize", "/detokenize", "/apply-template", "/v1/embeddings"]

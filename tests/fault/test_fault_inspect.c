@@ -5,6 +5,7 @@
 #include "support/family_golden.h"
 #include "support/fault_case.h"
 #include "wire/json_value.h"
+#include "wire/labels.h"
 #include "wire/questions.h"
 
 #include <setjmp.h>
@@ -17,7 +18,7 @@
 #include <cmocka.h>
 
 static kh_model *model;
-static char saved[] = "/tmp/keyhole-test-XXXXXX";
+static char saved[] = "/tmp/keyhole-test-XXXXXX", named[] = "/tmp/keyhole-test-XXXXXX";
 static size_t bytes; /* the size of the whole answer */
 static const kh_session_options so = {.context = 40, .threads = 1};
 
@@ -86,6 +87,43 @@ static kh_status neuron(void)
     return ask_it(wire_neuron, "{" TEXT ", \"part\": \"L1N2\", \"top_n\": 3, \"neighbours\": 2}");
 }
 
+static kh_status activations(void)
+{
+    return ask_it(wire_activations,
+                  "{\"prompts\": [\"a b\", \"c\"], \"edits\": [\"L1H1:zero\"], \"hook_point\": "
+                  "\"resid_post,q.0,attn_rows.1,logits\", \"type\": \"all_tokens\"}");
+}
+
+static kh_status lm_data(void)
+{
+    return ask_it(wire_lm_data, "{\"prompt\": \"a b\", \"interventions\": [{\"layer\": 1, "
+                                "\"dim\": 3, \"coeff\": 0}]}");
+}
+
+static kh_status lm_projections(void)
+{
+    return ask_it(wire_lm_projections, "{\"layer\": 1, \"dim\": 3}");
+}
+
+/* A label and a view are written, listed, carried out and in again. */
+static kh_status labels(void)
+{
+    const wire_labels at = {named, model};
+    json_t *out[4] = {NULL}, *label = json_pack("{s:s, s:s}", "part", "L0N1", "text", "x"),
+           *view = json_pack("{s:s}", "query", "?q");
+    kh_buf lines = {0};
+    kh_status status = label && view ? wire_labels_put(&at, label, &out[0]) : KH_ERR_MEMORY;
+    if (status == KH_OK) status = wire_views_put(&at, "first", view, &out[1]);
+    if (status == KH_OK) status = wire_labels_list(&at, &out[2]);
+    if (status == KH_OK) status = wire_labels_export(&at, &lines);
+    if (status == KH_OK) status = wire_labels_import(&at, lines.data, lines.size, &out[3]);
+    kh_buf_free(&lines);
+    for (int i = 0; i < 4; i++) json_decref(out[i]);
+    json_decref(label);
+    json_decref(view);
+    return status == KH_ERR_UNSUPPORTED ? KH_OK : status;
+}
+
 static kh_status save(void)
 {
     kh_edit edits[2];
@@ -122,6 +160,10 @@ FAILING(why, 50)
 FAILING(head, 50)
 FAILING(neurons, 50)
 FAILING(neuron, 50)
+FAILING(activations, 50)
+FAILING(lm_data, 50)
+FAILING(lm_projections, 50)
+FAILING(labels, 2)
 FAILING(save, 10)
 FAILING(check, 20)
 
@@ -130,23 +172,26 @@ static int open_all(void **state)
     (void)state;
     wire_setup();
     model = open_model(family_path(family_named("llama")));
-    int file = mkstemp(saved);
-    return file < 0 ? -1 : close(file);
+    int file = mkstemp(saved), other = mkstemp(named);
+    return file < 0 || other < 0 || unlink(named) != 0 ? -1 : close(file) | close(other);
 }
 
 static int close_all(void **state)
 {
     (void)state;
     kh_model_close(model);
+    unlink(named);
     return unlink(saved);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(failing_lens),   cmocka_unit_test(failing_why),
-        cmocka_unit_test(failing_head),   cmocka_unit_test(failing_neurons),
-        cmocka_unit_test(failing_neuron), cmocka_unit_test(failing_save),
+        cmocka_unit_test(failing_lens),    cmocka_unit_test(failing_why),
+        cmocka_unit_test(failing_head),    cmocka_unit_test(failing_neurons),
+        cmocka_unit_test(failing_neuron),  cmocka_unit_test(failing_activations),
+        cmocka_unit_test(failing_lm_data), cmocka_unit_test(failing_lm_projections),
+        cmocka_unit_test(failing_labels),  cmocka_unit_test(failing_save),
         cmocka_unit_test(failing_check)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

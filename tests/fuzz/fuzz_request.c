@@ -13,12 +13,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { SLOTS = 2, MOST_TOKENS = 3, ROUNDS = 200 };
 
 static struct server s;
+
+static char folder[] = "/tmp/keyhole-fuzz-XXXXXX", labels[64];
+
+static void sweep(void)
+{
+    unlink(labels);
+    rmdir(folder);
+}
 
 static void must(int good, const char *what)
 {
@@ -34,6 +43,9 @@ static void start(void)
     kh_model *model = NULL;
     wire_setup();
     json_object_seed(1);
+    must(mkdtemp(folder) != NULL, "a folder");
+    snprintf(labels, sizeof labels, "%s/labels", folder);
+    atexit(sweep);
     must(kh_model_open(&model, golden_path("tiny/llama.gguf")) == KH_OK, "the model");
     s.model = model;
     s.options = (server_options){.alias = "tiny",
@@ -43,6 +55,7 @@ static void start(void)
                                  .body = 1 << 20,
                                  .timeout = 1,
                                  .slot_folder = "/nowhere",
+                                 .labels = labels,
                                  .session = {.threads = 1}};
     s.slots = slots;
     s.states = states;
@@ -84,7 +97,7 @@ static void check(const server_job *job)
     must(job->finished, "finished");
     must(job->http >= 200 && job->http < 600 && job->type, "a status");
     if (job->begun || strcmp(job->type, "application/json") != 0) return;
-    json_t *value = json_loadb(job->out.data, job->out.size, 0, NULL);
+    json_t *value = json_loadb(job->out.data, job->out.size, JSON_ALLOW_NUL, NULL);
     must(value != NULL, "the answer is JSON");
     if (job->http >= 400)
         must(json_string_value(json_object_get(json_object_get(value, "error"), "message")) != NULL,
@@ -130,7 +143,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     size_t rest = size - n - (end != NULL);
-    json_t *body = rest ? json_loadb((const char *)end + 1, rest, 0, NULL) : json_object();
+    json_t *body = !rest ? json_object()
+                   : route->flags & SERVER_PLAIN
+                       ? json_pack("{s:o}", "text", wire_text((const char *)end + 1, rest))
+                       : json_loadb((const char *)end + 1, rest, 0, NULL);
+    if (json_is_array(body) && route->flags & SERVER_LIST) body = json_pack("{s:o}", "list", body);
     if (json_is_object(body))
         run(route, part, query, body);
     else
