@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PATIENCE = 5000 /* ms */, TEXT = 4096, NAME = 80, QUERY = 65536 };
+enum { PATIENCE = 5000 /* ms */, TEXT = 4096, NAME = 80, QUERY = 65536, VIEWS = 1000 };
 enum access { READING, CHANGING /* what is there */, WRITING };
 
 #define APPLICATION "1802005602" /* "khlb" */
@@ -510,6 +510,11 @@ kh_status wire_views_put(const wire_labels *at, const char *name, const json_t *
                                "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4)", "ttti",
                                s.model->identity, name, query, now);
     if (status == KH_OK) status = finish(&s, statement);
+    int64_t count = 0;
+    if (status == KH_OK) status = number(&s, "SELECT count(*) FROM view", &count);
+    if (status == KH_OK && count > VIEWS)
+        status = kh_fail(KH_ERR_ARGUMENT, "%d views are kept in %s: one must be deleted first",
+                         VIEWS, s.file);
     KH_TRY(close_store(&s, status));
     *out = json_pack("{s:s, s:s, s:I}", "name", name, "query", query, "time", (json_int_t)now);
     if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");

@@ -272,6 +272,13 @@ with tempfile.TemporaryDirectory() as main_folder:
         check("it ends well", main.end() == 0)
     with Server(TINY, "--labels", main_file) as main:
         check("the next one knows them", labels(main) == main_labels and len(main.get("/v1/views")[1]["views"]) == 3)
+        with sqlite3.connect(main_file) as db:
+            rows = [("other", str(i), "?q", 0) for i in range(997)]
+            db.executemany("INSERT INTO view VALUES (?, ?, ?, ?)", rows)
+        main.refused(400, "1000 views", "PUT", "/v1/views/another", {"query": "?q"})
+        check("which is not kept", len(main.get("/v1/views")[1]["views"]) == 3)
+        name = urllib.parse.quote(main.get("/v1/views")[1]["views"][0]["name"])
+        check("one that is there may change", main.json("PUT", "/v1/views/" + name, {"query": "?r"})[0] == 200)
     together(os.path.join(main_folder, "shared.sqlite"))
     quantised(main_folder)
     strange_files(main_folder)
