@@ -57,8 +57,9 @@ static kh_status import_from(const wire_labels *at, const cli_args *args)
     if (status != KH_OK) return kh_fail_context(status, "%s", args->import_file);
     if (args->json) return cli_json_print(answer);
     if (!cli_quiet)
-        cli_say("%lld labels were read, %lld are new here",
+        cli_say("%lld labels and %lld views were read, %lld are new here",
                 (long long)json_integer_value(json_object_get(answer, "labels")),
+                (long long)json_integer_value(json_object_get(answer, "views")),
                 (long long)json_integer_value(json_object_get(answer, "changed")));
     json_decref(answer);
     return KH_OK;
@@ -113,9 +114,12 @@ static kh_status run(cli_args *args, const char **words, size_t count)
 
 static const kh_opt options[] = {
     CLI_TEXT(export_file, "--export", "FILE",
-             "writes a line of JSON for each label, sorted by part; - is standard output", NULL),
+             "writes a line of JSON for each label, sorted by part, and each saved view; - is "
+             "standard output",
+             NULL),
     CLI_TEXT(import_file, "--import", "FILE",
-             "merges such lines: of two labels of a part the newer one stays; - is standard input",
+             "merges such lines: of two labels of a part, or views of a name, the newer one stays; "
+             "- is standard input",
              NULL),
     CLI_TEXT(labels, "--labels", "FILE",
              "where labels are kept; default: ~/.local/share/keyhole/labels.sqlite", NULL),
@@ -136,7 +140,7 @@ const cli_verb cli_verb_labels = {
          .about = "Shows what neurons, heads and other parts were labelled on the page or over "
                   "HTTP. Labels belong to the file's identity; those of the same model in another "
                   "file, such as another quantisation, are shown with theirs. The exported file "
-                  "has a line for each label and merges in git.",
+                  "has a line for each label and each saved view of the page, and merges in git.",
          .example = "keyhole labels model.gguf\n"
                     "keyhole labels model.gguf --export labels.jsonl\n"
                     "keyhole labels model.gguf --import labels.jsonl",

@@ -5,7 +5,7 @@
  * The key is the model file's identity; name and shape (its architecture's numbers) say which other files are the same
  * model, whose labels are offered. Two people's labels merge by time, and of equal times by text, so that the order of
  * merges does not matter; a label that is taken away stays as an empty text with its time, so that an older file does not
- * bring it back. A label that is set here gets a time behind the one it replaces, whatever the clocks say.
+ * bring it back. Views merge likewise, but one that is deleted is gone: a file that has it is where it comes back from. A label that is set here gets a time behind the one it replaces, whatever the clocks say.
  *
  * The file is opened for each call: that costs a tenth of a millisecond, and leaves no handle to share between threads,
  * none to be stale behind a fork or a restored backup. Changes take the write lock at their begin (BEGIN IMMEDIATE),
@@ -342,89 +342,42 @@ kh_status wire_labels_put(const wire_labels *at, const json_t *body, json_t **ou
     return status;
 }
 
+/* ---- the file of lines */
+
 static int append(const char *bytes, size_t n, void *context)
 {
     return kh_buf_add(context, bytes, n) == KH_OK ? 0 : -1;
 }
 
-kh_status wire_labels_export(const wire_labels *at, kh_buf *out)
+static const char own_views[] =
+    "SELECT name, query, time FROM view WHERE identity = ?1 ORDER BY name";
+
+static kh_status write_lines(const store *s, const char *sql, const char *key, const char *value,
+                             kh_buf *out)
 {
-    store s;
     sqlite3_stmt *statement;
     int row = 0;
-    KH_TRY(open_store(&s, at, READING));
-    if (!s.db) return KH_OK;
-    kh_status status = prepare(&statement, &s, own_labels, "t", s.model->identity);
-    while (status == KH_OK && (status = step(&s, statement, &row)) == KH_OK && row) {
-        json_t *one = row_json(statement, "part", "text");
+    kh_status status = prepare(&statement, s, sql, "t", s->model->identity);
+    while (status == KH_OK && (status = step(s, statement, &row)) == KH_OK && row) {
+        json_t *one = row_json(statement, key, value);
         if (!one || json_dump_callback(one, append, out, WIRE_FORM) != 0)
             status = kh_fail(KH_ERR_MEMORY, "no memory for labels");
         if (status == KH_OK) status = kh_buf_text(out, "\n");
         json_decref(one);
     }
     sqlite3_finalize(statement);
-    return close_store(&s, status);
-}
-
-static const char merge_label[] =
-    "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE SET"
-    " text = excluded.text, time = excluded.time WHERE excluded.time > time OR"
-    " (excluded.time = time AND excluded.text > text)";
-
-static kh_status merge_line(const store *s, const wire_labels *at, const char *line, size_t size,
-                            int64_t now)
-{
-    char part[KH_COMPONENT_TEXT];
-    const char *text;
-    json_error_t error;
-    sqlite3_stmt *statement;
-    int64_t when = now;
-    wire_begin();
-    json_t *one = json_loadb(line, size, 0, &error);
-    kh_status status = KH_OK;
-    if (!one && wire_is_short()) KH_FAIL(KH_ERR_MEMORY, "no memory for a label");
-    if (!json_is_object(one))
-        status =
-            kh_fail(KH_ERR_ARGUMENT,
-                    "{\"part\": \"L12N345\", \"text\": \"...\", \"time\": ...} is expected%s%s",
-                    one ? "" : ": ", one ? "" : error.text);
-    if (status == KH_OK) status = read_label(at, one, part, &text);
-    if (status == KH_OK) status = wire_get_int(one, "time", &when, 0, (int64_t)1 << 53);
-    if (status == KH_OK)
-        status = prepare(&statement, s, merge_label, "ttti", s->model->identity, part, text, when);
-    if (status == KH_OK) status = finish(s, statement);
-    json_decref(one);
     return status;
 }
 
-kh_status wire_labels_import(const wire_labels *at, const char *text, size_t size, json_t **out)
+kh_status wire_labels_export(const wire_labels *at, kh_buf *out)
 {
     store s;
-    json_int_t count = 0, line = 1;
-    int64_t now = seconds_now();
-    *out = NULL;
-    KH_TRY(open_store(&s, at, WRITING));
-    int before = sqlite3_total_changes(s.db);
-    kh_status status = KH_OK;
-    for (size_t i = 0; i < size && status == KH_OK; line++) {
-        const char *end = memchr(text + i, '\n', size - i);
-        size_t n = end ? (size_t)(end - text) - i : size - i, blank = 0;
-        while (blank < n && strchr(" \t\r", text[i + blank]) && text[i + blank]) blank++;
-        if (blank < n) {
-            status = merge_line(&s, at, text + i, n, now);
-            if (status != KH_OK) kh_fail_context(status, "line %lld", (long long)line);
-            count++;
-        }
-        i += n + 1;
-    }
-    json_int_t changed = sqlite3_total_changes(s.db) - before;
-    KH_TRY(close_store(&s, status));
-    *out = json_pack("{s:I, s:I}", "labels", count, "changed", changed);
-    if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
-    return KH_OK;
+    KH_TRY(open_store(&s, at, READING));
+    if (!s.db) return KH_OK;
+    kh_status status = write_lines(&s, own_labels, "part", "text", out);
+    if (status == KH_OK) status = write_lines(&s, own_views, "view", "query", out);
+    return close_store(&s, status);
 }
-
-/* ---- views */
 
 static kh_status check_name(const char *name)
 {
@@ -446,6 +399,100 @@ static kh_status check_name(const char *name)
     return KH_OK;
 }
 
+/* The query of a view, which has such a name. */
+static kh_status read_view(const char *name, const json_t *body, const char **query)
+{
+    size_t size = 0;
+    *query = NULL;
+    KH_TRY(check_name(name));
+    KH_TRY(wire_get_text(body, "query", query, &size));
+    if (!*query || (*query)[0] != '?')
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "query: what follows the page's address is expected: \"?prompt=...\"");
+    if (size > QUERY)
+        KH_FAIL(KH_ERR_ARGUMENT, "query: %zu bytes, at most %d are kept", size, QUERY);
+    return KH_OK;
+}
+
+/* Within the transaction that may have added some. */
+static kh_status check_views(const store *s)
+{
+    int64_t count = 0;
+    KH_TRY(number(s, "SELECT count(*) FROM view", &count));
+    if (count <= VIEWS) return KH_OK;
+    KH_FAIL(KH_ERR_ARGUMENT, "%d views are kept in %s: one must be deleted first", VIEWS, s->file);
+}
+
+static const char merge_label[] =
+    "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE SET"
+    " text = excluded.text, time = excluded.time WHERE excluded.time > time OR"
+    " (excluded.time = time AND excluded.text > text)";
+static const char merge_view[] =
+    "INSERT INTO view VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, name) DO UPDATE SET"
+    " query = excluded.query, time = excluded.time WHERE excluded.time > time OR"
+    " (excluded.time = time AND excluded.query > query)";
+
+/* Counts the line in counts[0], a label, or counts[1], a view. */
+static kh_status merge_line(const store *s, const wire_labels *at, const char *line, size_t size,
+                            int64_t now, json_int_t counts[2])
+{
+    char part[KH_COMPONENT_TEXT];
+    const char *text, *view = NULL;
+    json_error_t error;
+    sqlite3_stmt *statement;
+    int64_t when = now;
+    wire_begin();
+    json_t *one = json_loadb(line, size, 0, &error);
+    kh_status status = KH_OK;
+    if (!one && wire_is_short()) KH_FAIL(KH_ERR_MEMORY, "no memory for a label");
+    if (!json_is_object(one))
+        status =
+            kh_fail(KH_ERR_ARGUMENT,
+                    "{\"part\": \"L12N345\", \"text\": \"...\", \"time\": ...} is expected%s%s",
+                    one ? "" : ": ", one ? "" : error.text);
+    if (status == KH_OK) status = wire_get_text(one, "view", &view, NULL);
+    if (status == KH_OK)
+        status = view ? read_view(view, one, &text) : read_label(at, one, part, &text);
+    if (status == KH_OK) status = wire_get_int(one, "time", &when, 0, (int64_t)1 << 53);
+    if (status == KH_OK)
+        status = prepare(&statement, s, view ? merge_view : merge_label, "ttti", s->model->identity,
+                         view ? view : part, text, when);
+    if (status == KH_OK) status = finish(s, statement);
+    counts[view != NULL]++;
+    json_decref(one);
+    return status;
+}
+
+kh_status wire_labels_import(const wire_labels *at, const char *text, size_t size, json_t **out)
+{
+    store s;
+    json_int_t counts[2] = {0, 0}, line = 1;
+    int64_t now = seconds_now();
+    *out = NULL;
+    KH_TRY(open_store(&s, at, WRITING));
+    int before = sqlite3_total_changes(s.db);
+    kh_status status = KH_OK;
+    for (size_t i = 0; i < size && status == KH_OK; line++) {
+        const char *end = memchr(text + i, '\n', size - i);
+        size_t n = end ? (size_t)(end - text) - i : size - i, blank = 0;
+        while (blank < n && strchr(" \t\r", text[i + blank]) && text[i + blank]) blank++;
+        if (blank < n) {
+            status = merge_line(&s, at, text + i, n, now, counts);
+            if (status != KH_OK) kh_fail_context(status, "line %lld", (long long)line);
+        }
+        i += n + 1;
+    }
+    json_int_t changed = sqlite3_total_changes(s.db) - before;
+    if (status == KH_OK) status = check_views(&s);
+    KH_TRY(close_store(&s, status));
+    *out = json_pack("{s:I, s:I, s:I}", "labels", counts[0], "views", counts[1], "changed",
+                     changed);
+    if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
+    return KH_OK;
+}
+
+/* ---- views */
+
 static kh_status no_view(const char *name)
 {
     KH_FAIL(KH_ERR_NOT_FOUND, "there is no view \"%.320s\"", name);
@@ -458,9 +505,7 @@ kh_status wire_views_list(const wire_labels *at, json_t **out)
     json_t *list = json_array();
     kh_status status = open_store(&s, at, READING);
     if (status == KH_OK && s.db) {
-        status = prepare(&statement, &s,
-                         "SELECT name, query, time FROM view WHERE identity = ?1 ORDER BY name",
-                         "t", s.model->identity);
+        status = prepare(&statement, &s, own_views, "t", s.model->identity);
         if (status == KH_OK) status = list_rows(&s, statement, "name", "query", list);
         status = close_store(&s, status);
     }
@@ -495,26 +540,15 @@ kh_status wire_views_put(const wire_labels *at, const char *name, const json_t *
     store s;
     sqlite3_stmt *statement;
     const char *query = NULL;
-    size_t size = 0;
     int64_t now = seconds_now();
     *out = NULL;
-    KH_TRY(check_name(name));
-    KH_TRY(wire_get_text(body, "query", &query, &size));
-    if (!query || query[0] != '?')
-        KH_FAIL(KH_ERR_ARGUMENT,
-                "query: what follows the page's address is expected: \"?prompt=...\"");
-    if (size > QUERY)
-        KH_FAIL(KH_ERR_ARGUMENT, "query: %zu bytes, at most %d are kept", size, QUERY);
+    KH_TRY(read_view(name, body, &query));
     KH_TRY(open_store(&s, at, WRITING));
     kh_status status = prepare(&statement, &s,
                                "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4)", "ttti",
                                s.model->identity, name, query, now);
     if (status == KH_OK) status = finish(&s, statement);
-    int64_t count = 0;
-    if (status == KH_OK) status = number(&s, "SELECT count(*) FROM view", &count);
-    if (status == KH_OK && count > VIEWS)
-        status = kh_fail(KH_ERR_ARGUMENT, "%d views are kept in %s: one must be deleted first",
-                         VIEWS, s.file);
+    if (status == KH_OK) status = check_views(&s);
     KH_TRY(close_store(&s, status));
     *out = json_pack("{s:s, s:s, s:I}", "name", name, "query", query, "time", (json_int_t)now);
     if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");

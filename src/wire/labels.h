@@ -20,9 +20,9 @@ typedef struct wire_labels {
 kh_status wire_labels_list(const wire_labels *at, json_t **out);
 /* {"part", "text"}: an empty text takes the label away. *out: {"part", "text", "time"}. */
 kh_status wire_labels_put(const wire_labels *at, const json_t *body, json_t **out);
-/* One {"part", "text", "time"} a line, in the order of the bytes of part; appended. */
+/* One {"part", "text", "time"} a line, in the order of the bytes of part, then {"view", "query", "time"} likewise; appended. */
 kh_status wire_labels_export(const wire_labels *at, kh_buf *out);
-/* Such lines, all or none; the newer label wins. *out: {"labels": in the lines, "changed": here}. */
+/* Such lines, all or none; the newer label or view wins. *out: {"labels", "views": in the lines, "changed": here}. */
 kh_status wire_labels_import(const wire_labels *at, const char *text, size_t size, json_t **out);
 
 /* Views: a query of the page's address ("?prompt=...") under a name of at most 80 characters. */

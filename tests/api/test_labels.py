@@ -73,9 +73,9 @@ def round_trip(server, file):
 def merging(server, text):
     with tempfile.TemporaryDirectory() as folder, Server(TINY, "--labels", os.path.join(folder, "b.sqlite")) as second:
         status, answer = imported(second, text)
-        check("import", status == 200 and answer == {"labels": 4, "changed": 4}, answer)
+        check("import", status == 200 and answer == {"labels": 4, "views": 0, "changed": 4}, answer)
         check("export gives the same bytes", exported(second) == text)
-        check("again changes nothing", imported(second, text)[1] == {"labels": 4, "changed": 0} and exported(second) == text)
+        check("again changes nothing", imported(second, text)[1] == {"labels": 4, "views": 0, "changed": 0} and exported(second) == text)
         put(second, "L1N3", "mine")
         check("the newer one stays", imported(second, text)[1]["changed"] == 0 and labels(second)["L1N3"] == "mine")
         put(second, "embed", "")
@@ -106,7 +106,7 @@ def merging(server, text):
         ]:
             second.refused(400, sentence, "POST", "/v1/labels/import", lines)
         check("all or nothing", exported(second) == kept)
-        check("nothing is something that can be merged", imported(second, "")[1] == {"labels": 0, "changed": 0})
+        check("nothing is something that can be merged", imported(second, "")[1] == {"labels": 0, "views": 0, "changed": 0})
         check("without a last end of line, with other ends", imported(second, "\r\n" + good.strip() + "\r\n")[1]["labels"] == 1)
 
 
@@ -132,6 +132,16 @@ def views(server):
     for name in ("x" * 81, "🙂" * 81, "%01", "%00", "a%0Ab", "%ff"):
         quoted = name if name.startswith(("%", "a%")) else urllib.parse.quote(name)
         server.refused(400, "name of a view", "PUT", f"/v1/views/{quoted}", {"query": "?x"})
+    text = exported(server)
+    lines = [line for line in map(json.loads, text.splitlines()) if "view" in line]
+    check("exported behind the labels", [line["view"] for line in lines] == [v["name"] for v in server.get("/v1/views")[1]["views"]], lines)
+    with tempfile.TemporaryDirectory() as folder, Server(TINY, "--labels", os.path.join(folder, "views.sqlite")) as other:
+        check("and imported", imported(other, text)[1]["views"] == len(lines) > 0 and exported(other) == text)
+        kept = {**lines[0], "query": "?newer", "time": lines[0]["time"] + 1}
+        check("the newer view stays", [imported(other, json.dumps(line))[1]["changed"] for line in (kept, lines[0])] == [1, 0])
+        check("under its name", other.get("/v1/views/" + urllib.parse.quote(kept["view"], safe=""))[1]["query"] == "?newer")
+        for line in ({"view": "", "query": "?x"}, {"view": "x", "query": "x"}, {"view": "x"}, {"view": 7, "query": "?x"}):
+            other.refused(400, "line 1", "POST", "/v1/labels/import", json.dumps(line))
     server.refused(404, "no such path", "PUT", "/v1/views/" + "x" * 600, {"query": "?x"})
     server.refused(405, "another method", "PUT", "/v1/views", {"query": "?x"})
 

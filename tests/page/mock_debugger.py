@@ -11,6 +11,7 @@ import pathlib
 import re
 import threading
 import time
+import urllib.parse
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -334,7 +335,8 @@ def following(body):
     return {"positions": out}
 
 
-ROUTES = ["/v1/capabilities", "/v1/checks", "/v1/search", "/v1/find-heads", "/v1/steer/vector", "/control-vectors", "/v1/diff", "/v1/patch"]
+ROUTES = ["/v1/capabilities", "/v1/checks", "/v1/search", "/v1/find-heads", "/v1/steer/vector", "/control-vectors", "/v1/diff", "/v1/patch",
+          "/v1/labels", "/v1/views"]  # fmt: skip
 
 
 def search(body):
@@ -381,6 +383,24 @@ def set_vectors(vectors, scales):
     for one in vectors:
         one["scale"] = next((given["scale"] for given in scales if given["id"] == one["id"]), 0.0)
     return vectors
+
+
+def label(labels, body):
+    if "<refuse>" in body["text"]:
+        raise Refused("text: a label without <refuse> is expected")
+    one = {"part": body["part"], "text": body["text"], "time": 1_763_860_000 + len(labels)}
+    labels[:] = [other for other in labels if other["part"] != body["part"]] + ([one] if body["text"] else [])
+    return one
+
+
+def import_labels(labels, lines):
+    before = list(labels)
+    for line in lines.splitlines():
+        one = json.loads(line)
+        if "part" not in one:
+            raise Refused("line 1: part: a part such as L12N345 or L5H3 is expected")
+        label(labels, one)
+    return {"labels": len(lines.splitlines()), "views": 0, "changed": sum(one not in before for one in labels)}
 
 
 def two_prompts(body):
@@ -480,6 +500,12 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"checks": self.server.checks})
         elif path == "/control-vectors":
             self.answer(self.server.vectors)
+        elif path == "/v1/labels":
+            self.answer({"labels": self.server.labels})
+        elif path == "/v1/labels/export":
+            self.send(200, "application/x-ndjson", "".join(json.dumps(one) + "\n" for one in self.server.labels).encode())
+        elif path == "/v1/views":
+            self.answer({"views": [{"name": name, "query": query, "time": 1_763_860_000} for name, query in sorted(self.server.views.items())]})
         else:
             self.refuse(404, f"{path}: no such route")
 
@@ -489,12 +515,33 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, status, sentence):
         self.answer({"error": {"code": status, "message": sentence, "type": "invalid_request_error"}}, status)
 
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+
+    def do_PUT(self):
+        body, (kind, _, name) = json.loads(self.body()), self.path.removeprefix("/v1/").partition("/")
+        self.server.asked.append((self.path, body))
+        try:
+            if kind == "labels":
+                self.answer(label(self.server.labels, body))
+            else:
+                self.server.views[urllib.parse.unquote(name)] = body["query"]
+                self.answer({"name": name, **body})
+        except Refused as sentence:
+            self.refuse(400, str(sentence))
+
+    def do_DELETE(self):
+        name = urllib.parse.unquote(self.path.removeprefix("/v1/views/"))
+        self.answer({"name": name, "deleted": self.server.views.pop(name, None) is not None})
+
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        given = self.body()
+        body = given if self.path == "/v1/labels/import" else json.loads(given)
         self.server.asked.append((self.path, body))
         plain = {"/v1/text": text, "/v1/next": following, "/v1/why": why, "/v1/head": head, "/v1/neurons": neurons, "/v1/neuron": neuron,
                  "/v1/search": search, "/v1/find-heads": find_heads, "/v1/steer/vector": lambda body: learn(self.server.vectors, body),
-                 "/control-vectors": lambda body: set_vectors(self.server.vectors, body)}  # fmt: skip
+                 "/control-vectors": lambda body: set_vectors(self.server.vectors, body),
+                 "/v1/labels/import": lambda body: import_labels(self.server.labels, body)}  # fmt: skip
         streams = {"/v1/lens/prompt": lens, "/v1/edit": edit, "/v1/patch": patch, "/v1/diff": diff}
         try:
             if self.path in plain:
@@ -531,7 +578,7 @@ class Mock(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.checks = [{"name": "sums", "passed": True, "detail": "probabilities of 30 layers sum to 1 within 7e-07"},
                        {"name": "lens", "passed": True, "detail": "the last cell is the model's own distribution within 4e-07"}]  # fmt: skip
-        self.vectors = []
+        self.vectors, self.labels, self.views = [], [{"part": "L20H4", "text": "capitals", "time": 1, "from": "another"}], {}
         self.example, self.delay, self.page, self.asked = example, delay, pathlib.Path(page), []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 

@@ -313,6 +313,112 @@ def check_steer(page, server):
     check("a mistake is a sentence in place", page.wait("document.querySelector('.steer .refused')?.innerText.includes('one is expected')"), page.text(".steer"))
 
 
+def written(page, text, end="Enter"):
+    """A label into the field that is open."""
+    page.wait("document.activeElement.matches('.label-text')")
+    page.write(text)
+    page.key(end)
+
+
+def check_labels(page, server):
+    page.eval("document.querySelector('.rail button').click()")
+    name = page.eval("[...document.querySelectorAll('.row button.name')].map(b => b.innerText).find(n => n.includes('N'))")
+    page.eval(f"[...document.querySelectorAll('.row button.name')].find(b => b.innerText === '{name}').click()")
+    page.wait(f"document.querySelector('.card-panel h2').innerText === 'Neuron {name}'")
+    check("a card takes a label", page.eval("document.querySelector('#label').getAttribute('aria-label')") == f"Write a label for {name}")
+    page.click(*place(page, ".card-panel h2"))
+    check("a click on the name opens its field", page.eval("document.activeElement.getAttribute('aria-label')") == f"Label of {name}")
+    page.write("rivers ?/l")
+    page.key("Escape")
+    check("Esc leaves it", page.text("#label") == "+ label" and not asked(server, "/v1/labels"), page.text(".card-panel header"))
+    page.eval("document.activeElement.blur()")
+    page.key("l")
+    written(page, "rivers of France")
+    check("L and Enter write it", page.wait("document.querySelector('#label')?.innerText === 'rivers of France'") and server.labels[-1]["part"] == name, server.labels)
+    check("once", len(asked(server, "/v1/labels")) == 1, asked(server, "/v1/labels"))
+    check("the keyboard is back at it", page.wait("document.activeElement.id === 'label'"))
+    check("its bar has it", "rivers of France" in texts(page, ".row.open .tag"), texts(page, ".row.open"))
+    page.key("Enter")
+    written(page, "not <refuse> this")
+    check("what the server refuses is a sentence in place", page.wait("document.querySelector('.card-panel header .refused')?.innerText.includes('is expected')"), page.text(".card-panel"))
+    check("and nothing is lost", page.eval("document.querySelector('.label-text').value") == "not <refuse> this")
+    page.key("Escape")
+    check("but the sentence", page.wait("!document.querySelector('.card-panel .refused')") and page.text("#label") == "rivers of France")
+    page.eval("document.querySelectorAll('.rail button')[3].click()")
+    page.wait("!!document.querySelector('.search input') && !document.querySelector('.search.busy')")
+    page.eval("document.querySelector('.search header .choice button').click()")
+    page.eval("(f => { f.value = 'Paris'; f.form.requestSubmit(); })(document.querySelector('.search input'))")
+    hit = page.wait("document.querySelector('.hits b')?.innerText")
+    page.eval("document.querySelector('.hits button').click()")
+    page.wait(f"document.querySelector('.card-panel h2').innerText.endsWith(' {hit}') && !!document.querySelector('#label')")
+    page.eval("document.querySelector('#label').click()")
+    written(page, "a hit")
+    check("hits have theirs", page.wait("document.querySelector('.hits .tag')?.innerText === 'a hit'"), page.text(".hits"))
+    page.key("Enter")
+    written(page, "")
+    check("an empty one takes it away", page.wait("!document.querySelector('.hits .tag')") and len(server.labels) == 2, server.labels)
+    page.key("k", control=True)
+    page.write("L20H4")
+    page.key("Enter")
+    check("another file's label says so", page.wait("document.querySelector('#label.foreign')?.title.includes('another')"), page.text(".card-panel header"))
+    page.eval("document.querySelector('.rail button').click()")
+
+
+def check_shelf(page, server):
+    """Saved views, and labels as a file."""
+    rows = lambda: texts(page, ".shelf form + .kept li")
+    page.eval("document.activeElement.blur()")
+    page.key("s")
+    check("S opens what is kept", page.wait("!!document.querySelector('.shelf[open] form')"))
+    check("a name is proposed", page.eval("document.querySelector('.shelf input[name=view]').value") == query(page)["prompt"][0][:60])
+    here = query(page)
+    page.eval("document.querySelector('.shelf input[name=view]').select()")
+    page.write("Seine & co?")
+    page.key("Enter")
+    check("a view is saved", page.wait("!!document.querySelector('.shelf form + .kept button.open')") and "Seine & co?" in server.views, server.views)
+    check("all that the address says", urllib.parse.parse_qs(server.views["Seine & co?"].lstrip("?")) == here, (server.views, here))
+    check("the same name would replace it", page.wait("document.querySelector('.shelf .run').innerText === 'Replace'"))
+    page.key("Escape")
+    check("Esc closes it", page.wait("!document.querySelector('.shelf[open]')"))
+    page.eval("document.querySelector('.rail button:nth-child(3)').click()")
+    page.click(*grid_spot(page, 3, 20)) if page.eval("!!document.querySelector('.grid-box')") else page.key("ArrowLeft")
+    moved = query(page)
+    page.eval("document.querySelector('#saved-views').click()")
+    page.wait("!!document.querySelector('.shelf[open] form + .kept button.open')")
+    page.eval("document.querySelector('.shelf form + .kept button.open').click()")
+    check("and opened", page.wait("!document.querySelector('.shelf[open]') && !!document.querySelector('.grid-panel')") and query(page) == here, (query(page), here))
+    page.wait("document.querySelectorAll('.token.output').length > 0 && !document.querySelector('.busy')")
+    page.eval("history.back()")
+    check("a step back is the view before", page.wait("!!document.querySelector('.neurons')") and query(page) == moved, (query(page), moved))
+    page.wait("document.querySelectorAll('.token.output').length > 0 && !document.querySelector('.busy')")
+    page.eval("history.forward()")
+    page.wait("!!document.querySelector('.grid-panel')")
+    page.wait("document.querySelectorAll('.token.output').length > 0 && !document.querySelector('.busy')")
+    page.eval("document.querySelector('#saved-views').click()")
+    page.wait("!!document.querySelector('.shelf[open] form + .kept button.open')")
+    page.eval("document.querySelector('.shelf button[aria-label=\"Delete Seine & co?\"]').click()")
+    check("a view is deleted", page.wait("!!document.querySelector('.shelf s')") and not server.views, server.views)
+    page.eval("document.querySelector('.shelf button[aria-label=\"Bring Seine & co? back\"]').click()")
+    check("and comes back", page.wait("!document.querySelector('.shelf s')") and "Seine & co?" in server.views, rows())
+    check("labels are listed", "rivers of France" in page.text(".shelf") and "capitals" in page.text(".shelf"), page.text(".shelf"))
+    page.eval("""(() => { window.saved = []; const make = URL.createObjectURL; HTMLAnchorElement.prototype.click = function () {};
+        URL.createObjectURL = blob => { blob.text().then(t => saved.push(t)); return make(blob); }; })()""")
+    page.eval("[...document.querySelectorAll('.shelf button')].find(b => b.innerText === 'Export').click()")
+    lines = page.wait("window.saved[0]")
+    check("exported as lines", [json.loads(line) for line in lines.splitlines()] == server.labels, lines)
+    give = """(text => { const field = document.querySelector('.shelf input[type=file]'), files = new DataTransfer();
+        files.items.add(new File([text], 'labels.jsonl')); field.files = files.files; field.dispatchEvent(new Event('change', {bubbles: true})); })"""
+    line = json.dumps({"part": "L1N2", "text": "imported", "time": 2})
+    page.eval(f"{give}({json.dumps(line)})")
+    check("and imported", page.wait("document.querySelector('.shelf').innerText.includes('imported')") and server.labels[-1]["part"] == "L1N2", server.labels)
+    check("which is said", page.wait("document.querySelector('.shelf [role=status]').innerText === '1 label and 0 views read, 1 of them new here.'"), page.text(".shelf"))
+    page.eval(f"{give}('{{}}')")
+    check("a wrong file is a sentence in place", page.wait("document.querySelector('.shelf .refused')?.innerText.includes('line 1: part')"), page.text(".shelf"))
+    check_named(page)
+    page.eval("[...document.querySelectorAll('.shelf .kept button.open')].find(b => b.innerText === 'L1N2').click()")
+    check("a label opens its part", page.wait("document.querySelector('.card-panel h2').innerText === 'Neuron L1N2' && document.querySelector('#label')?.innerText === 'imported'"), page.text(".card-panel"))
+
+
 def check_addresses(browser, server):
     text = urllib.parse.quote_plus(EXAMPLE)
     page = opened(browser, f"{server.url}?prompt={text}&position=4&layer=7&tap=between&a=%22+Lyon%22&b=%22+the%22&edit=L12H3%3Azero&part=L12N345&theme=dark&seed=7&most=8",
@@ -355,8 +461,10 @@ def check_exports(page):
 def check_saved(browser, server):
     """The view as a file: the same in it, without a server."""
     page = opened(browser, f"{server.url}?prompt={urllib.parse.quote_plus(EXAMPLE)}&layer=20&position=6")
+    page.eval("document.querySelector('#label').click()")
+    written(page, "kept")
     page.eval("document.querySelector('.bars .switch').click()")
-    page.wait("!!document.querySelector('.side.edited .apart') && !!document.querySelector('.mark.good') && document.querySelectorAll('.token.output').length === 20")
+    page.wait("document.querySelector('#label')?.innerText === 'kept' && !!document.querySelector('.side.edited .apart') && !!document.querySelector('.mark.good') && document.querySelectorAll('.token.output').length === 20")
     page.wait("!document.querySelector('.busy')")
     page.move(*place(page, ".token", 12))
     page.wait("document.querySelectorAll('.alternatives li').length === 10")
@@ -383,8 +491,10 @@ def check_saved(browser, server):
         again = {part: page.text(part) for part in parts}
         check("the same is told", again == shown, [(part, shown[part], again[part]) for part in parts if shown[part] != again[part]])
         check("the same cells are drawn", page.wait(f"{cells} === {json.dumps(drawn)}", 3))
-        for what in ("#prompt:read-only", ".run:disabled", ".bars .switch:disabled", ".add-edit:disabled", ".goto:disabled", "#prompt[title*='needs the model']", ".run[title*='needs the model']"):
+        for what in ("#prompt:read-only", ".run:disabled", ".bars .switch:disabled", ".add-edit:disabled", ".goto:disabled", "#saved-views:disabled", "#prompt[title*='needs the model']", ".run[title*='needs the model']"):
             check(f"{what}: it needs the model", page.eval(f"!!document.querySelector({json.dumps(what)})"))
+        check("labels are shown", page.text(".card-panel .tag") == "kept", page.text(".card-panel header"))
+        check("and not written", not page.eval("!!document.querySelector('#label')"))
         page.key("ArrowDown")
         check("cells can be read", page.text(".told").startswith("after layer 19 at 6"), page.text(".told"))
         page.key("ArrowLeft")
@@ -436,6 +546,11 @@ def check_looks(browser, server):
                 page.eval(f"document.querySelectorAll('.rail button')[{screen}].click()")
                 page.wait(f"!!document.querySelector({json.dumps(shown)}) && !document.querySelector('.centre .busy')")
                 check_layout(page, width)
+            page.eval("document.querySelector('#saved-views').click()")
+            page.wait("!!document.querySelector('.shelf[open] .kept li')")
+            check(f"the list of what is kept fits {width} px", page.eval("""(d => { const r = d.getBoundingClientRect();
+                return r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight && d.scrollWidth <= d.clientWidth; })(document.querySelector('.shelf'))"""))
+            page.key("Escape")
             check("no complaints", not page.complaints(), page.complaints())
             if width == 1440:
                 out = page.eval("[...document.querySelectorAll('.panel, .foot')].filter(p => p.getBoundingClientRect().bottom > innerHeight).map(p => p.className)")
@@ -459,6 +574,8 @@ def main():
         check_finder(page, server)
         check_search(page, server)
         check_steer(page, server)
+        check_labels(page, server)
+        check_shelf(page, server)
         loud = [line for line in page.complaints() if "400" not in line]  # of what was refused on purpose
         check("no complaints on the console", not loud, loud)
         others = [url for url in page.requests() if not url.startswith((server.url, "data:", "blob:"))]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 sys.path[:0] = ["tests/page", "tests/api"]
 from browser import Browser, need_browser  # noqa: E402
@@ -97,8 +98,37 @@ def check_views(page, server):
     check_layout(page, 1440)
 
 
+def check_label(page, server, folder):
+    """A label that the page writes is listed by the program; so is a view in the list of views."""
+    page.eval("document.querySelector('.rail button').click()")
+    page.wait("!!document.querySelector('#label') && !document.querySelector('.busy')")
+    if server.get("/v1/labels")[0] == 501:
+        check("without SQLite the page says so", page.eval("document.querySelector('#label').disabled && document.querySelector('#label').title.includes('SQLite')"))
+        return
+    part = page.text(".card-panel h2").split()[-1]
+    page.eval("document.querySelector('#label').click()")
+    page.wait("document.activeElement.matches('.label-text')")
+    page.write("wörds <b> ·of it")
+    page.key("Enter")
+    check("a label is written", page.wait("document.querySelector('#label')?.innerText === 'wörds <b> ·of it'"), page.text(".card-panel header"))
+    told = subprocess.run([os.environ["KEYHOLE"], "labels", TINY, "--json"], capture_output=True, text=True, check=True, env={**os.environ, "XDG_DATA_HOME": folder})
+    check("keyhole labels lists it", [(one["part"], one["text"]) for one in json.loads(told.stdout)["labels"]] == [(part, "wörds <b> ·of it")], told.stdout)
+    page.eval("document.activeElement.blur()")
+    page.key("s")
+    page.wait("document.activeElement.name === 'view'")
+    page.eval("document.activeElement.select()")
+    page.write("50 % of Ä?")
+    page.key("Enter")
+    check("a view is saved", page.wait("document.querySelector('.shelf form + .kept button.open')?.innerText === '50 % of Ä?'"), page.text(".shelf"))
+    _, kept = server.get("/v1/views")
+    check("as an address", [one["name"] for one in kept["views"]] == ["50 % of Ä?"] and kept["views"][0]["query"].startswith("?prompt=The+capital"), kept)
+    page.eval("document.querySelector('.shelf button[aria-label^=Delete]').click()")
+    check("and deleted", page.wait("!!document.querySelector('.shelf s')") and server.get("/v1/views")[1] == {"views": []}, page.text(".shelf"))
+    page.key("Escape")
+
+
 def main():
-    with Server(TINY) as server, Browser() as browser:
+    with tempfile.TemporaryDirectory() as folder, Server(TINY, "--labels", folder + "/keyhole/labels.sqlite") as server, Browser() as browser:
         page = browser.page(width=1440, height=900)
         page.open(f"http://{server.host}:{server.port}/")
         check("a worked example, computed", page.wait(REST, 60), page.text()[-400:])
@@ -114,6 +144,7 @@ def main():
         page.eval("document.querySelectorAll('.layers button')[0].click()")
         check("a neuron's card", page.wait("!!document.querySelector('.arithmetic')"), page.text(".card-panel"))
         check_views(page, server)
+        check_label(page, server, folder)
         loud = [line for line in page.complaints() if "400" not in line]  # the proposed pair of prompts, as long here as it need not be
         check("no complaints", not loud, loud)
         others = json.dumps([url for url in page.requests() if not url.startswith((f"http://{server.host}:{server.port}/", "data:"))])

@@ -7,15 +7,21 @@ export class Refusal extends Error {}
 let key = '';
 export const setKey = (given: string): void => void (key = given);
 
-async function send(path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+/* A text is sent as it is, anything else as JSON. */
+async function send(
+  path: string,
+  body: unknown,
+  signal: AbortSignal,
+  method = body === undefined ? 'GET' : 'POST'
+): Promise<Response> {
   const headers: Record<string, string> = { 'Content-Type': 'application/json' };
   if (key) headers.Authorization = `Bearer ${key}`;
   let response: Response;
   try {
     response = await fetch(path, {
-      method: body === undefined ? 'GET' : 'POST',
+      method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || typeof body === 'string' ? body : JSON.stringify(body),
       signal,
     });
   } catch (error) {
@@ -47,6 +53,11 @@ export async function ask<T>(
   const text = saved ? recalled(path, body) : await (await send(path, body, signal)).text();
   if (kept) keep(path, body, text);
   return JSON.parse(text) as T;
+}
+
+/* What is read or changed beside the view: no file of a view keeps it, and nothing gives it up. */
+export async function exchange(method: string, path: string, body?: unknown): Promise<string> {
+  return await (await send(path, body, new AbortController().signal, method)).text();
 }
 
 function frameOf<T>(line: string): T {

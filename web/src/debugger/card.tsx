@@ -1,6 +1,7 @@
 /* Below the account: the head or neuron that is open, or the selected cell at all of its taps. */
 import type { LensToken, Tap } from './contract';
 import { HeadCard } from './head';
+import { LabelField } from './labels';
 import { parsePart, visible } from './names';
 import { NeuronCard } from './neuron';
 import { nats, share } from './say';
@@ -63,13 +64,17 @@ export function Card({ session }: { session: Session }) {
       aria-label="Card of the part or cell"
     >
       <header>
-        <h2>
+        <h2
+          class={!cell && name ? 'named' : ''}
+          onClick={() => document.getElementById('label')?.click()}
+        >
           {cell
             ? `Layer ${layer}, position ${position}`
             : name
               ? `${part?.kind === 'neuron' ? 'Neuron' : 'Head'} ${name}`
               : 'Head'}
         </h2>
+        {!cell && name && <LabelField key={name} session={session} part={name} />}
         {!cell && name && <Switch session={session} part={name} />}
         <div class="choice" role="group" aria-label="What the card shows">
           <button

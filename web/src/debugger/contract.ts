@@ -48,6 +48,22 @@ export interface Checks {
   checks: { name: string; passed: boolean | null; detail: string }[];
 }
 
+/* What people wrote about parts; `from` is the identity of another file of the same model. */
+export interface Label {
+  part: string;
+  text: string;
+  time: number; // seconds since 1970
+  from?: string;
+}
+export interface Labels {
+  labels: Label[];
+}
+export interface SavedView {
+  name: string;
+  query: string; // "?...", of the page's address
+  time: number;
+}
+
 export interface Text {
   tokens: TextToken[];
   prompt_tokens: number;

@@ -6,7 +6,7 @@ import { layerOf, positionOf } from './state';
 import { palette } from './theme';
 import { addressOf } from './view';
 
-function save(name: string, kind: string, text: string): void {
+export function save(name: string, kind: string, text: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([text], { type: kind }));
   link.download = name;

@@ -11,6 +11,7 @@ export function Footer({ session }: { session: Session }) {
   const last = useStore(session.store, (s) => s.last);
   const peak = useStore(session.store, (s) => s.peak);
   const version = useStore(session.store, (s) => s.capabilities?.keyhole);
+  const keeps = useStore(session.store, (s) => s.capabilities?.routes?.includes('/v1/views'));
   const busy = useStore(
     session.store,
     (s) => s.run.busy || s.why.busy || s.head.busy || s.neuron.busy
@@ -33,6 +34,17 @@ export function Footer({ session }: { session: Session }) {
         {!saved && peak !== null && ` · ${bytes(peak)} at most`}
       </span>
       <span class="outs">
+        {keeps && (
+          <button
+            type="button"
+            id="saved-views"
+            class="plain"
+            onClick={() => session.store.set({ shelf: true })}
+            {...asking('views and labels that are kept beside the model (S)')}
+          >
+            saved
+          </button>
+        )}
         <button
           type="button"
           class="plain"

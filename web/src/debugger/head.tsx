@@ -87,7 +87,9 @@ export function HeadCard({ session, head }: { session: Session; head: Head }) {
                 <mark>{visible(one.token)}</mark>
                 {one.after && visible(one.after)}
               </span>
-              <span class={`number ${one.value < 0 ? 'negative-text' : 'positive-text'}`}>
+              <span
+                class={`number ${Math.abs(one.value) < 0.005 ? 'quiet' : one.value < 0 ? 'negative-text' : 'positive-text'}`}
+              >
                 {signed(one.value)}
               </span>
             </button>

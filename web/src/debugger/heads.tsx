@@ -2,6 +2,7 @@
  * what it does anywhere. */
 import type { Score, WhyPart } from './contract';
 import { percent } from '../common/units';
+import { Tag, labelIn } from './labels';
 import { nameOf, parsePart, visible } from './names';
 import { asking } from './replay';
 import { logits, nats } from './say';
@@ -25,6 +26,7 @@ const amount = (score: Score, value: number): string =>
 export function HeadsScreen({ session }: { session: Session }) {
   const answer = useStore(session.store, (s) => (s.view.doing === 'here' ? s.heads : s.finder));
   const here = useStore(session.store, (s) => s.heads.data);
+  const labels = useStore(session.store, (s) => s.labels.data);
   const finder = useStore(session.store, (s) => s.finder.data);
   const doing = useStore(session.store, (s) => s.view.doing);
   const capabilities = useStore(session.store, (s) => s.capabilities);
@@ -103,6 +105,8 @@ export function HeadsScreen({ session }: { session: Session }) {
                 {columns.map((index) => {
                   const part = nameOf({ kind: 'head', layer, index });
                   const value = known.get(part);
+                  const label = labelIn(labels, part)?.text;
+                  const called = label ? `${part}, ${label}` : part;
                   const chosen =
                     open?.kind === 'head' && open.layer === layer && open.index === index;
                   return (
@@ -114,10 +118,10 @@ export function HeadsScreen({ session }: { session: Session }) {
                         aria-pressed={chosen}
                         title={
                           value === undefined
-                            ? part
+                            ? called
                             : doing === 'here'
-                              ? `${part}: ${logits(value)}, from ${visible(parts.get(part)?.source?.text ?? '')}`
-                              : `${part}: ${amount(doing, value)}`
+                              ? `${called}: ${logits(value)}, from ${visible(parts.get(part)?.source?.text ?? '')}`
+                              : `${called}: ${amount(doing, value)}`
                         }
                         style={
                           value === undefined
@@ -145,7 +149,8 @@ export function HeadsScreen({ session }: { session: Session }) {
               disabled={!session.opens(part)}
               onClick={() => session.open(part)}
             >
-              {part} <small class="quiet">{amount(doing, value)}</small>
+              {part} <Tag session={session} part={part} />
+              <small class="quiet">{amount(doing, value)}</small>
             </button>
           ))}
         </p>
@@ -154,7 +159,7 @@ export function HeadsScreen({ session }: { session: Session }) {
         {doing === 'here'
           ? `Blue speaks for A, red for B; the strongest gives ${logits(most)}.`
           : 'On 50 random tokens, read twice.'}{' '}
-        A click opens the row of attention at the right.
+        A click opens the row of attention.
       </p>
     </section>
   );

@@ -14,6 +14,8 @@ const KEYS: [string, string][] = [
   ['Enter', 'runs the prompt; Shift-Enter breaks the line'],
   ['/', 'goes to the prompt'],
   ['Ctrl-K', 'goes to a part by name: L12H3, L12N345'],
+  ['L', 'writes a label for the open part'],
+  ['S', 'saved views and labels'],
   ['Ctrl-Z', 'undoes the last edit'],
   ['?', 'this list'],
 ];
@@ -60,11 +62,15 @@ export function pressed(session: Session, event: KeyboardEvent): void {
     document.getElementById('prompt')?.focus();
   } else if (event.key === '?') session.store.set({ keys: !session.state.keys });
   else if (event.key === 'Escape') {
-    if (session.state.keys) session.store.set({ keys: false });
+    const { keys, shelf } = session.state;
+    if (keys || shelf) session.store.set({ keys: false, shelf: false });
     else if (!document.querySelector('.popover'))
       session.select(session.state.prompt - 1, (session.state.capabilities?.model.layers ?? 1) - 1);
-  } else if (!document.querySelector('dialog[open]') && arrow(session, event.key))
+  } else if (document.querySelector('dialog[open]')) return;
+  else if (key === 'l' || key === 's') {
     event.preventDefault();
+    document.getElementById(key === 'l' ? 'label' : 'saved-views')?.click();
+  } else if (arrow(session, event.key)) event.preventDefault();
 }
 
 export function KeyList({ session }: { session: Session }) {

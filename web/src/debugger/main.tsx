@@ -6,6 +6,7 @@ import './ask.css';
 import './cards.css';
 import './panels.css';
 import './views.css';
+import './shelf.css';
 import { Page } from './page';
 import { Session } from './session';
 

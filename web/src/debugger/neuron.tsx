@@ -1,6 +1,7 @@
 /* The card of a neuron: what it writes, what opens it, and what it does here. */
 import type { Neuron } from './contract';
 import { Words } from './head';
+import { Tag } from './labels';
 import { signed } from './say';
 import type { Session } from './session';
 
@@ -69,7 +70,8 @@ export function NeuronCard({ session, neuron }: { session: Session; neuron: Neur
               title={`cosine ${near.cosine.toFixed(3)}`}
               onClick={() => session.open(near.part)}
             >
-              {near.part} <small class="quiet">{near.cosine.toFixed(2)}</small>
+              {near.part} <Tag session={session} part={near.part} />
+              <small class="quiet">{near.cosine.toFixed(2)}</small>
             </button>
           ))}
         </p>

@@ -1,4 +1,5 @@
 /* The dominant neurons of every layer at a position: by |coefficient| times norm, or by what they give. */
+import { Tag } from './labels';
 import { visible } from './names';
 import { asking } from './replay';
 import { signed } from './say';
@@ -66,6 +67,7 @@ export function NeuronsScreen({ session }: { session: Session }) {
                     {by === 'value' ? signed(one.value) : one.score.toFixed(1)}
                   </span>
                   <span class="cut">
+                    <Tag session={session} part={one.part} />
                     {one.tokens
                       .slice(0, 2)
                       .map((t) => visible(t.text))
@@ -79,7 +81,7 @@ export function NeuronsScreen({ session }: { session: Session }) {
       </div>
       <p class="told quiet">
         {by === 'score' ? 'Numbers: |coefficient| times norm.' : 'Numbers: logits of A − B.'} A
-        click opens the neuron’s card at the right.
+        click opens the neuron’s card.
       </p>
     </section>
   );

@@ -14,6 +14,7 @@ import { Rail } from './rail';
 import { SearchScreen } from './searching';
 import type { Session } from './session';
 import { useStore } from './store';
+import { Shelf } from './shelf';
 import { SteerScreen } from './steering';
 import { Strip } from './strip';
 import { TopBar } from './top';
@@ -33,9 +34,14 @@ export function Page({ session }: { session: Session }) {
   const screen = useStore(session.store, (s) => s.view.screen);
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => pressed(session, event);
+    const onStep = () => session.restore(location.search + location.hash, false);
     addEventListener('keydown', onKey);
+    addEventListener('popstate', onStep);
     void session.start();
-    return () => removeEventListener('keydown', onKey);
+    return () => {
+      removeEventListener('keydown', onKey);
+      removeEventListener('popstate', onStep);
+    };
   }, []);
   const Screen = SCREENS[screen];
   return (
@@ -56,6 +62,7 @@ export function Page({ session }: { session: Session }) {
       </div>
       <Footer session={session} />
       <KeyList session={session} />
+      <Shelf session={session} />
     </div>
   );
 }

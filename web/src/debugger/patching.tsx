@@ -3,6 +3,7 @@
 import { useState } from 'preact/hooks';
 import type { PatchMeta, PatchRow } from './contract';
 import { percent } from '../common/units';
+import { Tag } from './labels';
 import { nameOf, visible } from './names';
 import { asking } from './replay';
 import { signed } from './say';
@@ -259,7 +260,8 @@ function Strongest({ session }: { session: Session }) {
           key={`${layer}.${column}`}
           onClick={() => session.store.set({ spot: { kind: 'heads', layer, column } })}
         >
-          L{layer}H{column} <small class="quiet">{wholePercent(share)}</small>
+          L{layer}H{column} <Tag session={session} part={`L${layer}H${column}`} />
+          <small class="quiet">{wholePercent(share)}</small>
         </button>
       ))}
     </p>

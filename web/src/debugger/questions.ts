@@ -11,7 +11,9 @@ export type Kept = {
 type Kind = Kept | 'text' | 'next';
 export type DataOf<K extends Kept> = NonNullable<State[K]['data']>;
 
-const UNTIMED: Kind[] = ['preview', 'checks', 'vectors', 'finder'];
+const UNKEPT: Kind[] = ['preview', 'views']; // no part of a view that is saved as a file
+const LIGHT: Kind[] = ['checks', 'labels', 'views']; // beside which the checks may go on
+const UNTIMED: Kind[] = ['preview', 'checks', 'vectors', 'finder', 'labels', 'views'];
 
 export class Questions {
   store = new Store<State>(START);
@@ -22,7 +24,7 @@ export class Questions {
   }
 
   protected begin(kind: Kind): AbortSignal {
-    if (kind !== 'checks') this.end('checks'); // nobody waits for them
+    if (!LIGHT.includes(kind)) this.end('checks'); // nobody waits for them
     this.jobs.get(kind)?.abort();
     const stop = new AbortController();
     this.jobs.set(kind, stop);
@@ -53,7 +55,7 @@ export class Questions {
     const start = performance.now();
     try {
       const body = typeof given === 'function' ? await given(signal) : given;
-      const data = await ask<DataOf<K>>(path, body, signal, kind !== 'preview');
+      const data = await ask<DataOf<K>>(path, body, signal, !UNKEPT.includes(kind));
       if (signal.aborted) return this.gaveUp(kind, signal);
       this.put(kind, { data, busy: false });
       if (!UNTIMED.includes(kind)) this.note(kind, (performance.now() - start) / 1000);

@@ -2,6 +2,7 @@
 import { ask } from './api';
 import type { Found, Hit, Text } from './contract';
 import { percent } from '../common/units';
+import { Tag } from './labels';
 import { typed, visible } from './names';
 import { asking } from './replay';
 import { signed } from './say';
@@ -82,6 +83,7 @@ function Hits({ session, title, hits }: { session: Session; title: string; hits:
                   </span>
                 </span>
                 <span class="cut">
+                  <Tag session={session} part={hit.part} />
                   {(hit.tokens ?? [])
                     .slice(0, 4)
                     .map((t) => visible(t.text))

@@ -9,6 +9,7 @@ import type {
   Text,
   TextToken,
 } from './contract';
+import { loadLabels } from './labels';
 import { Lens } from './lens';
 import { answerable, forget, holds, saved } from './replay';
 import { parsePart, withScale } from './names';
@@ -74,6 +75,8 @@ export class Session extends Steered {
       return;
     }
     this.store.set({ capabilities, error: null });
+    const labelled = saved ? answerable('v1/labels', undefined) : this.has('/v1/labels');
+    if (labelled) void loadLabels(this);
     if (!capabilities.inspect)
       this.store.set({ error: capabilities.why_not ?? 'This model cannot be inspected.' });
     else if (empty) {
@@ -86,8 +89,26 @@ export class Session extends Steered {
       this.store.set({ draft: prompt });
       await this.run();
     } else await this.run();
-    if (capabilities.inspect && (capabilities.routes ?? []).includes('/v1/checks'))
-      void this.prove();
+    if (capabilities.inspect && this.has('/v1/checks')) void this.prove();
+  }
+
+  private has(route: string): boolean {
+    return this.state.capabilities?.routes?.includes(route) ?? false;
+  }
+
+  /* Another view, of an address; the one before is a step back in the browser. */
+  restore(address: string, step = true): void {
+    const { search, hash } = new URL(address, 'http://saved/');
+    const { view } = readView(search, hash);
+    applyTheme(view.theme);
+    clearTimeout(this.later);
+    if (step) {
+      history.replaceState(null, '', addressOf(this.state.view) || location.pathname);
+      history.pushState(null, '', addressOf(view) || location.pathname);
+    }
+    const fresh = { search: NONE, patch: NONE, spot: null, diff: NONE, undo: [] };
+    this.store.set({ view, draft: view.prompt, ...fresh });
+    void this.run();
   }
 
   /* The identity checks, once nobody waits for anything else; a question gives them up for later. */

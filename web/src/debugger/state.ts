@@ -11,6 +11,7 @@ import type {
   Found,
   FoundHeads,
   Head,
+  Labels,
   Learned,
   LensToken,
   Neuron,
@@ -19,6 +20,7 @@ import type {
   PatchKind,
   PatchMeta,
   PatchRow,
+  SavedView,
   Text,
   TextToken,
   Vector,
@@ -80,12 +82,15 @@ export interface State {
   finder: Answer<FoundHeads>; // of the view of all heads, by what they do
   vectors: Answer<Vector[]>; // of the server
   learned: Answer<Learned>; // the latest
+  labels: Answer<Labels>;
+  views: Answer<{ views: SavedView[] }>; // that were saved
   undo: string[][]; // edits as they were
   last: { name: string; seconds: number } | null;
   rate: number | null; // tokens a second
   peak: number | null; // bytes
   error: string | null;
   keys: boolean; // the list of keys is open
+  shelf: boolean; // and that of saved views and labels
 }
 
 export const START: State = {
@@ -112,12 +117,15 @@ export const START: State = {
   finder: NONE,
   vectors: NONE,
   learned: NONE,
+  labels: NONE,
+  views: NONE,
   undo: [],
   last: null,
   rate: null,
   peak: null,
   error: null,
   keys: false,
+  shelf: false,
 };
 
 /* Where the view looks, within the text there is. */

@@ -1,6 +1,7 @@
 /* Why A, not B: every part of the difference of two logits as a signed bar, each with a switch and a scale. */
 import { useEffect, useState } from 'preact/hooks';
 import type { Scored, Why, WhyPart } from './contract';
+import { Tag } from './labels';
 import { scaleOf, typed, visible } from './names';
 import { UNSAVED, asking } from './replay';
 import { share, signed, tiny } from './say';
@@ -163,6 +164,7 @@ function Part({ session, part, most }: { session: Session; part: WhyPart; most: 
         {part.part}
       </button>
       <span class="said" title={(part.tokens ?? []).map(({ text }) => visible(text)).join(' ')}>
+        <Tag session={session} part={part.part} />
         {saidOf(part)}
       </span>
       <Bar value={part.value} most={most} name={part.part} />
