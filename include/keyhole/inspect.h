@@ -447,6 +447,7 @@ typedef struct kh_patch_options {
                          and HEAD; 0: PRE */
     int32_t position;        /* of heads; negative: all positions at once */
     int first_layer, layers; /* layers 0: to the last */
+    int estimate;            /* 1: attribution patching, below */
     /* Kind by kind, in a kind layers, in a layer positions or heads ascending. A status other than KH_OK stops. */
     kh_status (*cell)(void *context, const kh_patch_cell *cell);
     void *context;
@@ -456,11 +457,16 @@ typedef struct kh_patch {
     double clean, corrupted;  /* the metric of both prompts */
     size_t first, differing;  /* the first position that differs; how many do */
     size_t cells, runs, rows; /* rows that the sweep reads; full passes would read runs * length */
-    uint64_t bytes;           /* of memory, beside the session's */
+    uint64_t bytes;           /* of memory, beside the session's; of estimates: never more */
 } kh_patch;
 
 /* The sweep. Nothing before the patched position is read again. *out is complete before the first cell. Prompts of
- * different length are KH_ERR_ARGUMENT, with both lengths and where they part. */
+ * different length are KH_ERR_ARGUMENT, with both lengths and where they part.
+ *
+ * With `estimate` the same cells to first order, all from one backward pass of the metric through the corrupted prompt:
+ * value = corrupted + gradient . (activation of the clean run - activation of the corrupted one). Kept keys count as
+ * given. `rows` then counts the whole text three times: read, read again, taken back. Under edits, and with attention that
+ * has no gradient, KH_ERR_UNSUPPORTED. */
 KH_API kh_status kh_patch_sweep(kh_inspector *inspector, const kh_patch_options *options,
                                 kh_patch *out);
 
@@ -473,8 +479,9 @@ typedef enum kh_patch_input {
 
 /* Path patching: the sender is a head as in the clean run, every other head stays as in the corrupted one, and what
  * arrives at the receiver is all that changes: at the logits (receiver NULL: the direct path, feed-forward layers
- * included), or at the input of a head, whose output then goes on through the whole corrupted model. Cells are the
- * senders, heads of the asked layers below the receiver. kinds and position of the options are not looked at. */
+ * included), or at the input of a head or of a feed-forward layer (all of it), whose output then goes on through the whole
+ * corrupted model. Cells are the senders, heads of the asked layers below the receiver; below feed-forward are the heads
+ * of its own layer too, unless the block is parallel. kinds, position and estimate of the options are not looked at. */
 KH_API kh_status kh_patch_paths(kh_inspector *inspector, const kh_patch_options *options,
                                 const kh_component *receiver, kh_patch_input input, kh_patch *out);
 

@@ -97,7 +97,7 @@ typedef struct cli_args {
     const char *clean, *corrupted, *receiver;
     kh_opt_texts kinds;
     int64_t first_layer;
-    int input;
+    int input, attribution, check;
     /* labels */
     const char *export_file, *import_file;
     /* steering */

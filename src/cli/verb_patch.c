@@ -33,6 +33,8 @@ static kh_status request(const cli_args *args, const kh_model *model, const char
     if (args->kinds.count) json_object_set_new(body, "kinds", list_json(&args->kinds));
     if (args->alone) json_object_set_new(body, "alone", json_true());
     if (args->dry_run) json_object_set_new(body, "cost_only", json_true());
+    if (args->attribution) json_object_set_new(body, "attribution", json_true());
+    if (args->check) json_object_set_new(body, "check", json_true());
     json_object_set_new(body, "first_layer", json_integer(args->first_layer));
     json_object_set_new(body, "layers", json_integer(args->layers));
     if (!args->receiver) return KH_OK;
@@ -45,6 +47,7 @@ typedef struct seen {
     size_t first;
     json_t *clean, *corrupted; /* tokens */
     char kind[16];
+    int estimate; /* of the rows under the last heading */
 } seen;
 
 static void print_meta(seen *s, const json_t *meta)
@@ -61,20 +64,30 @@ static void print_meta(seen *s, const json_t *meta)
     if (isfinite(cli_number(clean, "value")))
         cli_out(": clean %.4f, corrupted %.4f", cli_number(clean, "value"),
                 cli_number(corrupted, "value"));
-    cli_out("\n%d positions differ, the first is %zu; %.0f cells read %.0f rows instead of %.0f\n",
-            (int)cli_number(meta, "differing"), s->first, cli_number(cost, "cells"),
-            cli_number(cost, "rows"), cli_number(cost, "full_rows"));
+    cli_out("\n%d positions differ, the first is %zu; ", (int)cli_number(meta, "differing"),
+            s->first);
+    if (json_is_true(json_object_get(meta, "estimate")))
+        cli_out("%.0f cells are estimated from one backward pass: %.0f rows and at most %.1f MB; "
+                "the exact sweep reads %.0f rows\n",
+                cli_number(cost, "cells"), cli_number(cost, "rows"),
+                cli_number(cost, "bytes") / 1e6,
+                cli_number(json_object_get(meta, "exact_cost"), "rows"));
+    else
+        cli_out("%.0f cells read %.0f rows instead of %.0f\n", cli_number(cost, "cells"),
+                cli_number(cost, "rows"), cli_number(cost, "full_rows"));
     if (json_is_string(json_object_get(meta, "to")))
-        cli_out("paths from a head to %s\n", json_string_value(json_object_get(meta, "to")));
+        cli_out("paths from heads to %s\n", json_string_value(json_object_get(meta, "to")));
 }
 
 static void print_heading(seen *s, const json_t *row, size_t columns)
 {
     const char *kind = json_string_value(json_object_get(row, "kind"));
     int heads = strcmp(kind, "heads") == 0;
-    if (strcmp(kind, s->kind) == 0) return;
+    int estimate = json_is_true(json_object_get(row, "estimate"));
+    if (strcmp(kind, s->kind) == 0 && estimate == s->estimate) return;
     snprintf(s->kind, sizeof s->kind, "%s", kind);
-    cli_out("\n%s: 0 as corrupted, 1 as clean\nlayer", kind);
+    s->estimate = estimate;
+    cli_out("\n%s%s: 0 as corrupted, 1 as clean\nlayer", kind, estimate ? ", estimated" : "");
     for (size_t c = 0; c < columns; c++) cli_out("%8zu", heads ? c : s->first + c);
     cli_out("\n");
     if (heads) return;
@@ -86,6 +99,20 @@ static void print_heading(seen *s, const json_t *row, size_t columns)
         cli_out("%*s%s", shown < 8 ? (int)(8 - shown) : 0, "", text);
     }
     cli_out("\n");
+}
+
+static void print_check(const json_t *check)
+{
+    const json_t *list = json_object_get(check, "agreement");
+    if (!check) return;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *one = json_array_get(list, i);
+        cli_out("%s%-9s correlation %.3f over %.0f cells, off by at most %.3f\n", i ? "" : "\n",
+                json_string_value(json_object_get(one, "kind")), cli_number(one, "correlation"),
+                cli_number(one, "cells"), cli_number(one, "largest"));
+    }
+    cli_out("estimated in %.2f s, patched in %.2f s\n", cli_number(check, "estimate_seconds"),
+            cli_number(check, "exact_seconds"));
 }
 
 static kh_status show(void *context, const cli_args *args, const kh_model *model,
@@ -118,6 +145,7 @@ static kh_status show(void *context, const cli_args *args, const kh_model *model
         }
         cli_out("  %.3f\n", cli_number(cell, "share"));
     }
+    print_check(json_object_get(value, "check"));
     return KH_OK;
 }
 
@@ -167,12 +195,15 @@ static const kh_opt which[] = {
             CLI_MOST_CONTEXT, NULL),
     CLI_INT(first_layer, "--first-layer", "N", "from this layer on", "0", 0, 511, NULL),
     CLI_INT(layers, "--layers", "N", "this many layers; 0: all", "0", 0, 512, NULL),
-    CLI_TEXT(receiver, "--to", "HEAD|logits",
-             "path patching: every head below sends to this one (L9H6) or straight to the logits, "
-             "while all other heads stay as corrupted",
+    CLI_TEXT(receiver, "--to", "PART|logits",
+             "path patching: every head below sends to this one (L9H6), to a feed-forward layer "
+             "(9_mlp_out) or straight to the logits, while all other heads stay as corrupted",
              NULL),
     CLI_CHOICE(input, "--input", "all|q|k|v", "of a receiving head: which of its inputs", "all",
                inputs, NULL),
+    CLI_FLAG(attribution, "--attribution",
+             "attribution patching: estimates every cell to first order from one backward pass"),
+    CLI_FLAG(check, "--check", "of --attribution: the exact sweep too, and how both agree"),
     CLI_FLAG(dry_run, "--cost", "computes nothing: says what it would cost"),
     CLI_END};
 static const kh_opt_group groups[] = {{"Model", cli_options_model},
@@ -200,7 +231,8 @@ const cli_verb cli_verb_patch = {
          .example =
              "keyhole patch -m model.gguf --clean \"The capital of France is\" --corrupted \"The "
              "capital of Italy is\" -a \" Paris\" -b \" Rome\" --what pre,attn_out,heads\n"
-             "keyhole patch model.gguf --clean \"...\" --corrupted \"...\" --to logits",
+             "keyhole patch model.gguf --clean \"...\" --corrupted \"...\" --to logits\n"
+             "keyhole patch model.gguf --clean \"...\" --corrupted \"...\" --attribution --check",
          .groups = groups},
     .run = run,
 };

@@ -76,6 +76,18 @@ kh_status kh_inspector_branch(kh_inspector *inspector, const size_t *from, const
 /* Logits behind the last row of a branch [V]. */
 const float *kh_inspector_branched(const kh_inspector *inspector, size_t branch);
 
+/* ---- a backward pass ---- */
+
+/* The derivative of logit(a) - logit(b) (of logit(a) where b is negative) behind the last row, by what every row of the text
+ * held at the points of `probe`: it is called as an observer of the pass would be, with derivatives [length][width]
+ * in place of rows, from the last layer to the first. One pass over the whole text, there and back, without edits:
+ * under these KH_ERR_UNSUPPORTED, as for attention without a gradient. KH_ERR_MEMORY where it would take more
+ * than was said. */
+kh_status kh_inspector_gradient(kh_inspector *inspector, int32_t a, int32_t b,
+                                const kh_probe *probe);
+/* The most bytes that it takes. */
+uint64_t kh_inspector_gradient_bytes(const kh_inspector *inspector);
+
 /* The observer that a session has while it reads: edits, then whoever looks. */
 typedef struct kh_chain {
     kh_inspector *inspector;

@@ -16,7 +16,13 @@
  * changed: all of it by way of the head's z; queries, keys or values alone by way of theirs, with the other heads
  * that share the same keys held.
  *
- * Attribution patching needs a backward through these points and is not here. */
+ * A feed-forward layer receives like a head: its input is what changes.
+ *
+ * Attribution patching (Nanda 2023; Syed, Rager and Conmy 2023): the metric's derivative by every activation of the
+ * corrupted run comes from one way back (gradient.c), and a cell is its product with clean - corrupted. Exact where
+ * the metric is linear between both, wrong by what bends: normalisation, softmax, gates. Largest where a whole stream is
+ * exchanged, small for heads. What the two runs differ by is kept for all asked kinds at once, [layers][rows][width]
+ * each, and no derivative is. */
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "inspect/inspector.h"
@@ -110,9 +116,21 @@ static size_t begin_at(const kh_patch *p, int32_t position)
     return position < 0 || (size_t)position < p->first ? p->first : (size_t)position;
 }
 
+/* Of an estimate the differences of all kinds are there at once, and the values of all cells. */
+static void count_estimate(const kh_inspector *i, const kh_patch_options *o, size_t widths,
+                           kh_patch *out)
+{
+    size_t n = i->count - out->first, layers = (size_t)o->layers;
+    if (!o->estimate) return;
+    out->runs = 1;
+    out->rows = 3 * i->count;
+    out->bytes = (uint64_t)layers * n * widths * sizeof(float) + out->cells * sizeof(double) +
+                 kh_inspector_gradient_bytes(i);
+}
+
 static void count_cells(const kh_inspector *i, const kh_patch_options *o, kh_patch *out)
 {
-    size_t n = i->count - out->first, layers = (size_t)o->layers, widest = 0;
+    size_t n = i->count - out->first, layers = (size_t)o->layers, widest = 0, widths = 0;
     for (int k = 0; k < SWEPT; k++) {
         if (!(o->kinds >> swept[k] & 1)) continue;
         size_t width = width_of(i->model, swept[k]);
@@ -122,9 +140,11 @@ static void count_cells(const kh_inspector *i, const kh_patch_options *o, kh_pat
         out->rows += heads ? cells * (i->count - begin_at(out, o->position))
                            : layers * n * (n + 1) / 2;
         if (width > widest) widest = width;
+        widths += width;
     }
     out->runs = out->cells;
     out->bytes = (uint64_t)layers * n * widest * sizeof(float);
+    count_estimate(i, o, widths, out);
 }
 
 kh_status kh_patch_cost(const kh_inspector *i, const kh_patch_options *options, kh_patch *out)
@@ -353,6 +373,151 @@ static kh_status sweep_all(sweep *s)
     return KH_OK;
 }
 
+/* ---- estimates ---- */
+
+typedef struct estimates {
+    sweep *s;
+    record difference[SWEPT]; /* clean - corrupted; data NULL: not asked for */
+    double *values[SWEPT];    /* [layers][cells of a layer] */
+    float sign;               /* of the run that is being read */
+} estimates;
+
+/* Both loops of an estimate: rows at a point, of which those from the first difference on count. */
+static int kind_at(const estimates *e, kh_point point, int layer)
+{
+    const kh_patch_options *o = &e->s->o;
+    if (layer < o->first_layer || layer >= o->first_layer + o->layers) return SWEPT;
+    int k = 0;
+    while (k < SWEPT && !(e->difference[k].data && kh_component_point(swept[k]) == point)) k++;
+    return k;
+}
+
+static void begin_difference(void *context, size_t position, size_t rows)
+{
+    estimates *e = context;
+    (void)rows;
+    for (int k = 0; k < SWEPT; k++) e->difference[k].position = position;
+}
+
+static void add_difference(void *context, kh_point point, int layer, float *data, size_t rows,
+                           size_t width)
+{
+    const estimates *e = context;
+    int k = kind_at(e, point, layer);
+    if (k == SWEPT) return;
+    const record *r = &e->difference[k];
+    for (size_t t = 0; t < rows; t++) {
+        if (r->position + t < r->first) continue;
+        float *to = recorded(r, layer, r->position + t);
+        for (size_t c = 0; c < width; c++) to[c] += e->sign * data[t * width + c];
+    }
+}
+
+static double product(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+    for (size_t c = 0; c < n; c++) sum += (double)a[c] * (double)b[c];
+    return sum;
+}
+
+/* A stream's cell is a row, a head's its share of the asked rows. */
+static void add_products(void *context, kh_point point, int layer, float *data, size_t rows,
+                         size_t width)
+{
+    const estimates *e = context;
+    const sweep *s = e->s;
+    int k = kind_at(e, point, layer);
+    if (k == SWEPT) return;
+    const record *r = &e->difference[k];
+    size_t heads = swept[k] == KH_COMPONENT_HEAD ? (size_t)s->inspector->model->d.H : 0;
+    size_t cells = heads ? heads : r->rows, n = heads ? width / heads : width;
+    double *values = e->values[k] + (size_t)(layer - r->first_layer) * cells;
+    for (size_t p = r->first; p < rows; p++) {
+        const float *slope = data + p * width, *step = recorded(r, layer, p);
+        if (heads && s->o.position >= 0 && p != (size_t)s->o.position) continue;
+        for (size_t c = 0; c < (heads ? heads : 1); c++)
+            values[heads ? c : p - r->first] += product(slope + c * n, step + c * n, n);
+    }
+}
+
+static kh_status take_differences(estimates *e, uint64_t points)
+{
+    sweep *s = e->s;
+    kh_inspector *i = s->inspector;
+    kh_probe probe = {e, points, add_difference, NULL};
+    const kh_watch watch = {&probe, begin_difference, e, kh_inspector_reading(i), 0};
+    size_t first = s->out->first, rows = i->count - first;
+    e->sign = 1;
+    KH_TRY(take_text(s, s->o.clean));
+    KH_TRY(kh_inspector_look(i, first, rows, &watch));
+    e->sign = -1;
+    KH_TRY(take_text(s, s->corrupted));
+    return kh_inspector_look(i, first, rows, &watch);
+}
+
+static kh_status open_estimates(estimates *e, uint64_t *points)
+{
+    const sweep *s = e->s;
+    const kh_model *m = s->inspector->model;
+    size_t rows = s->inspector->count - s->out->first, layers = (size_t)s->o.layers;
+    for (int k = 0; k < SWEPT; k++) {
+        record *r = &e->difference[k];
+        int heads = swept[k] == KH_COMPONENT_HEAD;
+        if (!(s->o.kinds >> swept[k] & 1)) continue;
+        *r = (record){.first_layer = s->o.first_layer,
+                      .layers = s->o.layers,
+                      .first = s->out->first,
+                      .rows = rows,
+                      .width = width_of(m, swept[k])};
+        KH_TRY(kh_new(&r->data, layers * rows * r->width, sizeof *r->data, "activations"));
+        KH_TRY(kh_new(&e->values[k], layers * (heads ? (size_t)m->d.H : rows), sizeof *e->values[k],
+                      "estimates"));
+        *points |= UINT64_C(1) << kh_component_point(swept[k]);
+    }
+    return KH_OK;
+}
+
+static kh_status say_estimates(const estimates *e)
+{
+    sweep *s = e->s;
+    for (int k = 0; k < SWEPT; k++) {
+        int heads = swept[k] == KH_COMPONENT_HEAD;
+        size_t n = heads ? (size_t)s->inspector->model->d.H : e->difference[k].rows;
+        for (size_t c = 0; e->values[k] && c < n * (size_t)s->o.layers; c++) {
+            int layer = s->o.first_layer + (int)(c / n), index = (int)(c % n);
+            int32_t at = !heads              ? (int32_t)s->out->first + index
+                         : s->o.position < 0 ? -1
+                                             : s->o.position;
+            const branch b = {.s = s, .part = {swept[k], layer, heads ? index : 0, 0}, .at = at};
+            KH_TRY(say(&b, s->out->corrupted + e->values[k][c]));
+        }
+    }
+    return KH_OK;
+}
+
+static kh_status run_estimates(estimates *e)
+{
+    sweep *s = e->s;
+    uint64_t points = 0;
+    KH_TRY(open_estimates(e, &points));
+    KH_TRY(measure(s));
+    KH_TRY(take_differences(e, points));
+    const kh_probe probe = {e, points, add_products, NULL};
+    KH_TRY(kh_inspector_gradient(s->inspector, s->o.a, s->o.b, &probe));
+    return say_estimates(e);
+}
+
+static kh_status estimate_all(sweep *s)
+{
+    estimates e = {.s = s};
+    kh_status status = run_estimates(&e);
+    for (int k = 0; k < SWEPT; k++) {
+        kh_free(e.difference[k].data);
+        kh_free(e.values[k]);
+    }
+    return status;
+}
+
 static kh_status open_sweep(sweep *s)
 {
     size_t bytes = s->inspector->count * sizeof *s->corrupted;
@@ -382,7 +547,7 @@ kh_status kh_patch_sweep(kh_inspector *i, const kh_patch_options *options, kh_pa
     KH_TRY(complete(i, &s.o));
     count_cells(i, &s.o, out);
     kh_status status = open_sweep(&s);
-    if (status == KH_OK) status = sweep_all(&s);
+    if (status == KH_OK) status = s.o.estimate ? estimate_all(&s) : sweep_all(&s);
     return close_sweep(&s, status);
 }
 
@@ -487,6 +652,11 @@ static void place_receiver(path *p)
     size_t E = (size_t)d->E;
     int shared = p->input == KH_PATCH_KEYS || p->input == KH_PATCH_VALUES;
     if (!p->receiver) return;
+    if (p->receiver->kind == KH_COMPONENT_MLP) {
+        p->point = KH_POINT_MLP_IN;
+        p->row = p->width = (size_t)d->D;
+        return;
+    }
     p->point = points[p->input];
     p->width = E;
     p->from = (size_t)(shared ? p->receiver->index / (d->H / d->G) : p->receiver->index) * E;
@@ -515,18 +685,36 @@ static kh_status run_paths(const path *p)
     return run_senders(p);
 }
 
+/* Of its own layer, attention feeds feed-forward where they follow each other. */
+static int layers_below(const kh_description *d, const kh_component *receiver)
+{
+    return receiver->layer +
+           (receiver->kind == KH_COMPONENT_MLP && d->form != KH_BLOCK_PARALLEL ? 1 : 0);
+}
+
 static kh_status check_receiver(const kh_inspector *i, const kh_component *receiver,
-                                kh_patch_options *o)
+                                kh_patch_input input, kh_patch_options *o)
 {
     const kh_description *d = &i->model->d;
     if (!receiver) return KH_OK;
-    if (receiver->kind != KH_COMPONENT_HEAD || receiver->layer < 0 || receiver->layer >= d->N ||
-        receiver->index < 0 || receiver->index >= d->H)
-        KH_FAIL(KH_ERR_ARGUMENT, "the receiver of a path is a head of the model, or the logits");
-    if (receiver->layer <= o->first_layer)
-        KH_FAIL(KH_ERR_ARGUMENT, "no head of layer %d or later stands below L%dH%d", o->first_layer,
-                receiver->layer, receiver->index);
-    if (o->first_layer + o->layers > receiver->layer) o->layers = receiver->layer - o->first_layer;
+    int head = receiver->kind == KH_COMPONENT_HEAD && receiver->index >= 0 &&
+               receiver->index < d->H;
+    if (!(head || receiver->kind == KH_COMPONENT_MLP) || receiver->layer < 0 ||
+        receiver->layer >= d->N)
+        KH_FAIL(KH_ERR_ARGUMENT,
+                "the receiver of a path is a head or a feed-forward layer of the model, or the "
+                "logits");
+    if (!head && input != KH_PATCH_INPUTS)
+        KH_FAIL(KH_ERR_ARGUMENT, "queries, keys and values are inputs of a head: a feed-forward "
+                                 "layer has one input");
+    int below = layers_below(d, receiver);
+    if (below <= o->first_layer) {
+        char name[KH_COMPONENT_TEXT];
+        kh_component_text(receiver, name, sizeof name);
+        KH_FAIL(KH_ERR_ARGUMENT, "no head of layer %d or later stands below %s", o->first_layer,
+                name);
+    }
+    if (o->first_layer + o->layers > below) o->layers = below - o->first_layer;
     return KH_OK;
 }
 
@@ -539,9 +727,10 @@ kh_status kh_patch_paths(kh_inspector *i, const kh_patch_options *options,
     atomic_store(&i->stop, 0);
     s.o.kinds = 1u << KH_COMPONENT_HEAD;
     s.o.position = -1;
+    s.o.estimate = 0;
     KH_TRY(align(i, &s.o, out));
     KH_TRY(complete(i, &s.o));
-    KH_TRY(check_receiver(i, receiver, &s.o));
+    KH_TRY(check_receiver(i, receiver, input, &s.o));
     count_cells(i, &s.o, out);
     if (!receiver) out->rows = out->cells;
     if (receiver) out->rows *= 2, out->runs *= 2;

@@ -24,7 +24,8 @@
  * A decoder that is trained computes its source's keys and values in each block, from the encoder's rows.
  *
  * With a tape every buffer has a twin (run/tape.h), and a block may be a segment that runs again, as may a chunk
- * of its neurons inside it: T x F numbers are never there.
+ * of its neurons inside it: T x F numbers are never there. Who asks for derivatives at points (run->gradients) leaves a
+ * record at each, which reads the twin when all that came behind it was taken back.
  *
  * An encoder's layers, and those of a run whose caches have one layer, keep no keys: each writes into the only
  * layer of its sequence's cache, so the memory of
@@ -42,9 +43,42 @@
 
 #include <string.h>
 
+typedef struct look_record {
+    kh_tape_record record;
+    kh_point point;
+    int layer;
+    const float *data; /* [rows][width] */
+    size_t rows, width;
+} look_record;
+
+/* All that read the rows has been taken back, so their twin holds the whole derivative. */
+static kh_status look_back(kh_run *run, kh_tape_record *record)
+{
+    const look_record *o = (const look_record *)record;
+    float *twin = kh_tape_twin_of(run, o->data);
+    if (run->stop && atomic_load(run->stop)) KH_FAIL(KH_ERR_STOPPED, "stopped");
+    if (twin) kh_probe_at(run->gradients, o->point, o->layer, twin, o->rows, o->width);
+    return KH_OK;
+}
+
+static void record_look(const kh_walk *w, kh_point point, int layer, const float *data,
+                        size_t width)
+{
+    look_record *o = kh_tape_push(w->run, look_back, sizeof *o);
+    if (!o) return;
+    o->point = point;
+    o->layer = layer;
+    o->data = data;
+    o->rows = w->T;
+    o->width = width;
+}
+
 void kh_walk_look(const kh_walk *w, kh_point point, int layer, float *data, size_t width)
 {
-    kh_probe_at(w->run->probe, point, layer, data, w->T, width);
+    kh_run *run = w->run;
+    kh_probe_at(run->probe, point, layer, data, w->T, width);
+    if (kh_probe_wants(run->gradients, point) && kh_tape_wants(run))
+        record_look(w, point, layer, data, width);
 }
 
 void kh_walk_bias(const kh_walk *w, float *y, const kh_vector *b)

@@ -74,7 +74,10 @@ typedef struct kh_run {
     struct kh_tape *tape;        /* NULL unless training */
     const struct kh_attn_watch *watch; /* NULL, or who is told what attention reads (attn/attn.h) */
     const kh_probe *probe;             /* NULL unless someone looks or edits */
-    kh_rng_key key;                    /* dropout: (seed, step) */
+    const kh_probe *
+        gradients; /* NULL, or who is told the derivative by what a point held, when the tape is taken
+                                  back: points with all rows at once, which those of neurons are not */
+    kh_rng_key key; /* dropout: (seed, step) */
     enum kh_compute compute;
     struct kh_attn_stats *stats; /* NULL unless asked for */
     double *attention_seconds;   /* NULL, or what the time of the attention op is added to */

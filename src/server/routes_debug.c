@@ -332,5 +332,6 @@ const server_route server_routes_debug[] = {
     {"POST", "/v1/patch", SERVER_WORKER, patch,
      "activations of a clean prompt written into a corrupted one, as NDJSON frames", 0,
      "clean:any corrupted:any template:flag edits:array a:any b:any alone:flag kinds:array "
-     "position:int first_layer:int layers:int to:text input:text cost_only:flag"},
+     "position:int first_layer:int layers:int to:text input:text cost_only:flag "
+     "attribution:flag check:flag"},
     {NULL, NULL, SERVER_HERE, NULL, NULL, 0, NULL}};

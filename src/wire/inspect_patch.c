@@ -1,5 +1,6 @@
 /* Patching in JSON: a frame "meta" with both prompts and what the sweep costs, a frame "row" for every layer of every kind,
- * "done" with the strongest cells. Rows come as they are computed, so a page can draw them. */
+ * "done" with the strongest cells. Rows come as they are computed, so a page can draw them. Rows of estimates say that they
+ * are; where these are checked the rows of the exact sweep follow, and "done" says how both agree. */
 #include "wire/questions.h"
 
 #include "base/alloc.h"
@@ -35,7 +36,7 @@ typedef struct request {
     kh_component receiver;
     const kh_component *to; /* NULL: the logits */
     kh_patch_input input;
-    int cost_only;
+    int cost_only, check;
 } request;
 
 kh_status wire_named_subject(wire_subject *out, const wire_ask *ask, const char *name)
@@ -97,6 +98,14 @@ static kh_status read_request(request *r, const wire_ask *ask)
     KH_TRY(wire_get_int(ask->body, "first_layer", &first, 0, N - 1));
     KH_TRY(wire_get_int(ask->body, "layers", &layers, 0, N));
     KH_TRY(wire_get_flag(ask->body, "cost_only", &r->cost_only));
+    KH_TRY(wire_get_flag(ask->body, "attribution", &r->o.estimate));
+    KH_TRY(wire_get_flag(ask->body, "check", &r->check));
+    if (r->check && !r->o.estimate)
+        KH_FAIL(KH_ERR_ARGUMENT, "check compares estimates with the exact sweep: attribution is "
+                                 "expected with it");
+    if (r->path && r->o.estimate)
+        KH_FAIL(KH_ERR_ARGUMENT, "attribution estimates single parts, and to asks for a path: one "
+                                 "of both is expected");
     r->o.clean = r->clean.ids;
     r->o.count = r->clean.count;
     r->o.position = (int32_t)position;
@@ -133,10 +142,19 @@ static kh_status choose_tokens(request *r, const wire_ask *ask)
 
 /* ---- the answer ---- */
 
+/* Sums over the cells of one kind: what the estimate moves the metric by (x), and what the patch does (y). */
+typedef struct agreement {
+    double n, x, y, xx, yy, xy, largest;
+} agreement;
+
 typedef struct rows {
     const wire_ask *ask;
     const request *r;
-    kh_patch out;
+    kh_patch out, exact; /* exact: what the sweep that is estimated would cost */
+    double *estimates;   /* [estimated] by which the metric moves; kept where they are checked */
+    size_t estimated, room, checked;
+    int checking; /* 1: cells are of the exact sweep, whose estimates are known */
+    agreement agree[KINDS];
     int sent;    /* meta is */
     json_t *row; /* in collection; NULL: none */
     json_t *values, *shares;
@@ -163,7 +181,8 @@ static kh_status send_meta(rows *w)
     return wire_send(
         ask,
         json_pack(
-            "{s:s, s:s, s:o, s:o, s:{s:o, s:o}, s:{s:o, s:o}, s:I, s:I, s:i, s:i, s:o, s:s, s:o}",
+            "{s:s, s:s, s:o, s:o, s:{s:o, s:o}, s:{s:o, s:o}, s:I, s:I, s:i, s:i, s:o, s:s, s:b, "
+            "s:o, s:o}",
             "type", "meta", "attn", kh_inspector_attn(ask->inspector), "a",
             wire_token(ask->model, r->o.a), "b",
             r->o.b < 0 ? json_null() : wire_token(ask->model, r->o.b), "clean", "tokens",
@@ -176,8 +195,9 @@ static kh_status send_meta(rows *w)
             r->to     ? wire_part_text(r->to)
             : r->path ? json_string("logits")
                       : json_null(),
-            "input", r->path ? ((const char *const[]){"all", "q", "k", "v"})[r->input] : "", "cost",
-            cost_json(&w->out, r->clean.count)));
+            "input", r->path ? ((const char *const[]){"all", "q", "k", "v"})[r->input] : "",
+            "estimate", r->o.estimate, "cost", cost_json(&w->out, r->clean.count), "exact_cost",
+            r->o.estimate ? cost_json(&w->exact, r->clean.count) : json_null()));
 }
 
 static kh_status flush(rows *w)
@@ -194,12 +214,12 @@ static kh_status begin_row(rows *w, const kh_patch_cell *cell)
     w->part = cell->part;
     w->values = json_array();
     w->shares = json_array();
-    w->row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:o}", "type", "row", "kind",
-                       kind_name(cell->part.kind), "layer", cell->part.layer, "position",
-                       cell->part.kind == KH_COMPONENT_HEAD && cell->position >= 0
-                           ? json_integer(cell->position)
-                           : json_null(),
-                       "values", w->values, "shares", w->shares);
+    w->row = json_pack(
+        "{s:s, s:s, s:i, s:o, s:b, s:o, s:o}", "type", "row", "kind", kind_name(cell->part.kind),
+        "layer", cell->part.layer, "position",
+        cell->part.kind == KH_COMPONENT_HEAD && cell->position >= 0 ? json_integer(cell->position)
+                                                                    : json_null(),
+        "estimate", w->r->o.estimate && !w->checking, "values", w->values, "shares", w->shares);
     if (!w->row) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
     return KH_OK;
 }
@@ -219,6 +239,52 @@ static void keep_strong(rows *w, const kh_patch_cell *cell)
     w->strongest[at] = *cell;
 }
 
+/* ---- estimates beside the exact sweep ---- */
+
+static kh_status keep_estimate(rows *w, const kh_patch_cell *cell)
+{
+    KH_TRY(kh_grow(&w->estimates, w->estimated, &w->room, sizeof *w->estimates, "estimates"));
+    w->estimates[w->estimated++] = cell->value - w->out.corrupted;
+    return KH_OK;
+}
+
+/* Both sweeps say their cells in one order. */
+static void compare(rows *w, const kh_patch_cell *cell)
+{
+    int k = 0;
+    while (kinds[k].kind != cell->part.kind) k++;
+    agreement *a = &w->agree[k];
+    double x = w->estimates[w->checked++], y = cell->value - w->out.corrupted;
+    a->n++;
+    a->x += x;
+    a->y += y;
+    a->xx += x * x;
+    a->yy += y * y;
+    a->xy += x * y;
+    a->largest = fmax(a->largest, fabs((x - y) / (w->out.clean - w->out.corrupted)));
+}
+
+/* Pearson's; NaN where one of them is the same everywhere. */
+static double correlation(const agreement *a)
+{
+    double covariance = a->xy - a->x * a->y / a->n;
+    return covariance / sqrt((a->xx - a->x * a->x / a->n) * (a->yy - a->y * a->y / a->n));
+}
+
+static json_t *agreement_json(const rows *w)
+{
+    json_t *list = json_array();
+    for (int k = 0; k < KINDS; k++) {
+        const agreement *a = &w->agree[k];
+        if (a->n > 0)
+            json_array_append_new(list, json_pack("{s:s, s:I, s:o, s:o}", "kind", kinds[k].name,
+                                                  "cells", (json_int_t)a->n, "correlation",
+                                                  wire_real(correlation(a)), "largest",
+                                                  wire_real(a->largest)));
+    }
+    return list;
+}
+
 static kh_status take_cell(void *context, const kh_patch_cell *cell)
 {
     rows *w = context;
@@ -227,8 +293,12 @@ static kh_status take_cell(void *context, const kh_patch_cell *cell)
         KH_TRY(begin_row(w, cell));
     json_array_append_new(w->values, wire_real(cell->value));
     json_array_append_new(w->shares, wire_real(cell->share));
+    if (w->checking) {
+        compare(w, cell);
+        return KH_OK;
+    }
     keep_strong(w, cell);
-    return KH_OK;
+    return w->r->check ? keep_estimate(w, cell) : KH_OK;
 }
 
 static json_t *strongest_json(const rows *w)
@@ -244,6 +314,33 @@ static json_t *strongest_json(const rows *w)
     return list;
 }
 
+static kh_status sweep(rows *w, const request *r)
+{
+    const wire_ask *ask = w->ask;
+    kh_patch_options exact = r->o;
+    exact.estimate = 0;
+    if (r->o.estimate) KH_TRY(kh_patch_cost(ask->inspector, &exact, &w->exact));
+    if (r->cost_only) {
+        KH_TRY(kh_patch_cost(ask->inspector, &r->o, &w->out));
+        KH_TRY(send_meta(w));
+    } else if (r->path) {
+        KH_TRY(kh_patch_paths(ask->inspector, &r->o, r->to, r->input, &w->out));
+    } else {
+        KH_TRY(kh_patch_sweep(ask->inspector, &r->o, &w->out));
+    }
+    return flush(w);
+}
+
+/* The exact cells behind their estimates. */
+static kh_status check(rows *w, const request *r)
+{
+    kh_patch_options exact = r->o;
+    exact.estimate = 0;
+    w->checking = 1;
+    KH_TRY(kh_patch_sweep(w->ask->inspector, &exact, &w->out));
+    return flush(w);
+}
+
 static kh_status patch(rows *w, request *r)
 {
     const wire_ask *ask = w->ask;
@@ -253,18 +350,20 @@ static kh_status patch(rows *w, request *r)
     KH_TRY(set(ask, &r->corrupted));
     r->o.cell = take_cell;
     r->o.context = w;
-    if (r->cost_only) {
-        KH_TRY(kh_patch_cost(ask->inspector, &r->o, &w->out));
-        KH_TRY(send_meta(w));
-    } else if (r->path) {
-        KH_TRY(kh_patch_paths(ask->inspector, &r->o, r->to, r->input, &w->out));
-    } else {
-        KH_TRY(kh_patch_sweep(ask->inspector, &r->o, &w->out));
-    }
-    KH_TRY(flush(w));
-    return wire_send(ask,
-                     json_pack("{s:s, s:o, s:o}", "type", "done", "strongest", strongest_json(w),
-                               "seconds", wire_real(wire_seconds() - start)));
+    double begin = wire_seconds();
+    KH_TRY(sweep(w, r));
+    double between = wire_seconds();
+    int checked = r->check && !r->cost_only;
+    if (checked) KH_TRY(check(w, r));
+    double end = wire_seconds();
+    json_t *done = json_pack("{s:s, s:o, s:o}", "type", "done", "strongest", strongest_json(w),
+                             "seconds", wire_real(end - start));
+    if (checked)
+        json_object_set_new(done, "check",
+                            json_pack("{s:o, s:o, s:o}", "agreement", agreement_json(w),
+                                      "estimate_seconds", wire_real(between - begin),
+                                      "exact_seconds", wire_real(end - between)));
+    return wire_send(ask, done);
 }
 
 kh_status wire_patch(const wire_ask *ask)
@@ -273,6 +372,7 @@ kh_status wire_patch(const wire_ask *ask)
     rows w = {.ask = ask, .r = &r};
     kh_status status = patch(&w, &r);
     json_decref(w.row);
+    kh_free(w.estimates);
     wire_subject_free(&r.clean);
     wire_subject_free(&r.corrupted);
     return status;

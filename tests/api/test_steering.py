@@ -66,6 +66,34 @@ def patched(server):
     check("its rows", len(rows) == 2 * frames[0]["layers"] and len(rows[0]["shares"]) == 3, rows)
     check("the clean stream at the changed position of layer 0 is the clean run", abs(rows[0]["shares"][0] - 1) < 1e-3, rows[0])
     server.refused(400, "5 tokens", "POST", "/v1/patch", json.dumps({"clean": [1, 2, 3, 4, 5], "corrupted": [1, 2]}))
+    attributed(server, ask, rows)
+
+
+def correlation(x, y):
+    mx, my = sum(x) / len(x), sum(y) / len(y)
+    dot = lambda a, ma, b, mb: sum((p - ma) * (q - mb) for p, q in zip(a, b))
+    return dot(x, mx, y, my) / (dot(x, mx, x, mx) * dot(y, my, y, my)) ** 0.5
+
+
+def attributed(server, ask, exact):
+    status, _, content = server.request("POST", "/v1/patch", json.dumps({**ask, "attribution": True, "check": True}))
+    frames = [json.loads(line) for line in content.splitlines()]
+    meta, done, rows = frames[0], frames[-1], frames[1:-1]
+    check("/v1/patch estimates", status == 200 and meta["estimate"] and meta["cost"]["runs"] == 1 and meta["cost"]["rows"] == 15, meta)
+    check("and what it saves", meta["exact_cost"]["cells"] == meta["cost"]["cells"] == meta["exact_cost"]["runs"], meta)
+    estimates = [row for row in rows if row["estimate"]]
+    check("the exact sweep stands behind", rows[len(estimates):] == exact and len(rows) == 2 * len(exact), rows)
+    check("in the same shape", [(e["kind"], e["layer"], len(e["shares"])) for e in estimates] == [(e["kind"], e["layer"], len(e["shares"])) for e in exact], rows)
+    for agreement in done["check"]["agreement"]:
+        cells = [[v for row in some if row["kind"] == agreement["kind"] for v in row["shares"]] for some in (estimates, exact)]
+        truth = correlation(*cells)
+        check("correlation", abs(agreement["correlation"] - truth) < 1e-6 and agreement["cells"] == len(cells[0]), (agreement, truth))
+        largest = max(abs(a - b) for a, b in zip(*cells))
+        check("largest distance", abs(agreement["largest"] - largest) < 1e-6, (agreement, largest))
+    check("strongest are the estimates'", done["strongest"][0]["share"] in [v for row in estimates for v in row["shares"]], done)
+    server.refused(400, "attribution is expected", "POST", "/v1/patch", json.dumps({**ask, "check": True}))
+    server.refused(400, "one of both", "POST", "/v1/patch", json.dumps({**ask, "attribution": True, "to": "logits"}))
+    server.refused(501, "edits", "POST", "/v1/patch", json.dumps({**ask, "attribution": True, "edits": ["L0H1:zero"]}))
 
 
 with tempfile.TemporaryDirectory() as folder:
