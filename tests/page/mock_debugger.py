@@ -419,6 +419,7 @@ def patch(body, delay):
     yield {"type": "meta", "attn": "topk:k=64", "a": VOC.token(VOC.id(" Paris")), "b": VOC.token(VOC.id(" Rome")),
            "clean": {"tokens": text_tokens(clean), "value": high}, "corrupted": {"tokens": text_tokens(corrupted), "value": low}, "first": first,
            "differing": sum(a != b for a, b in zip(clean, corrupted)), "layers": LAYERS, "heads": HEADS, "to": body.get("to"), "input": "",
+           "estimate": bool(body.get("attribution")), "exact_cost": {"cells": runs, "runs": runs, "rows": 2 * runs, "full_rows": count * runs, "bytes": 1 << 17} if body.get("attribution") else None,
            "cost": {"cells": runs, "runs": runs, "rows": 2 * runs, "full_rows": count * runs, "bytes": 1 << 17}}  # fmt: skip
     found = []
     for kind in [] if body.get("cost_only") else kinds:
@@ -433,7 +434,7 @@ def patch(body, delay):
                 shares = [fall * (late if p == count - 1 else (1 - late) if p == first else 0.04 * chance(kind, layer, p)) for p in range(first, count)]
             found += [{"part": f"L{layer}H{i}" if kind == "heads" else f"{layer}_{kind}", "position": None if kind == "heads" else first + i,
                        "value": low + (high - low) * share, "share": share} for i, share in enumerate(shares)]  # fmt: skip
-            yield {"type": "row", "kind": kind, "layer": layer, "position": None, "values": [low + (high - low) * share for share in shares], "shares": shares}
+            yield {"type": "row", "kind": kind, "layer": layer, "position": None, "estimate": bool(body.get("attribution")), "values": [low + (high - low) * share for share in shares], "shares": shares}
     yield {"type": "done", "strongest": sorted(found, key=lambda cell: -abs(cell["share"]))[:10], "seconds": 0.7}
 
 

@@ -234,6 +234,16 @@ def check_patch(page, server):
     page.eval("(f => { f.value = 'The capital of Italy is'; f.form.requestSubmit(); })(document.querySelector('.pair input[name=corrupted]'))")
     check("which goes with it", page.wait("!document.querySelector('.patch .refused') && !document.querySelector('.patch.busy')"))
     check("the address has the view", query(page).get("view") == ["patch"], query(page))
+    switch = "document.querySelector('.patch .pair .choice button')"
+    check("nothing is an estimate", page.eval("document.querySelectorAll('.patch .estimated').length") == 0 and not any(body.get("attribution") for body in asked(server, "/v1/patch")))
+    page.eval(f"{switch}.click()")
+    check("estimates are asked for", page.wait("document.querySelectorAll('.patch .estimated').length > 0 && !document.querySelector('.patch.busy')") and asked_for(server, "/v1/patch", lambda body: body.get("attribution")))
+    page.eval("document.querySelector('.patch .words button').click()")
+    check("and are said to be", page.wait("document.querySelector('.patch .told').innerText.includes('estimated')") and page.text(".patch .words button").count("≈") == 1, page.text(".patch .told"))
+    check("each cell too", page.eval("[...document.querySelectorAll('.patch td button')].every(b => b.title.startsWith('≈') || b.closest('.map').querySelector('.estimated') === null)"))
+    check("the address has them", query(page).get("estimate") == ["1"], query(page))
+    page.eval(f"{switch}.click()")
+    check("and without", page.wait("!document.querySelector('.patch .estimated') && !document.querySelector('.patch.busy')") and "estimate" not in query(page), query(page))
 
 
 def check_diff(page, server):

@@ -222,8 +222,16 @@ export interface PatchRow {
   type: 'row';
   kind: PatchKind;
   layer: number;
+  estimate?: boolean; // to first order, from one backward pass
   values: number[];
   shares: (number | null)[]; // null: both prompts have the same value
+}
+export interface PatchCost {
+  cells: number;
+  runs: number;
+  rows: number;
+  full_rows: number;
+  bytes: number;
 }
 export interface PatchMeta {
   type: 'meta';
@@ -233,7 +241,8 @@ export interface PatchMeta {
   corrupted: { tokens: TextToken[]; value: number | null };
   first: number;
   differing: number;
-  cost: { cells: number; runs: number; rows: number; full_rows: number; bytes: number };
+  cost: PatchCost;
+  exact_cost?: PatchCost | null; // of the sweep that is estimated
 }
 export interface PatchDone {
   type: 'done';

@@ -10,7 +10,7 @@ import { signed } from './say';
 import type { Session } from './session';
 import type { MapKind } from './state';
 import { useStore } from './store';
-import { loadMap, runPatch } from './sweep';
+import { loadMap, runPatch, setEstimate } from './sweep';
 import { tint } from './tint';
 
 const PARTS = [
@@ -24,7 +24,8 @@ const WAYS = [
 ] as const;
 type Choices = readonly (readonly [MapKind, string, string])[];
 
-const wholePercent = (share: number): string => `${signed(100 * share, 0)}\u00a0%`;
+const wholePercent = (share: number, estimate?: boolean): string =>
+  `${estimate ? '≈\u00a0' : ''}${signed(100 * share, 0)}\u00a0%`;
 
 /* Both prompts, one token above the other. */
 function Tokens({ meta, from }: { meta: PatchMeta; from: number }) {
@@ -94,15 +95,16 @@ function Cells({ session, kind, layers, rows, blank }: MapProps) {
           ))}
           {(rows[layer]?.shares ?? []).map((share, column) => {
             const chosen = spot?.kind === kind && spot.layer === layer && spot.column === column;
+            const said = wholePercent(share ?? 0, rows[layer]?.estimate);
             const where =
               kind === 'heads' || kind === 'paths' ? `head ${column}` : `column ${blank + column}`;
             return (
               <td key={column}>
                 <button
                   type="button"
-                  aria-label={`layer ${layer}, ${where}: ${wholePercent(share ?? 0)}`}
+                  aria-label={`layer ${layer}, ${where}: ${said}`}
                   aria-pressed={chosen}
-                  title={wholePercent(share ?? 0)}
+                  title={said}
                   style={{ background: tint(share ?? 0, 1) }}
                   onClick={() =>
                     session.store.set({ spot: chosen ? null : { kind, layer, column } })
@@ -154,6 +156,7 @@ function Choice({
 function Prompts({ session }: { session: Session }) {
   const clean = useStore(session.store, (s) => s.view.clean);
   const corrupted = useStore(session.store, (s) => s.view.corrupted);
+  const estimate = useStore(session.store, (s) => s.view.estimate);
   const busy = useStore(session.store, (s) => s.patch.busy);
   return (
     <form
@@ -180,9 +183,21 @@ function Prompts({ session }: { session: Session }) {
           />
         </label>
       ))}
-      <button type="submit" class="run" aria-busy={busy} {...asking()}>
-        Patch
-      </button>
+      <div class="ways">
+        <div class="choice">
+          <button
+            type="button"
+            aria-pressed={estimate}
+            {...asking('every cell to first order, from one backward pass of the answer')}
+            onClick={() => setEstimate(session, !estimate)}
+          >
+            estimate (one backward)
+          </button>
+        </div>
+        <button type="submit" class="run" aria-busy={busy} {...asking()}>
+          Patch
+        </button>
+      </div>
     </form>
   );
 }
@@ -225,7 +240,11 @@ function Told({ session }: { session: Session }) {
     <p class="told" aria-live="polite">
       <b>{what}</b>
       {!head && ` at ${position}, ${to}${from === to ? '' : ` as ${from}`}`}: A − B{' '}
-      <b>{signed(row.values[column] ?? 0)} logits</b>, {percent(row.shares[column] ?? 0)} of the way
+      <b>
+        {row.estimate && '≈ '}
+        {signed(row.values[column] ?? 0)} logits
+      </b>
+      {row.estimate && ' estimated'}, {percent(row.shares[column] ?? 0)} of the way
       to the clean prompt{' '}
       {head && (
         <button
@@ -246,14 +265,14 @@ function Strongest({ session }: { session: Session }) {
   const rows = useStore(session.store, (s) => s.patch.data?.maps.heads ?? null);
   if (!rows) return null;
   const heads = rows
-    .flatMap(({ layer, shares }) =>
-      shares.map((share, column) => ({ layer, column, share: share ?? 0 }))
+    .flatMap(({ layer, shares, estimate }) =>
+      shares.map((share, column) => ({ layer, column, estimate, share: share ?? 0 }))
     )
     .sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
   return (
     <p class="words">
       <span class="quiet">strongest heads</span>
-      {heads.slice(0, 4).map(({ layer, column, share }) => (
+      {heads.slice(0, 4).map(({ layer, column, estimate, share }) => (
         <button
           type="button"
           class="word"
@@ -261,10 +280,22 @@ function Strongest({ session }: { session: Session }) {
           onClick={() => session.store.set({ spot: { kind: 'heads', layer, column } })}
         >
           L{layer}H{column} <Tag session={session} part={`L${layer}H${column}`} />
-          <small class="quiet">{wholePercent(share)}</small>
+          <small class="quiet">{wholePercent(share, estimate)}</small>
         </button>
       ))}
     </p>
+  );
+}
+
+/* What the maps are, where they are no runs. Paths are. */
+function Estimated({ meta, rows }: { meta: PatchMeta; rows: PatchRow[] | undefined }) {
+  const estimate = rows?.some((row) => row?.estimate);
+  if (!estimate) return null;
+  const title = `gradient times clean − corrupted, exact where the model is linear; ${meta.cost.rows} rows were read, the exact sweep reads ${meta.exact_cost?.rows ?? 'more'}`;
+  return (
+    <span class="estimated" title={title}>
+      ≈ estimates
+    </span>
   );
 }
 
@@ -272,9 +303,12 @@ export function PatchScreen({ session }: { session: Session }) {
   const patch = useStore(session.store, (s) => s.patch);
   const layers = useStore(session.store, (s) => s.capabilities?.model.layers ?? 0);
   const heads = useStore(session.store, (s) => s.capabilities?.model.heads ?? 0);
-  const [part, setPart] = useState<MapKind>('pre');
-  const [way, setWay] = useState<MapKind>('heads');
+  const [chosenPart, setPart] = useState<MapKind>('pre');
+  const [chosenWay, setWay] = useState<MapKind>('heads');
   const { meta, maps } = patch.data ?? { meta: null, maps: {} };
+  /* Other prompts begin with the first maps again. */
+  const part = maps[chosenPart] || patch.busy ? chosenPart : 'pre';
+  const way = maps[chosenWay] || patch.busy ? chosenWay : 'heads';
   const from = meta && meta.clean.tokens.length > 24 ? meta.first : 0; // of a long text, what differs
   return (
     <section
@@ -303,10 +337,13 @@ export function PatchScreen({ session }: { session: Session }) {
       {meta && (
         <div class="maps">
           <div class="map">
-            <Choice
-              {...{ session, choices: PARTS, chosen: part, choose: setPart }}
-              label="What is patched"
-            />
+            <div class="which">
+              <Choice
+                {...{ session, choices: PARTS, chosen: part, choose: setPart }}
+                label="What is patched"
+              />
+              <Estimated meta={meta} rows={maps[part]} />
+            </div>
             <div class="matrix-box" tabIndex={0} role="region" aria-label="Layers by positions">
               <table class="matrix">
                 <Tokens meta={meta} from={from} />
@@ -320,10 +357,13 @@ export function PatchScreen({ session }: { session: Session }) {
             </div>
           </div>
           <div class="map">
-            <Choice
-              {...{ session, choices: WAYS, chosen: way, choose: setWay }}
-              label="Ways from a head"
-            />
+            <div class="which">
+              <Choice
+                {...{ session, choices: WAYS, chosen: way, choose: setWay }}
+                label="Ways from a head"
+              />
+              <Estimated meta={meta} rows={maps[way]} />
+            </div>
             <div class="matrix-box" tabIndex={0} role="region" aria-label="Layers by heads">
               <table class="matrix">
                 <Numbers heads={heads} />

@@ -9,9 +9,10 @@ const EMPTY: Patched = { meta: null, maps: {}, done: null };
 const AT_ONCE = 4000; // rows that are read without asking
 
 function bodyOf(session: Session, kinds: MapKind[]) {
-  const { clean, corrupted } = session.state.view;
-  const paths = kinds[0] === 'paths';
-  return { clean, corrupted, kinds: paths ? ['heads'] : kinds, to: paths ? 'logits' : undefined };
+  const { clean, corrupted, estimate } = session.state.view;
+  const prompts = { clean, corrupted };
+  if (kinds[0] === 'paths') return { ...prompts, kinds: ['heads'], to: 'logits' };
+  return { ...prompts, kinds, attribution: estimate || undefined };
 }
 
 function grown(kind: MapKind | null) {
@@ -25,10 +26,19 @@ function grown(kind: MapKind | null) {
   };
 }
 
-/* Both maps that the view begins with. */
-export async function runPatch(session: Session): Promise<void> {
+const BOTH: MapKind[] = ['pre', 'heads']; // that the view begins with
+
+export async function runPatch(session: Session, kinds = BOTH, data = EMPTY): Promise<void> {
   session.store.set({ spot: null });
-  await session.gather('patch', 'v1/patch', bodyOf(session, ['pre', 'heads']), EMPTY, grown(null));
+  await session.gather('patch', 'v1/patch', bodyOf(session, kinds), data, grown(null));
+}
+
+/* Estimates in place of runs, or the reverse, of the maps that are there. Paths are runs either way. */
+export function setEstimate(session: Session, estimate: boolean): void {
+  const { paths, ...maps } = session.state.patch.data?.maps ?? {};
+  const kinds = Object.keys(maps) as MapKind[];
+  session.show({ estimate });
+  void runPatch(session, kinds.length ? kinds : BOTH, { ...EMPTY, maps: paths ? { paths } : {} });
 }
 
 /* One more map. */
@@ -45,7 +55,7 @@ export async function openPatch(session: Session): Promise<void> {
   if (!capabilities?.routes?.includes('/v1/patch')) return;
   const stop = new AbortController();
   try {
-    const body = { ...bodyOf(session, ['pre', 'heads']), cost_only: true };
+    const body = { ...bodyOf(session, BOTH), cost_only: true };
     let rows = 0;
     for await (const frame of frames<PatchFrame>('v1/patch', body, stop.signal))
       if (frame.type === 'meta') rows = frame.cost.rows;

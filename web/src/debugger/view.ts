@@ -43,6 +43,7 @@ export interface View {
   steer: Steering[];
   clean: string; // the two prompts of patching
   corrupted: string;
+  estimate: boolean; // maps of patching from one backward pass
   other: string; // what the text is held against: another prompt, or a setting of attention
   against: 'attn' | 'prompt';
   theme: Theme;
@@ -74,6 +75,7 @@ export const FRESH: View = {
   steer: [],
   clean: 'The capital of France is',
   corrupted: 'The capital of Italy is',
+  estimate: false,
   other: 'topk:k=4',
   against: 'attn',
   theme: 'auto',
@@ -138,6 +140,7 @@ export function readView(search: string, hash: string): { view: View; empty: boo
     steer: query.getAll('steer').flatMap(readSteering),
     clean: query.get('clean') ?? FRESH.clean,
     corrupted: query.get('corrupted') ?? FRESH.corrupted,
+    estimate: query.get('estimate') === '1',
     other: query.get('other') ?? FRESH.other,
     against: oneOf(query.get('against'), ['attn', 'prompt'], 'attn'),
     theme: oneOf(query.get('theme'), ['auto', 'light', 'dark'], 'auto'),
@@ -180,6 +183,7 @@ export function addressOf(view: View): string {
   for (const one of view.steer) put('steer', steeringText(one));
   put('clean', view.clean, FRESH.clean);
   put('corrupted', view.corrupted, FRESH.corrupted);
+  put('estimate', view.estimate ? 1 : null);
   put('other', view.other, FRESH.other);
   put('against', view.against, FRESH.against);
   put('theme', view.theme, FRESH.theme);
