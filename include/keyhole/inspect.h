@@ -143,6 +143,9 @@ KH_API const int32_t *kh_inspector_tokens(const kh_inspector *inspector); /* [le
 KH_API kh_status kh_inspector_generate(kh_inspector *inspector, const kh_generate_options *options,
                                        kh_generate_result *out);
 
+/* Reads the text up to a position, which other calls do by themselves: for those who tell how far a long one is. */
+KH_API kh_status kh_inspector_read(kh_inspector *inspector, size_t position);
+
 /* Observes the rows of positions [first, first + count) as they are read again, under the edits, which come
  * before the observer at every point. `seen` is called with the position of the first row before each block. */
 KH_API kh_status kh_inspector_watch(kh_inspector *inspector, size_t first, size_t count,

@@ -323,6 +323,11 @@ kh_status kh_inspector_ensure(kh_inspector *i, enum kh_reading reading, size_t p
     return read_to(i, reading, end);
 }
 
+kh_status kh_inspector_read(kh_inspector *i, size_t position)
+{
+    return kh_inspector_ensure(i, kh_inspector_reading(i), position);
+}
+
 kh_status kh_inspector_look(kh_inspector *i, size_t first, size_t count, const kh_watch *watch)
 {
     size_t begin, end;

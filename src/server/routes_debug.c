@@ -284,7 +284,7 @@ const server_route server_routes_debug[] = {
     {"POST", "/v1/lens/prompt", SERVER_WORKER, lens,
      "what each layer would predict at each position, as NDJSON frames", 0,
      SUBJECT "layers:ids taps:array first:int count:int top_n:int bottom_n:int tracked:ids "
-             "num_completion_tokens:int cost_only:flag"},
+             "num_completion_tokens:int cost_only:flag progress:flag"},
     {"POST", "/v1/next", SERVER_WORKER, next, "the model's own distributions at some positions", 0,
      SUBJECT "first:int count:int top_n:int"},
     {"POST", "/v1/why", SERVER_WORKER, why,

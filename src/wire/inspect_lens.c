@@ -33,7 +33,7 @@ kh_status wire_send(const wire_ask *ask, json_t *value)
 typedef struct request {
     kh_lens_options o;
     int32_t *tracked;
-    int cost_only;
+    int cost_only, progress;
     size_t new_tokens;
 } request;
 
@@ -81,6 +81,7 @@ static kh_status read_request(request *r, const kh_model *model, const json_t *b
     KH_TRY(wire_get_int(body, "bottom_n", &bottom, 0, MOST_TOP));
     KH_TRY(wire_get_int(body, "num_completion_tokens", &more, 0, MOST_NEW));
     KH_TRY(wire_get_flag(body, "cost_only", &r->cost_only));
+    KH_TRY(wire_get_flag(body, "progress", &r->progress));
     KH_TRY(wire_get_ids(body, "tracked", info->vocabulary, &r->tracked, &r->o.tracked_count));
     KH_TRY(read_taps(&r->o.taps, body));
     KH_TRY(read_layers(&r->o, body, info->layers));
@@ -283,6 +284,22 @@ static kh_status complete_text(const wire_ask *ask, size_t count)
     return count ? kh_inspector_generate(ask->inspector, &options, &result) : KH_OK;
 }
 
+/* What lies before the first cell is read in any case: in steps, if somebody wants to know how far it is. Nothing is said of
+ * what was read before. */
+static kh_status read_before(const frames *f)
+{
+    enum { STEP = 512 };
+    size_t first = f->r->o.first;
+    for (size_t at = STEP; f->r->progress && at < first; at += STEP) {
+        double start = wire_seconds();
+        KH_TRY(kh_inspector_read(f->ask->inspector, at));
+        if (wire_seconds() - start > 0.01)
+            KH_TRY(wire_send(f->ask, json_pack("{s:s, s:I, s:I}", "type", "reading", "read",
+                                               (json_int_t)at, "of", (json_int_t)first)));
+    }
+    return KH_OK;
+}
+
 static kh_status lens(const wire_ask *ask, request *r)
 {
     double start = wire_seconds();
@@ -301,7 +318,8 @@ static kh_status lens(const wire_ask *ask, request *r)
     r->o.cell = take_cell;
     r->o.context = &f;
     if (!r->cost_only) {
-        kh_status status = kh_lens(ask->inspector, &r->o);
+        kh_status status = read_before(&f);
+        if (status == KH_OK) status = kh_lens(ask->inspector, &r->o);
         if (status == KH_OK) status = send_position(&f);
         drop_position(&f);
         KH_TRY(status);

@@ -264,6 +264,9 @@ def lens(body, delay):
     if body.get("cost_only"):
         return
     yield {"type": "prompt", "tokens": text_tokens(ids), "prompt_tokens": prompt}
+    for read in range(512, first if body.get("progress") and delay else 0, 512):
+        yield {"type": "reading", "read": read, "of": first}
+        time.sleep(delay)
     shifts = {"before": 2, "between": 1, "after": 0}
     for position in range(first, first + count):
         if delay:

@@ -35,6 +35,11 @@ def main():
         check("not the whole text", sum(body["count"] for body in windows) < 2000, sum(body["count"] for body in windows))
         check("what came to rest is filled in", page.wait("/nats/.test(document.querySelector('.told').innerText)"))
         check("no complaints", not page.complaints(), page.complaints())
+    with Mock(example=long_text(4096), delay=0.2) as server, Browser() as browser:
+        page = browser.page(width=1440, height=900)
+        page.open(server.url)
+        check("how far the text is read is said", page.wait("/reading 1,536 of 4,\\d+ tokens/.test(document.querySelector('.foot')?.innerText)"))
+        check("until its cells come", page.wait("/nats/.test(document.querySelector('.told')?.innerText) && !/reading/.test(document.querySelector('.foot').innerText)"))
     finish()
 
 

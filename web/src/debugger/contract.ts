@@ -102,7 +102,17 @@ export interface Done {
   seconds: number;
   peak_bytes: number;
 }
-export type LensFrame = LensToken | LensMeta | Done | { type: 'prompt'; tokens: TextToken[] };
+export interface Reading {
+  type: 'reading'; // before the first cell of a long text
+  read: number;
+  of: number;
+}
+export type LensFrame =
+  | LensToken
+  | LensMeta
+  | Done
+  | Reading
+  | { type: 'prompt'; tokens: TextToken[] };
 
 export interface Next {
   positions: { position: number; next: Scored[]; entropy: number }[];

@@ -12,6 +12,7 @@ export function Footer({ session }: { session: Session }) {
   const peak = useStore(session.store, (s) => s.peak);
   const version = useStore(session.store, (s) => s.capabilities?.keyhole);
   const keeps = useStore(session.store, (s) => s.capabilities?.routes?.includes('/v1/views'));
+  const reading = useStore(session.store, (s) => s.reading);
   const busy = useStore(
     session.store,
     (s) => s.run.busy || s.why.busy || s.head.busy || s.neuron.busy
@@ -27,7 +28,11 @@ export function Footer({ session }: { session: Session }) {
   return (
     <footer class="foot">
       <span class="quiet" aria-live="off">
-        {busy ? 'computing… ' : ''}
+        {reading
+          ? `reading ${reading.read.toLocaleString('en')} of ${reading.of.toLocaleString('en')} tokens… `
+          : busy
+            ? 'computing… '
+            : ''}
         {saved &&
           `A view that was saved on ${saved.day}: it has what was open then, and asks nobody.`}
         {!saved && last && `${last.name} ${time(last.seconds)}`}

@@ -3,7 +3,7 @@
  * is given up. */
 import { frames, sentence } from './api';
 import { saved, type Cells } from './replay';
-import type { Done, LensFrame, LensToken, Subject, Tap, TextToken } from './contract';
+import type { Done, LensFrame, LensToken, Reading, Subject, Tap, TextToken } from './contract';
 
 export const WINDOW = 32;
 const TOP = 5;
@@ -21,6 +21,7 @@ interface Events {
   changed: () => void; // a column or surprise came
   failed: (sentence: string) => void;
   text: (tokens: TextToken[]) => void;
+  reading: (frame: Reading | null) => void; // how far a long text is; null: it is read
   asks: () => void;
   done: (frame: Done) => void;
 }
@@ -136,9 +137,10 @@ export class Lens {
     const subject: Subject = { tokens: this.ids, prompt_tokens: this.prompt, edits: this.edits };
     this.events.asks();
     try {
-      const body = { ...subject, taps: [tap], first, count: end - first, top_n: TOP };
+      const body = { ...subject, taps: [tap], first, count: end - first, top_n: TOP, progress: true };
       for await (const frame of frames<LensFrame>('v1/lens/prompt', body, stop.signal, false)) {
         if (this.running !== mine) return;
+        this.events.reading(frame.type === 'reading' ? frame : null);
         if (frame.type === 'token') {
           (this.columns[tap] ??= [])[frame.position] = columnOf(frame, tap);
           this.surprise[frame.position] = frame.surprise;

@@ -27,6 +27,7 @@ export class Session extends Steered {
     asks: () => this.end('checks'),
     failed: (lensError) => this.store.set({ lensError }),
     text: (tokens) => this.mark(tokens),
+    reading: (reading) => this.store.set({ reading }),
     done: ({ seconds, peak_bytes }) => this.note('grid', seconds, peak_bytes),
   });
   private alternatives = new Map<string, Next['positions'][0]>();

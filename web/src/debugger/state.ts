@@ -20,6 +20,7 @@ import type {
   PatchKind,
   PatchMeta,
   PatchRow,
+  Reading,
   SavedView,
   Text,
   TextToken,
@@ -65,6 +66,7 @@ export interface State {
   preview: Answer<Text>; // its tokens
   text: TextToken[]; // prompt and output that the grid shows
   prompt: number; // how many of them are the prompt
+  reading: Reading | null; // how far a long text is, until its first column comes
   read: number; // counts columns as they come: what shows them is drawn again
   lensError: string | null;
   column: Answer<LensToken>; // all taps of the selected position, with A and B tracked
@@ -100,6 +102,7 @@ export const START: State = {
   preview: NONE,
   text: [],
   prompt: 0,
+  reading: null,
   read: 0,
   lensError: null,
   column: NONE,
