@@ -93,6 +93,9 @@ typedef struct cli_args {
     kh_opt_texts edits, taps, tracked;
     int64_t position, layer, most, bottom;
     int template, alone, by;
+    /* search */
+    const char *text;
+    int64_t clusters;
     /* patch */
     const char *clean, *corrupted, *receiver;
     kh_opt_texts kinds;

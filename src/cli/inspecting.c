@@ -291,7 +291,7 @@ static kh_status inspect(cli_args *args, const kh_model *model, const char **wor
     kh_session_options options = cli_session_options(args);
     json_t *body = NULL;
     showing s = {.args = args, .model = model, .what = what};
-    wire_ask ask = {.model = model, .sink = {take_value, &s}};
+    wire_ask ask = {.model = model, .sink = {take_value, &s}, .labels = what->labels};
     options.attn = args->attn;
     if (args->output && !args->prompt_lines)
         KH_FAIL(KH_ERR_ARGUMENT, "-o: the answers of --prompts go there");

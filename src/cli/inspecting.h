@@ -17,7 +17,8 @@ typedef struct cli_inspection {
     kh_status (*show)(void *context, const cli_args *args, const kh_model *model,
                       const json_t *value);
     void *context;
-    int no_text; /* 1: the question may be about no text */
+    int no_text;        /* 1: the question may be about no text */
+    const char *labels; /* NULL, or the file of labels */
     /* The number of an answer that a file of prompts is summed up by, or NaN; `name` says what it is. */
     double (*figure)(const json_t *value);
     const char *name;

@@ -1,12 +1,14 @@
-/* keyhole search: the neurons, or heads, that write a token, over all layers. */
+/* keyhole search: the neurons, or heads, that write a token, over all layers; neurons and labels by text. */
 #include "cli/inspecting.h"
 
+#include "base/alloc.h"
 #include "base/fail.h"
 
 #include <stdio.h>
 #include <string.h>
 
 static const char *const orders[] = {"logit", "cosine", "rank", NULL};
+enum { SHOWN = 8 };
 static const char *const ends[] = {"both", "top", "bottom", NULL};
 
 static kh_status request(const cli_args *args, const kh_model *model, const char **words,
@@ -49,10 +51,112 @@ static kh_status show(void *context, const cli_args *args, const kh_model *model
     return cli_table_print(&t);
 }
 
+/* ---- by text ---- */
+
+static kh_status request_text(const cli_args *args, const kh_model *model, const char **words,
+                              size_t count, json_t *body)
+{
+    (void)model;
+    if (count) KH_FAIL(KH_ERR_ARGUMENT, "'%s': --text has the words to look for", words[0]);
+    json_object_set_new(body, "text", wire_text(args->text, strlen(args->text)));
+    json_object_set_new(body, "ends", json_string(ends[args->ends]));
+    json_object_set_new(body, "most", json_integer(args->most));
+    if (args->dry_run) json_object_set_new(body, "layers", json_integer(0));
+    return KH_OK;
+}
+
+static void say_cost(const json_t *frame)
+{
+    char size[32];
+    cli_say("top tokens of %.0f neurons are to be found, once: about %.0f s, %s",
+            cli_number(frame, "missing"), cli_number(frame, "seconds"),
+            cli_bytes(size, sizeof size, (uint64_t)cli_number(frame, "bytes")));
+}
+
+static kh_status make_table(void *context, json_t *frame)
+{
+    const char *type = json_string_value(json_object_get(frame, "type"));
+    double layers = cli_number(frame, "layers"), ready = cli_number(frame, "ready");
+    (void)context;
+    if (!frame) KH_FAIL(KH_ERR_MEMORY, "no memory for the table");
+    if (strcmp(type, "cost") == 0 && ready < layers && !cli_quiet) say_cost(frame);
+    if (strcmp(type, "layer") == 0) cli_progress(NULL, "layers", (size_t)ready, (size_t)layers);
+    if (strcmp(type, "done") == 0) cli_progress_end();
+    json_decref(frame);
+    return cli_interrupted() ? kh_fail(KH_ERR_STOPPED, "stopped") : KH_OK;
+}
+
+/* Makes the table first, where it is not whole. */
+static kh_status ask_text(const wire_ask *ask)
+{
+    wire_ask table = *ask;
+    table.sink = (wire_sink){make_table, NULL};
+    KH_TRY(wire_search_table(&table));
+    return wire_search_text(ask);
+}
+
+static kh_status show_text(void *context, const cli_args *args, const kh_model *model,
+                           const json_t *value)
+{
+    const json_t *one;
+    cli_table t = {.ends_in_text = 1};
+    size_t i;
+    (void)context;
+    (void)args;
+    (void)model;
+    cli_table_row(&t, "part\tscore\tend\tlabel, or tokens at that end");
+    json_array_foreach(json_object_get(value, "labels"), i, one)
+        cli_table_row(&t, "%s\t%.3f\tlabel\t%s", json_string_value(json_object_get(one, "part")),
+                      cli_number(one, "score"), cli_token(one, 60));
+    json_array_foreach(json_object_get(value, "hits"), i, one)
+    {
+        const json_t *tokens = json_object_get(one, "tokens");
+        kh_buf list = {0};
+        for (size_t n = 0; n < json_array_size(tokens) && n < SHOWN; n++)
+            KH_TRY(kh_buf_format(&list, "%s ", cli_token(json_array_get(tokens, n), 14)));
+        cli_table_row(&t, "%s\t%.3f\t%s\t%s", json_string_value(json_object_get(one, "part")),
+                      cli_number(one, "score"), json_string_value(json_object_get(one, "end")),
+                      list.data ? list.data : "");
+        kh_buf_free(&list);
+    }
+    return cli_table_print(&t);
+}
+
+static kh_status show_cost(void *context, const cli_args *args, const kh_model *model,
+                           const json_t *value)
+{
+    (void)context;
+    (void)args;
+    (void)model;
+    char size[32];
+    if (strcmp(json_string_value(json_object_get(value, "type")), "done") == 0)
+        cli_out("%.0f of %.0f layers are ready; %.0f neurons are to be done: about %.0f s, %s\n",
+                cli_number(value, "ready"), cli_number(value, "layers"),
+                cli_number(value, "missing"), cli_number(value, "seconds"),
+                cli_bytes(size, sizeof size, (uint64_t)cli_number(value, "bytes")));
+    return KH_OK;
+}
+
+static kh_status run_text(cli_args *args, const char **words, size_t count)
+{
+    char *labels = NULL;
+    KH_TRY(cli_labels_path(&labels, args));
+    const cli_inspection what = {.ask = args->dry_run ? wire_search_table : ask_text,
+                                 .request = request_text,
+                                 .show = args->dry_run ? show_cost : show_text,
+                                 .no_text = 1,
+                                 .labels = labels};
+    kh_status status = cli_inspect(args, words, count, &what);
+    kh_free(labels);
+    return status;
+}
+
 static kh_status run(cli_args *args, const char **words, size_t count)
 {
     const cli_inspection what = {
         .ask = wire_search, .request = request, .show = show, .no_text = 1};
+    if (args->text) return run_text(args, words, count);
+    if (args->dry_run) KH_FAIL(KH_ERR_ARGUMENT, "--cost: a search for tokens has none; --text has");
     return cli_inspect(args, words, count, &what);
 }
 
@@ -65,9 +169,23 @@ static const kh_opt which[] = {
     CLI_CHOICE(ends, "--ends", "END", "top (promote), bottom (suppress) or both", "both", ends,
                NULL),
     CLI_FLAG(of_heads, "--heads", "heads instead of neurons: how far a head can move the token"),
-    CLI_INT(most, "-k --top", "N", "hits of each end", "10", 1, 10000, NULL), CLI_END};
+    CLI_INT(most, "-k --top", "N", "hits of each end; with --text of both", "10", 1, 10000, NULL),
+    CLI_END};
+static const kh_opt by_text[] = {
+    CLI_TEXT(text, "--text", "WORDS",
+             "labels, and neurons whose top tokens hold one of these words, by BM25; case and a "
+             "space in front make no difference",
+             NULL),
+    CLI_FLAG(dry_run, "--cost",
+             "says what the table of top tokens will cost, which the first --text makes"),
+    CLI_TEXT(labels, "--labels", "FILE",
+             "where labels are kept, and the table beside them; default: "
+             "~/.local/share/keyhole/labels.sqlite",
+             NULL),
+    CLI_END};
 static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Search", which},
+                                      {"Search by text", by_text},
                                       {"Computation", cli_options_compute},
                                       {"Output", cli_options_inspect_output},
                                       CLI_NO_GROUP};
@@ -76,14 +194,16 @@ const cli_verb cli_verb_search = {
     .group = "Look inside",
     .command = {.name = "search",
                 .does = "which neurons or heads write a token",
-                .words = "MODEL TOKEN...",
+                .words = "MODEL [TOKEN...]",
                 .most_words = 16,
                 .about =
                     "One product of every value vector of every layer with the token's row of the "
                     "output head: exact, and without an index. Of several tokens (a word with and "
-                    "without its space) their mean is looked for.",
+                    "without its space) their mean is looked for. --text looks in what people "
+                    "labelled and in the twenty tokens at each end of every neuron.",
                 .example = "keyhole search model.gguf ' Paris'\n"
-                           "keyhole search model.gguf ' happy' ' glad' --by rank --ends top",
+                           "keyhole search model.gguf ' happy' ' glad' --by rank --ends top\n"
+                           "keyhole search model.gguf --text 'paris rome'",
                 .groups = groups},
     .run = run,
 };

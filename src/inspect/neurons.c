@@ -241,6 +241,16 @@ static void ends_item(void *context, size_t item, int worker)
                       e->r->spare + (size_t)worker * V);
 }
 
+/* How many of them are columns side by side. */
+static size_t side_by_side(const kh_component *neurons, size_t count)
+{
+    size_t n = 1;
+    while (n < count && neurons[n].layer == neurons[0].layer &&
+           neurons[n].index == neurons[0].index + (int)n)
+        n++;
+    return n;
+}
+
 static kh_status tokens_of(kh_distribution *r, const kh_component *neurons, size_t count,
                            const ends *e)
 {
@@ -248,9 +258,11 @@ static kh_status tokens_of(kh_distribution *r, const kh_component *neurons, size
     size_t D = (size_t)i->model->d.D;
     float *wide = NULL;
     KH_TRY(kh_new(&wide, (size_t)i->model->d.F, sizeof *wide, "a row of weights"));
-    for (size_t n = 0; n < count; n++)
-        kh_weight_column(r->x + n * D, &i->model->w.stack.blocks[neurons[n].layer].down,
-                         (size_t)neurons[n].index, i->run.kern, wide);
+    for (size_t n = 0, m; n < count; n += m) {
+        m = side_by_side(neurons + n, count - n);
+        kh_weight_columns(r->x + n * D, &i->model->w.stack.blocks[neurons[n].layer].down,
+                          (size_t)neurons[n].index, m, i->run.kern, wide);
+    }
     kh_free(wide);
     KH_TRY(kh_distribution_raw(r, count));
     kh_parallel_for(i->run.pool, count, ends_item, (void *)(uintptr_t)e);

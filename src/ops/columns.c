@@ -35,22 +35,31 @@ void kh_weight_row(float *out, const kh_weight *w, size_t r, const kh_kern *kern
     if (w->lora) kh_lora_add_rows(w->lora, out, r, 1, w->cols);
 }
 
-void kh_weight_column(float *out, const kh_weight *w, size_t c, const kh_kern *kern, float *wide)
+/* A row's blocks that hold the columns are unpacked once for all of them. */
+void kh_weight_columns(float *out, const kh_weight *w, size_t first, size_t count,
+                       const kh_kern *kern, float *wide)
 {
-    size_t block = kh_type_block(w->type), from = c / block * block;
+    size_t block = kh_type_block(w->type), from = first / block * block;
+    size_t end = (first + count + block - 1) / block * block;
     kh_unpack unpack = kh_unpack_of(kern, w->type);
     for (size_t r = 0; r < w->rows; r++) {
         const char *at = (const char *)w->data + r * w->row_bytes;
+        const float *row = wide + (first - from);
         if (w->lora) {
             kh_weight_row(wide, w, r, kern);
-            out[r] = wide[c];
+            row = wide + first;
         } else if (unpack.f32) {
-            unpack.f32(wide, at + kh_type_row_bytes(w->type, from), block);
-            out[r] = wide[c - from];
+            unpack.f32(wide, at + kh_type_row_bytes(w->type, from), end - from);
         } else {
-            memcpy(&out[r], at + c * sizeof *out, sizeof *out);
+            memcpy(wide, at + from * sizeof *wide, (end - from) * sizeof *wide);
         }
+        for (size_t c = 0; c < count; c++) out[c * w->rows + r] = row[c];
     }
+}
+
+void kh_weight_column(float *out, const kh_weight *w, size_t c, const kh_kern *kern, float *wide)
+{
+    kh_weight_columns(out, w, c, 1, kern, wide);
 }
 
 void kh_columns_close(kh_columns *columns)

@@ -10,6 +10,9 @@
 void kh_weight_row(float *out, const kh_weight *w, size_t r, const kh_kern *kern);
 /* out [w->rows] = column c. `wide` [w->cols] is scratch. */
 void kh_weight_column(float *out, const kh_weight *w, size_t c, const kh_kern *kern, float *wide);
+/* out [count][w->rows] = columns first to first + count - 1: far less work than one by one. `wide` as above. */
+void kh_weight_columns(float *out, const kh_weight *w, size_t first, size_t count,
+                       const kh_kern *kern, float *wide);
 
 /* Memory for the two below: grows to the largest weight that was asked about. */
 typedef struct kh_columns {

@@ -58,9 +58,10 @@ kh_status server_inspect(server_job *job, kh_status (*question)(const wire_ask *
     kh_inspector *inspector = NULL;
     KH_TRY(inspector_of(job, &inspector));
     void **kept = server_room(job, close_kept);
-    const wire_ask ask = {server_job_model(job),   inspector,
-                          server_job_body(job),    {send_on, job},
-                          (json_t **)(void *)kept, &job->server->vectors};
+    const wire_ask ask = {server_job_model(job),          inspector,
+                          server_job_body(job),           {send_on, job},
+                          (json_t **)(void *)kept,        &job->server->vectors,
+                          server_job_options(job)->labels};
     KH_TRY(server_begin(job, form));
     server_on_cancel(job, stop_inspector, inspector);
     wire_begin();
@@ -152,6 +153,26 @@ static kh_status neuron(server_job *job)
 static kh_status search(server_job *job)
 {
     return server_inspect(job, wire_search, SERVER_JSON);
+}
+
+static kh_status send_here(void *context, json_t *value)
+{
+    return server_send(context, value);
+}
+
+/* Needs no pass: the table is a file. */
+static kh_status search_text(server_job *job)
+{
+    const wire_ask ask = {.model = server_job_model(job),
+                          .body = server_job_body(job),
+                          .sink = {send_here, job},
+                          .labels = server_job_options(job)->labels};
+    return wire_search_text(&ask);
+}
+
+static kh_status search_table(server_job *job)
+{
+    return server_inspect(job, wire_search_table, SERVER_LINES);
 }
 
 static kh_status find_heads(server_job *job)
@@ -299,6 +320,11 @@ const server_route server_routes_debug[] = {
     {"POST", "/v1/search", SERVER_WORKER, search,
      "the neurons, or heads, that write a token, over all layers", 0,
      "words:array by:text ends:text most:int heads:flag"},
+    {"POST", "/v1/search/text", SERVER_HERE, search_text,
+     "the labels, and the neurons by the table of top tokens, that hold words", 0,
+     "text:text ends:text most:int"},
+    {"POST", "/v1/search/table", SERVER_WORKER, search_table,
+     "makes the table of top tokens, layer by layer, as NDJSON frames", 0, "layers:int"},
     {"POST", "/v1/find-heads", SERVER_WORKER, find_heads, "heads by what they do on a text", 0,
      SUBJECT "by:text most:int random:int query:int key:int keys:int"},
     {"POST", "/v1/activation/raw", SERVER_WORKER, activations,

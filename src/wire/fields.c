@@ -9,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 const char *wire_show(const json_t *value, char *text, size_t size)
 {
@@ -143,4 +144,17 @@ kh_status wire_get_ids(const json_t *object, const char *name, int vocabulary, i
     const json_t *array = NULL;
     KH_TRY(wire_get_array(object, name, &array));
     return array ? wire_read_ids(array, name, vocabulary, ids, count) : KH_OK;
+}
+
+kh_status wire_get_choice(const json_t *body, const char *name, const char *const *words, int *out)
+{
+    const char *text = NULL;
+    KH_TRY(wire_get_text(body, name, &text, NULL));
+    for (*out = 0; text && words[*out]; ++*out)
+        if (strcmp(words[*out], text) == 0) return KH_OK;
+    if (text)
+        KH_FAIL(KH_ERR_ARGUMENT, "%s: \"%.40s\" is none of those that docs/debugger.md lists", name,
+                text);
+    *out = 0;
+    return KH_OK;
 }

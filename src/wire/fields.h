@@ -24,6 +24,9 @@ kh_status wire_get_ids(const json_t *object, const char *name, int vocabulary, i
                        size_t *count);
 kh_status wire_read_ids(const json_t *array, const char *name, int vocabulary, int32_t **ids,
                         size_t *count);
+/* The index of a text among `words`, which NULL ends; absent: 0. */
+kh_status wire_get_choice(const json_t *object, const char *name, const char *const *words,
+                          int *out);
 /* The member; NULL where it is absent or null. */
 const json_t *wire_member(const json_t *object, const char *name);
 /* A value as a sentence shows it, at most `size` bytes: "7", "\"hot\"", "an array". Returns `text`. */

@@ -31,20 +31,6 @@ static kh_status read_words(const wire_ask *ask, int32_t *ids, size_t *count)
     return KH_OK;
 }
 
-static kh_status read_choice(const json_t *body, const char *name, const char *const *words,
-                             int *out)
-{
-    const char *text = NULL;
-    KH_TRY(wire_get_text(body, name, &text, NULL));
-    for (*out = 0; text && words[*out]; ++*out)
-        if (strcmp(words[*out], text) == 0) return KH_OK;
-    if (text)
-        KH_FAIL(KH_ERR_ARGUMENT, "%s: \"%.40s\" is none of those that docs/debugger.md lists", name,
-                text);
-    *out = 0;
-    return KH_OK;
-}
-
 static json_t *hit_json(const kh_search_hit *h, json_t *tokens)
 {
     json_t *out = json_pack("{s:o, s:s, s:o, s:o, s:O*}", "part", wire_part_text(&h->part), "end",
@@ -92,8 +78,8 @@ kh_status wire_search(const wire_ask *ask)
     size_t count = 0;
     json_t *list = NULL;
     KH_TRY(read_words(ask, ids, &o.count));
-    KH_TRY(read_choice(ask->body, "by", orders, &order));
-    KH_TRY(read_choice(ask->body, "ends", ends, &o.ends));
+    KH_TRY(wire_get_choice(ask->body, "by", orders, &order));
+    KH_TRY(wire_get_choice(ask->body, "ends", ends, &o.ends));
     KH_TRY(wire_get_int(ask->body, "most", &most, 1, MOST));
     KH_TRY(wire_get_flag(ask->body, "heads", &heads));
     o.order = (kh_search_order)order;
@@ -176,7 +162,7 @@ kh_status wire_find_heads(const wire_ask *ask)
     kh_head_scores *all = NULL;
     int by = 0;
     int64_t most = 0;
-    KH_TRY(read_choice(ask->body, "by", scores, &by));
+    KH_TRY(wire_get_choice(ask->body, "by", scores, &by));
     KH_TRY(wire_get_int(ask->body, "most", &most, 1, MOST));
     KH_TRY(read_find(ask, &o));
     KH_TRY(kh_new(&all, n, sizeof *all, "heads"));

@@ -7,33 +7,20 @@
  * merges does not matter; a label that is taken away stays as an empty text with its time, so that an older file does not
  * bring it back. Views merge likewise, but one that is deleted is gone: a file that has it is where it comes back from. A label that is set here gets a time behind the one it replaces, whatever the clocks say.
  *
- * The file is opened for each call: that costs a tenth of a millisecond, and leaves no handle to share between threads,
- * none to be stale behind a fork or a restored backup. Changes take the write lock at their begin (BEGIN IMMEDIATE),
- * because a reader that becomes a writer cannot wait for another one. A file with another application's number is never
- * touched. All SQL is constant; values are bound. SQLite has its own heap, as libmicrohttpd has.
- *
- * Sentences name the file without its folder: they travel to clients. */
+ * How the file is opened and locked is wire/database.c's. */
 #include "wire/labels.h"
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "wire/database.h"
 #include "wire/json_value.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <keyhole/inspect.h>
-#include <sqlite3.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { PATIENCE = 5000 /* ms */, TEXT = 4096, NAME = 80, QUERY = 65536, VIEWS = 1000 };
-enum access { READING, CHANGING /* what is there */, WRITING };
-
-#define APPLICATION "1802005602" /* "khlb" */
+enum { TEXT = 4096, NAME = 80, QUERY = 65536, VIEWS = 1000, APPLICATION = 1802005602 /* "khlb" */ };
 
 static const char schema[] =
     "CREATE TABLE model (identity TEXT PRIMARY KEY, name TEXT NOT NULL, shape TEXT NOT NULL)"
@@ -41,81 +28,13 @@ static const char schema[] =
     "CREATE TABLE label (identity TEXT NOT NULL, part TEXT NOT NULL, text TEXT NOT NULL,"
     " time INTEGER NOT NULL, PRIMARY KEY (identity, part)) WITHOUT ROWID;"
     "CREATE TABLE view (identity TEXT NOT NULL, name TEXT NOT NULL, query TEXT NOT NULL,"
-    " time INTEGER NOT NULL, PRIMARY KEY (identity, name)) WITHOUT ROWID;"
-    "PRAGMA application_id = " APPLICATION "; PRAGMA user_version = 1;";
+    " time INTEGER NOT NULL, PRIMARY KEY (identity, name)) WITHOUT ROWID;";
 
 typedef struct store {
-    sqlite3 *db;      /* NULL: there is no file yet, so nothing in it */
-    const char *file; /* its name */
-    enum access access;
+    wire_database d; /* db NULL: there is no file yet, so nothing in it */
     const kh_model_info *model;
     char shape[160];
 } store;
-
-/* ---- statements */
-
-static kh_status wrong(const store *s)
-{
-    int code = sqlite3_errcode(s->db) & 0xff;
-    kh_status status = code == SQLITE_NOMEM                              ? KH_ERR_MEMORY
-                       : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? KH_ERR_FORMAT
-                       : code == SQLITE_BUSY || code == SQLITE_LOCKED    ? KH_ERR_STATE
-                                                                         : KH_ERR_IO;
-    KH_FAIL(status, "labels in %s: %s", s->file, sqlite3_errmsg(s->db));
-}
-
-/* `types` has a letter for each value: t a text, i an int64_t. */
-static kh_status prepare(sqlite3_stmt **out, const store *s, const char *sql, const char *types,
-                         ...)
-{
-    va_list values;
-    int code = sqlite3_prepare_v2(s->db, sql, -1, out, NULL);
-    va_start(values, types);
-    for (int i = 0; code == SQLITE_OK && types[i]; i++)
-        code = types[i] == 't' ? sqlite3_bind_text(*out, i + 1, va_arg(values, const char *), -1,
-                                                   SQLITE_TRANSIENT)
-                               : sqlite3_bind_int64(*out, i + 1, va_arg(values, int64_t));
-    va_end(values);
-    if (code == SQLITE_OK) return KH_OK;
-    kh_status status = wrong(s);
-    sqlite3_finalize(*out);
-    *out = NULL;
-    return status;
-}
-
-/* *row: 1 while there is one. */
-static kh_status step(const store *s, sqlite3_stmt *statement, int *row)
-{
-    int code = sqlite3_step(statement);
-    *row = code == SQLITE_ROW;
-    return code == SQLITE_ROW || code == SQLITE_DONE ? KH_OK : wrong(s);
-}
-
-/* Runs a statement without rows to its end, and forgets it. */
-static kh_status finish(const store *s, sqlite3_stmt *statement)
-{
-    int row;
-    kh_status status = step(s, statement, &row);
-    sqlite3_finalize(statement);
-    return status;
-}
-
-static kh_status number(const store *s, const char *sql, int64_t *out)
-{
-    sqlite3_stmt *statement;
-    int row;
-    *out = 0;
-    KH_TRY(prepare(&statement, s, sql, ""));
-    kh_status status = step(s, statement, &row);
-    if (status == KH_OK && row) *out = sqlite3_column_int64(statement, 0);
-    sqlite3_finalize(statement);
-    return status;
-}
-
-static kh_status command(const store *s, const char *sql)
-{
-    return sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK ? KH_OK : wrong(s);
-}
 
 /* time() may be some milliseconds behind, on the wrong side of a second that others have seen begin. */
 static int64_t seconds_now(void)
@@ -136,102 +55,31 @@ static void name_shape(store *s)
              m->ff_width, m->experts, m->vocabulary);
 }
 
-/* The folders above a file; and the file, that nobody else may read. mknod, because whoever opens and closes a file loses
- * the locks that other threads of the process have on it. */
-static kh_status make_file(const store *s, const char *path)
+/* Begins a transaction. READING and CHANGING what does not exist leaves db NULL. Behind a success: wire_database_close. */
+static kh_status open_store(store *s, const wire_labels *at, enum wire_access access)
 {
-    char *copy = kh_strdup(path);
-    if (!copy) KH_FAIL(KH_ERR_MEMORY, "no memory for a path");
-    int failed = 0;
-    for (char *slash = copy; !failed && (slash = strchr(slash + 1, '/'));) {
-        *slash = 0;
-        failed = mkdir(copy, 0700) != 0 && errno != EEXIST;
-        *slash = '/';
-    }
-    failed = failed || (mknod(copy, S_IFREG | 0600, 0) != 0 && errno != EEXIST);
-    int why = errno;
-    kh_free(copy);
-    if (failed)
-        KH_FAIL(KH_ERR_IO, "labels in %s: the file cannot be written: %s", s->file, strerror(why));
-    return KH_OK;
-}
-
-/* Is it a file of ours, or an empty one that may become one? *empty: the latter. */
-static kh_status check_file(const store *s, int *empty)
-{
-    int64_t application, version, tables;
-    KH_TRY(number(s, "PRAGMA application_id", &application));
-    KH_TRY(number(s, "PRAGMA user_version", &version));
-    KH_TRY(number(s, "SELECT count(*) FROM sqlite_master", &tables));
-    *empty = tables == 0 && application == 0;
-    if (*empty) return KH_OK;
-    if (application != strtoll(APPLICATION, NULL, 10))
-        KH_FAIL(KH_ERR_FORMAT, "labels in %s: this is another program's database", s->file);
-    if (version != 1)
-        KH_FAIL(KH_ERR_FORMAT, "labels in %s: made by a newer keyhole (form %lld, 1 is known)",
-                s->file, (long long)version);
-    return KH_OK;
-}
-
-/* Ends the transaction: what it did stays when `status` is good. */
-static kh_status close_store(store *s, kh_status status)
-{
-    if (s->db && status == KH_OK) status = command(s, "COMMIT");
-    sqlite3_close(s->db); /* rolls back what was not committed */
-    s->db = NULL;
-    return status;
-}
-
-static kh_status begin(store *s)
-{
+    static const wire_database_form form = {"labels", APPLICATION, 1, schema};
     sqlite3_stmt *statement;
-    int empty = 0;
-    sqlite3_busy_timeout(s->db, PATIENCE);
-    KH_TRY(command(s, s->access == READING ? "BEGIN" : "BEGIN IMMEDIATE"));
-    KH_TRY(check_file(s, &empty));
-    if (empty && s->access != WRITING) return KH_ERR_NOT_FOUND;
-    if (empty) KH_TRY(command(s, schema));
-    if (s->access != WRITING) return KH_OK;
-    KH_TRY(prepare(&statement, s, "INSERT OR REPLACE INTO model VALUES (?1, ?2, ?3)", "ttt",
-                   s->model->identity, s->model->name, s->shape));
-    return finish(s, statement);
-}
-
-/* Begins a transaction. READING and CHANGING what does not exist leaves db NULL. Behind a success: close_store. */
-static kh_status open_store(store *s, const wire_labels *at, enum access access)
-{
-    *s = (store){.access = access, .model = kh_model_get_info(at->model)};
+    *s = (store){.model = kh_model_get_info(at->model)};
     if (!at->path) KH_FAIL(KH_ERR_UNSUPPORTED, "labels have no file here: --labels FILE names one");
-    const char *slash = strrchr(at->path, '/');
-    s->file = slash ? slash + 1 : at->path;
     name_shape(s);
-    if (access == WRITING) KH_TRY(make_file(s, at->path));
-    if (faccessat(AT_FDCWD, at->path, F_OK, 0) != 0 && (errno == ENOENT || errno == ENOTDIR))
-        return KH_OK;
-    int flags = access == READING ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
-    kh_status status = KH_OK;
-    if (sqlite3_open_v2(at->path, &s->db, flags, NULL) != SQLITE_OK)
-        status = s->db ? wrong(s) : kh_fail(KH_ERR_MEMORY, "no memory for labels");
-    if (status == KH_OK) status = begin(s);
-    if (status == KH_OK) return KH_OK;
-    sqlite3_close(s->db);
-    s->db = NULL;
-    return status == KH_ERR_NOT_FOUND ? KH_OK : status;
+    KH_TRY(wire_database_open(&s->d, at->path, &form, access));
+    if (access != WIRE_WRITING) return KH_OK;
+    kh_status status = wire_prepare(&statement, &s->d,
+                                    "INSERT OR REPLACE INTO model VALUES (?1, ?2, ?3)", "ttt",
+                                    s->model->identity, s->model->name, s->shape);
+    if (status == KH_OK) status = wire_finish(&s->d, statement);
+    return status == KH_OK ? KH_OK : wire_database_close(&s->d, status);
 }
 
 /* ---- rows in JSON */
 
-static json_t *column(sqlite3_stmt *statement, int at)
-{
-    const char *text = (const char *)sqlite3_column_text(statement, at);
-    return text ? wire_text(text, (size_t)sqlite3_column_bytes(statement, at)) : NULL;
-}
-
 /* The row's three columns, under the names of the first two. */
 static json_t *row_json(sqlite3_stmt *statement, const char *key, const char *value)
 {
-    return json_pack("{s:o, s:o, s:I}", key, column(statement, 0), value, column(statement, 1),
-                     "time", (json_int_t)sqlite3_column_int64(statement, 2));
+    return json_pack("{s:o, s:o, s:I}", key, wire_column(statement, 0), value,
+                     wire_column(statement, 1), "time",
+                     (json_int_t)sqlite3_column_int64(statement, 2));
 }
 
 /* Appends all rows; a fourth column is "from". Of rows with the same key, the first. Takes the statement. */
@@ -240,12 +88,12 @@ static kh_status list_rows(const store *s, sqlite3_stmt *statement, const char *
 {
     int row = 1, from = sqlite3_column_count(statement) > 3;
     kh_status status = KH_OK;
-    while (status == KH_OK && (status = step(s, statement, &row)) == KH_OK && row) {
+    while (status == KH_OK && (status = wire_step(&s->d, statement, &row)) == KH_OK && row) {
         json_t *one = row_json(statement, key, value);
         const json_t *last = json_array_get(list, json_array_size(list) - 1);
         int again = from && one &&
                     json_equal(json_object_get(one, key), json_object_get(last, key));
-        if (from && one) json_object_set_new(one, "from", column(statement, 3));
+        if (from && one) json_object_set_new(one, "from", wire_column(statement, 3));
         if (again)
             json_decref(one);
         else if (json_array_append_new(list, one) != 0)
@@ -279,15 +127,15 @@ kh_status wire_labels_list(const wire_labels *at, json_t **out)
     store s;
     sqlite3_stmt *statement;
     json_t *list = json_array();
-    kh_status status = open_store(&s, at, READING);
-    if (status == KH_OK && s.db) {
-        status = prepare(&statement, &s, own_labels, "t", s.model->identity);
+    kh_status status = open_store(&s, at, WIRE_READING);
+    if (status == KH_OK && s.d.db) {
+        status = wire_prepare(&statement, &s.d, own_labels, "t", s.model->identity);
         if (status == KH_OK) status = list_rows(&s, statement, "part", "text", list);
         if (status == KH_OK)
-            status = prepare(&statement, &s, offered_labels, "ttt", s.model->identity,
-                             s.model->name, s.shape);
+            status = wire_prepare(&statement, &s.d, offered_labels, "ttt", s.model->identity,
+                                  s.model->name, s.shape);
         if (status == KH_OK) status = list_rows(&s, statement, "part", "text", list);
-        status = close_store(&s, status);
+        status = wire_database_close(&s.d, status);
     }
     return wrap(out, status, "labels", list);
 }
@@ -319,24 +167,25 @@ kh_status wire_labels_put(const wire_labels *at, const json_t *body, json_t **ou
     int row = 0;
     *out = NULL;
     KH_TRY(read_label(at, body, part, &text));
-    KH_TRY(open_store(&s, at, WRITING));
-    kh_status status =
-        prepare(&statement, &s,
-                "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE"
-                " SET text = excluded.text, time = max(excluded.time, time + 1)",
-                "ttti", s.model->identity, part, text, seconds_now());
-    if (status == KH_OK) status = finish(&s, statement);
+    KH_TRY(open_store(&s, at, WIRE_WRITING));
+    kh_status status = wire_prepare(
+        &statement, &s.d,
+        "INSERT INTO label VALUES (?1, ?2, ?3, ?4) ON CONFLICT (identity, part) DO UPDATE"
+        " SET text = excluded.text, time = max(excluded.time, time + 1)",
+        "ttti", s.model->identity, part, text, seconds_now());
+    if (status == KH_OK) status = wire_finish(&s.d, statement);
     if (status == KH_OK)
-        status = prepare(&statement, &s,
+        status =
+            wire_prepare(&statement, &s.d,
                          "SELECT part, text, time FROM label WHERE identity = ?1 AND part = ?2",
                          "tt", s.model->identity, part);
     if (status == KH_OK) {
-        status = step(&s, statement, &row);
+        status = wire_step(&s.d, statement, &row);
         if (row && !(*out = row_json(statement, "part", "text")))
             status = kh_fail(KH_ERR_MEMORY, "no memory for a label");
         sqlite3_finalize(statement);
     }
-    status = close_store(&s, status);
+    status = wire_database_close(&s.d, status);
     if (status != KH_OK) json_decref(*out);
     if (status != KH_OK) *out = NULL;
     return status;
@@ -357,8 +206,8 @@ static kh_status write_lines(const store *s, const char *sql, const char *key, c
 {
     sqlite3_stmt *statement;
     int row = 0;
-    kh_status status = prepare(&statement, s, sql, "t", s->model->identity);
-    while (status == KH_OK && (status = step(s, statement, &row)) == KH_OK && row) {
+    kh_status status = wire_prepare(&statement, &s->d, sql, "t", s->model->identity);
+    while (status == KH_OK && (status = wire_step(&s->d, statement, &row)) == KH_OK && row) {
         json_t *one = row_json(statement, key, value);
         if (!one || json_dump_callback(one, append, out, WIRE_FORM) != 0)
             status = kh_fail(KH_ERR_MEMORY, "no memory for labels");
@@ -372,11 +221,11 @@ static kh_status write_lines(const store *s, const char *sql, const char *key, c
 kh_status wire_labels_export(const wire_labels *at, kh_buf *out)
 {
     store s;
-    KH_TRY(open_store(&s, at, READING));
-    if (!s.db) return KH_OK;
+    KH_TRY(open_store(&s, at, WIRE_READING));
+    if (!s.d.db) return KH_OK;
     kh_status status = write_lines(&s, own_labels, "part", "text", out);
     if (status == KH_OK) status = write_lines(&s, own_views, "view", "query", out);
-    return close_store(&s, status);
+    return wire_database_close(&s.d, status);
 }
 
 static kh_status check_name(const char *name)
@@ -418,9 +267,10 @@ static kh_status read_view(const char *name, const json_t *body, const char **qu
 static kh_status check_views(const store *s)
 {
     int64_t count = 0;
-    KH_TRY(number(s, "SELECT count(*) FROM view", &count));
+    KH_TRY(wire_number(&s->d, "SELECT count(*) FROM view", &count));
     if (count <= VIEWS) return KH_OK;
-    KH_FAIL(KH_ERR_ARGUMENT, "%d views are kept in %s: one must be deleted first", VIEWS, s->file);
+    KH_FAIL(KH_ERR_ARGUMENT, "%d views are kept in %s: one must be deleted first", VIEWS,
+            s->d.file);
 }
 
 static const char merge_label[] =
@@ -455,9 +305,9 @@ static kh_status merge_line(const store *s, const wire_labels *at, const char *l
         status = view ? read_view(view, one, &text) : read_label(at, one, part, &text);
     if (status == KH_OK) status = wire_get_int(one, "time", &when, 0, (int64_t)1 << 53);
     if (status == KH_OK)
-        status = prepare(&statement, s, view ? merge_view : merge_label, "ttti", s->model->identity,
-                         view ? view : part, text, when);
-    if (status == KH_OK) status = finish(s, statement);
+        status = wire_prepare(&statement, &s->d, view ? merge_view : merge_label, "ttti",
+                              s->model->identity, view ? view : part, text, when);
+    if (status == KH_OK) status = wire_finish(&s->d, statement);
     counts[view != NULL]++;
     json_decref(one);
     return status;
@@ -469,8 +319,8 @@ kh_status wire_labels_import(const wire_labels *at, const char *text, size_t siz
     json_int_t counts[2] = {0, 0}, line = 1;
     int64_t now = seconds_now();
     *out = NULL;
-    KH_TRY(open_store(&s, at, WRITING));
-    int before = sqlite3_total_changes(s.db);
+    KH_TRY(open_store(&s, at, WIRE_WRITING));
+    int before = sqlite3_total_changes(s.d.db);
     kh_status status = KH_OK;
     for (size_t i = 0; i < size && status == KH_OK; line++) {
         const char *end = memchr(text + i, '\n', size - i);
@@ -482,9 +332,9 @@ kh_status wire_labels_import(const wire_labels *at, const char *text, size_t siz
         }
         i += n + 1;
     }
-    json_int_t changed = sqlite3_total_changes(s.db) - before;
+    json_int_t changed = sqlite3_total_changes(s.d.db) - before;
     if (status == KH_OK) status = check_views(&s);
-    KH_TRY(close_store(&s, status));
+    KH_TRY(wire_database_close(&s.d, status));
     *out = json_pack("{s:I, s:I, s:I}", "labels", counts[0], "views", counts[1], "changed",
                      changed);
     if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");
@@ -503,11 +353,11 @@ kh_status wire_views_list(const wire_labels *at, json_t **out)
     store s;
     sqlite3_stmt *statement;
     json_t *list = json_array();
-    kh_status status = open_store(&s, at, READING);
-    if (status == KH_OK && s.db) {
-        status = prepare(&statement, &s, own_views, "t", s.model->identity);
+    kh_status status = open_store(&s, at, WIRE_READING);
+    if (status == KH_OK && s.d.db) {
+        status = wire_prepare(&statement, &s.d, own_views, "t", s.model->identity);
         if (status == KH_OK) status = list_rows(&s, statement, "name", "query", list);
-        status = close_store(&s, status);
+        status = wire_database_close(&s.d, status);
     }
     return wrap(out, status, "views", list);
 }
@@ -519,17 +369,17 @@ kh_status wire_views_get(const wire_labels *at, const char *name, json_t **out)
     int row = 0;
     *out = NULL;
     KH_TRY(check_name(name));
-    KH_TRY(open_store(&s, at, READING));
-    if (!s.db) return no_view(name);
-    kh_status status = prepare(
-        &statement, &s, "SELECT name, query, time FROM view WHERE identity = ?1 AND name = ?2",
+    KH_TRY(open_store(&s, at, WIRE_READING));
+    if (!s.d.db) return no_view(name);
+    kh_status status = wire_prepare(
+        &statement, &s.d, "SELECT name, query, time FROM view WHERE identity = ?1 AND name = ?2",
         "tt", s.model->identity, name);
     if (status == KH_OK) {
-        status = step(&s, statement, &row);
+        status = wire_step(&s.d, statement, &row);
         if (row) *out = row_json(statement, "name", "query");
         sqlite3_finalize(statement);
     }
-    status = close_store(&s, status);
+    status = wire_database_close(&s.d, status);
     if (status == KH_OK && !row) return no_view(name);
     if (status == KH_OK && !*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");
     return status;
@@ -543,13 +393,13 @@ kh_status wire_views_put(const wire_labels *at, const char *name, const json_t *
     int64_t now = seconds_now();
     *out = NULL;
     KH_TRY(read_view(name, body, &query));
-    KH_TRY(open_store(&s, at, WRITING));
-    kh_status status = prepare(&statement, &s,
-                               "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4)", "ttti",
-                               s.model->identity, name, query, now);
-    if (status == KH_OK) status = finish(&s, statement);
+    KH_TRY(open_store(&s, at, WIRE_WRITING));
+    kh_status status = wire_prepare(&statement, &s.d,
+                                    "INSERT OR REPLACE INTO view VALUES (?1, ?2, ?3, ?4)", "ttti",
+                                    s.model->identity, name, query, now);
+    if (status == KH_OK) status = wire_finish(&s.d, statement);
     if (status == KH_OK) status = check_views(&s);
-    KH_TRY(close_store(&s, status));
+    KH_TRY(wire_database_close(&s.d, status));
     *out = json_pack("{s:s, s:s, s:I}", "name", name, "query", query, "time", (json_int_t)now);
     if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for a view");
     return KH_OK;
@@ -561,13 +411,14 @@ kh_status wire_views_delete(const wire_labels *at, const char *name, json_t **ou
     sqlite3_stmt *statement;
     *out = NULL;
     KH_TRY(check_name(name));
-    KH_TRY(open_store(&s, at, CHANGING));
-    if (!s.db) return no_view(name);
-    kh_status status = prepare(&statement, &s, "DELETE FROM view WHERE identity = ?1 AND name = ?2",
-                               "tt", s.model->identity, name);
-    if (status == KH_OK) status = finish(&s, statement);
-    int gone = status == KH_OK && sqlite3_changes(s.db) > 0;
-    KH_TRY(close_store(&s, status));
+    KH_TRY(open_store(&s, at, WIRE_CHANGING));
+    if (!s.d.db) return no_view(name);
+    kh_status status = wire_prepare(&statement, &s.d,
+                                    "DELETE FROM view WHERE identity = ?1 AND name = ?2", "tt",
+                                    s.model->identity, name);
+    if (status == KH_OK) status = wire_finish(&s.d, statement);
+    int gone = status == KH_OK && sqlite3_changes(s.d.db) > 0;
+    KH_TRY(wire_database_close(&s.d, status));
     if (!gone) return no_view(name);
     *out = json_pack("{s:s, s:b}", "name", name, "deleted", 1);
     if (!*out) KH_FAIL(KH_ERR_MEMORY, "no memory for the answer");

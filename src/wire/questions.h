@@ -20,6 +20,8 @@ typedef struct wire_ask {
     json_t **
         kept; /* NULL, or where an answer leaves what the next question may ask again; the caller's to free */
     const wire_vectors *vectors; /* that control_vectors of a request name; NULL: none */
+    const char
+        *labels; /* the file of labels, beside which top tokens are kept; NULL: there is none */
 } wire_ask;
 
 /* Hands on a value of the answer, which it takes; KH_ERR_MEMORY where a part of it is missing. */
@@ -34,7 +36,10 @@ kh_status wire_next(const wire_ask *ask);
 kh_status wire_search(const wire_ask *ask);
 kh_status wire_find_heads(const wire_ask *ask);
 kh_status wire_activations(const wire_ask *ask); /* of several prompts, or of the subject */
+/* By text; needs no inspector. KH_ERR_UNSUPPORTED where the program was built without SQLite, and the next too. */
+kh_status wire_search_text(const wire_ask *ask);
 /* Documents one after the other, the last of type "done". */
+kh_status wire_search_table(const wire_ask *ask); /* makes what the above looks in */
 kh_status wire_lens(const wire_ask *ask);
 kh_status wire_edit(const wire_ask *ask);
 kh_status wire_patch(const wire_ask *ask);
