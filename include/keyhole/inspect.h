@@ -380,6 +380,49 @@ KH_API kh_status kh_search_heads(kh_inspector *inspector, const kh_search_option
                                  kh_search_hit **out, size_t *count);
 KH_API void kh_search_free(kh_search_hit *hits);
 
+/* ---- clusters: value vectors that point the same way ---- */
+
+typedef struct kh_cluster {
+    size_t size;           /* neurons */
+    double cosine;         /* with the centre, mean over them */
+    kh_vocabulary_end top; /* the centre, of length 1, as a raw product with the output head */
+    kh_vocabulary_end bottom;
+    kh_neighbour *members; /* [member_count] nearest to the centre first */
+    size_t member_count;
+} kh_cluster;
+
+typedef struct kh_clusters_options {
+    size_t count;              /* clusters: 1 to 4096, at most one for each neuron */
+    int first_layer, layers;   /* layers 0: to the last */
+    int rounds;                /* at most; 0: 20 */
+    uint64_t seed;             /* of the neurons that are the first centres */
+    const kh_component *start; /* NULL, or [count] neurons in their place */
+    size_t tokens, members;    /* of each cluster; 0: 10 */
+    /* Behind each round: how many neurons changed their cluster, and the mean cosine of all. NULL: nobody asks. A status
+     * other than KH_OK stops. */
+    kh_status (*round)(void *context, int round, size_t moved, double cosine);
+    void *context;
+} kh_clusters_options;
+
+typedef struct kh_clusters {
+    kh_cluster
+        *clusters; /* [count] largest first, of equal size in the order of their first centres */
+    size_t count;
+    int32_t *
+        of; /* [layers][neurons of a layer] each neuron's cluster; -1: it is 0, or of a layer of experts */
+    size_t neurons; /* that are in one */
+    int first_layer, layers;
+    int rounds, settled; /* settled 1: nothing moved in the last round */
+    double cosine;       /* mean over all neurons */
+} kh_clusters;
+
+/* Spherical k-means over the value vectors of all neurons, or of some layers: a vector belongs to the centre with which its
+ * cosine is largest, a centre is the direction of its vectors' sum at length 1. Holds the centres, a block of vectors and a
+ * number for each neuron, never all vectors. The same options give the same bits. Free with kh_clusters_free. */
+KH_API kh_status kh_clusters_open(kh_clusters *out, kh_inspector *inspector,
+                                  const kh_clusters_options *options);
+KH_API void kh_clusters_free(kh_clusters *clusters);
+
 /* ---- finder: heads by what they do on the inspector's text ---- */
 
 typedef struct kh_head_scores {

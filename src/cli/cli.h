@@ -95,7 +95,7 @@ typedef struct cli_args {
     int template, alone, by;
     /* search */
     const char *text;
-    int64_t clusters;
+    int64_t clusters, rounds, cluster_seed;
     /* patch */
     const char *clean, *corrupted, *receiver;
     kh_opt_texts kinds;

@@ -1,4 +1,5 @@
-/* keyhole search: the neurons, or heads, that write a token, over all layers; neurons and labels by text. */
+/* keyhole search: the neurons, or heads, that write a token, over all layers; neurons and labels by text; neurons in
+ * clusters. */
 #include "cli/inspecting.h"
 
 #include "base/alloc.h"
@@ -95,6 +96,13 @@ static kh_status ask_text(const wire_ask *ask)
     return wire_search_text(ask);
 }
 
+static const char *some_tokens(kh_buf *out, const json_t *tokens)
+{
+    for (size_t n = 0; n < json_array_size(tokens) && n < SHOWN; n++)
+        if (kh_buf_format(out, "%s ", cli_token(json_array_get(tokens, n), 14)) != KH_OK) break;
+    return out->data ? out->data : "";
+}
+
 static kh_status show_text(void *context, const cli_args *args, const kh_model *model,
                            const json_t *value)
 {
@@ -110,13 +118,10 @@ static kh_status show_text(void *context, const cli_args *args, const kh_model *
                       cli_number(one, "score"), cli_token(one, 60));
     json_array_foreach(json_object_get(value, "hits"), i, one)
     {
-        const json_t *tokens = json_object_get(one, "tokens");
         kh_buf list = {0};
-        for (size_t n = 0; n < json_array_size(tokens) && n < SHOWN; n++)
-            KH_TRY(kh_buf_format(&list, "%s ", cli_token(json_array_get(tokens, n), 14)));
         cli_table_row(&t, "%s\t%.3f\t%s\t%s", json_string_value(json_object_get(one, "part")),
                       cli_number(one, "score"), json_string_value(json_object_get(one, "end")),
-                      list.data ? list.data : "");
+                      some_tokens(&list, json_object_get(one, "tokens")));
         kh_buf_free(&list);
     }
     return cli_table_print(&t);
@@ -151,10 +156,67 @@ static kh_status run_text(cli_args *args, const char **words, size_t count)
     return status;
 }
 
+/* ---- clusters ---- */
+
+static kh_status request_clusters(const cli_args *args, const kh_model *model, const char **words,
+                                  size_t count, json_t *body)
+{
+    (void)model;
+    if (count) KH_FAIL(KH_ERR_ARGUMENT, "'%s': --clusters takes no tokens", words[0]);
+    json_object_set_new(body, "clusters", json_integer(args->clusters));
+    if (args->layer >= 0) {
+        json_object_set_new(body, "first_layer", json_integer(args->layer));
+        json_object_set_new(body, "layers", json_integer(1));
+    }
+    json_object_set_new(body, "rounds", json_integer(args->rounds));
+    json_object_set_new(body, "seed", json_integer(args->cluster_seed));
+    return KH_OK;
+}
+
+static kh_status show_clusters(void *context, const cli_args *args, const kh_model *model,
+                               const json_t *value)
+{
+    const json_t *list = json_object_get(value, "clusters"), *one;
+    cli_table t = {.ends_in_text = 1};
+    size_t i;
+    (void)context;
+    (void)model;
+    if (!list) {
+        cli_progress(NULL, "rounds", (size_t)cli_number(value, "round"), (size_t)args->rounds);
+        return cli_interrupted() ? kh_fail(KH_ERR_STOPPED, "stopped") : KH_OK;
+    }
+    cli_progress_end();
+    cli_table_row(&t, "neurons\tcosine\tnearest\ttokens of the centre");
+    json_array_foreach(list, i, one)
+    {
+        kh_buf tokens = {0};
+        const json_t *nearest = json_array_get(json_object_get(one, "members"), 0);
+        cli_table_row(&t, "%.0f\t%.3f\t%s\t%s", cli_number(one, "size"), cli_number(one, "cosine"),
+                      nearest ? json_string_value(json_object_get(nearest, "part")) : "-",
+                      some_tokens(&tokens, json_object_get(one, "top")));
+        kh_buf_free(&tokens);
+    }
+    KH_TRY(cli_table_print(&t));
+    cli_out("\n%.0f neurons, mean cosine %.4f, %.0f rounds%s\n", cli_number(value, "neurons"),
+            cli_number(value, "cosine"), cli_number(value, "rounds"),
+            json_is_true(json_object_get(value, "settled")) ? "" : ", not settled");
+    return KH_OK;
+}
+
+static kh_status run_clusters(cli_args *args, const char **words, size_t count)
+{
+    const cli_inspection what = {
+        .ask = wire_clusters, .request = request_clusters, .show = show_clusters, .no_text = 1};
+    return cli_inspect(args, words, count, &what);
+}
+
 static kh_status run(cli_args *args, const char **words, size_t count)
 {
     const cli_inspection what = {
         .ask = wire_search, .request = request, .show = show, .no_text = 1};
+    if (args->text && args->clusters)
+        KH_FAIL(KH_ERR_ARGUMENT, "--text and --clusters exclude each other");
+    if (args->clusters) return run_clusters(args, words, count);
     if (args->text) return run_text(args, words, count);
     if (args->dry_run) KH_FAIL(KH_ERR_ARGUMENT, "--cost: a search for tokens has none; --text has");
     return cli_inspect(args, words, count, &what);
@@ -183,9 +245,19 @@ static const kh_opt by_text[] = {
              "~/.local/share/keyhole/labels.sqlite",
              NULL),
     CLI_END};
+static const kh_opt in_clusters[] = {
+    CLI_INT(clusters, "--clusters", "K",
+            "all value vectors in K groups that point the same way (spherical k-means)", NULL, 1,
+            4096, NULL),
+    CLI_INT(layer, "--layer", "N", "of one layer instead of all", "-1", -1, 1 << 16, NULL),
+    CLI_INT(rounds, "--rounds", "N", "at most so many", "20", 1, 10000, NULL),
+    CLI_INT(cluster_seed, "--seed", "N", "draws the neurons that are the first centres", "1", 0,
+            INT64_C(1) << 53, NULL),
+    CLI_END};
 static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Search", which},
                                       {"Search by text", by_text},
+                                      {"Clusters", in_clusters},
                                       {"Computation", cli_options_compute},
                                       {"Output", cli_options_inspect_output},
                                       CLI_NO_GROUP};
@@ -203,7 +275,8 @@ const cli_verb cli_verb_search = {
                     "labelled and in the twenty tokens at each end of every neuron.",
                 .example = "keyhole search model.gguf ' Paris'\n"
                            "keyhole search model.gguf ' happy' ' glad' --by rank --ends top\n"
-                           "keyhole search model.gguf --text 'paris rome'",
+                           "keyhole search model.gguf --text 'paris rome'\n"
+                           "keyhole search model.gguf --clusters 500",
                 .groups = groups},
     .run = run,
 };

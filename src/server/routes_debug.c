@@ -175,6 +175,11 @@ static kh_status search_table(server_job *job)
     return server_inspect(job, wire_search_table, SERVER_LINES);
 }
 
+static kh_status clusters(server_job *job)
+{
+    return server_inspect(job, wire_clusters, SERVER_LINES);
+}
+
 static kh_status find_heads(server_job *job)
 {
     return server_inspect(job, wire_find_heads, SERVER_JSON);
@@ -325,6 +330,9 @@ const server_route server_routes_debug[] = {
      "text:text ends:text most:int"},
     {"POST", "/v1/search/table", SERVER_WORKER, search_table,
      "makes the table of top tokens, layer by layer, as NDJSON frames", 0, "layers:int"},
+    {"POST", "/v1/clusters", SERVER_WORKER, clusters,
+     "value vectors in groups that point the same way, as NDJSON frames", 0,
+     "clusters:int first_layer:int layers:int rounds:int seed:int members:int top_n:int"},
     {"POST", "/v1/find-heads", SERVER_WORKER, find_heads, "heads by what they do on a text", 0,
      SUBJECT "by:text most:int random:int query:int key:int keys:int"},
     {"POST", "/v1/activation/raw", SERVER_WORKER, activations,

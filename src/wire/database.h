@@ -22,8 +22,8 @@ typedef struct wire_database_form {
 } wire_database_form;
 
 typedef struct wire_database {
-    sqlite3 *db;      /* NULL: there is no file yet, or nothing in it */
-    char file[96];    /* its name without the folder: sentences travel to clients */
+    sqlite3 *db;   /* NULL: there is no file yet, or nothing in it */
+    char file[96]; /* its name without the folder: sentences travel to clients */
     const wire_database_form *form;
 } wire_database;
 

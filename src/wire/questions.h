@@ -40,6 +40,7 @@ kh_status wire_activations(const wire_ask *ask); /* of several prompts, or of th
 kh_status wire_search_text(const wire_ask *ask);
 /* Documents one after the other, the last of type "done". */
 kh_status wire_search_table(const wire_ask *ask); /* makes what the above looks in */
+kh_status wire_clusters(const wire_ask *ask);
 kh_status wire_lens(const wire_ask *ask);
 kh_status wire_edit(const wire_ask *ask);
 kh_status wire_patch(const wire_ask *ask);

@@ -1,5 +1,5 @@
 """Search by text: neurons by the tokens at the ends of their value vectors, and labels, in the order of a BM25 that is computed
-here from the neurons' cards; the table is made layer by layer, by whoever asks first, and belongs to one model."""
+here from the neurons' cards; the table is made layer by layer, by whoever asks first, and belongs to one model. Clusters as the route and the command line give them."""
 
 import collections
 import json
@@ -173,6 +173,27 @@ def command_line(server, data):
     check("another model has a table of its own", len(os.listdir(folder)) == 2, os.listdir(folder))
 
 
+def clusters(server):
+    """What the route adds to tests/model/test_clusters.c: frames, members, the same on the command line."""
+    body = {"clusters": 6, "first_layer": 1, "layers": 1, "rounds": 9, "seed": 4}
+    status, _, text = server.request("POST", "/v1/clusters", body)
+    got = [json.loads(line) for line in text.decode().splitlines()]
+    *rounds, done = got
+    check("rounds, then all", status == 200 and [f["round"] for f in rounds] == list(range(1, done["rounds"] + 1)) and done["type"] == "done", got)
+    check("no round is worse", all(a["cosine"] <= b["cosine"] + 1e-6 for a, b in zip(rounds, rounds[1:])) and rounds[-1]["cosine"] == done["cosine"])
+    sizes = [c["size"] for c in done["clusters"]]
+    check("every neuron once, largest first", sum(sizes) == done["neurons"] and sizes == sorted(sizes, reverse=True) and len(sizes) == 6, sizes)
+    check("nearest members of that layer", all(len(c["members"]) == min(10, c["size"]) and c["members"][0]["part"].startswith("L1N") for c in done["clusters"]))
+    check("both ends", all(c["top"][0]["logit"] > c["bottom"][0]["logit"] and len(c["top"]) == 10 for c in done["clusters"]))
+    printed = keyhole("search", TINY, "--clusters", "6", "--layer", "1", "--rounds", "9", "--seed", "4", "--json")
+    own = [json.loads(line) for line in printed.stdout.splitlines()]
+    done.pop("seconds"), own[-1].pop("seconds")
+    check("keyhole search --clusters and /v1/clusters say the same", own == got, own[-1])
+    for wrong, sentence in [({}, "clusters"), ({"clusters": 0}, "clusters"), ({"clusters": 4097}, "clusters"), ({"clusters": 113}, "113 of 112"),
+                            ({"clusters": 2, "first_layer": 2}, "first_layer"), ({"clusters": 2, "first_layer": 1, "layers": 2}, "layers 1 to 2")]:  # fmt: skip
+        server.refused(400, sentence, "POST", "/v1/clusters", wrong)
+
+
 def together(folder):
     """Two servers that make it at once."""
     words = (TINY, "--labels", os.path.join(folder, "labels.sqlite"))
@@ -204,6 +225,7 @@ with tempfile.TemporaryDirectory() as main_folder:
         asking(main, cards(main, main_model))
         labelled(main)
         mistakes(main)
+        clusters(main)
         with tempfile.TemporaryDirectory() as main_data:
             command_line(main, main_data)
         check("it ends well", main.end() == 0)
