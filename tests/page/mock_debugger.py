@@ -338,7 +338,7 @@ def following(body):
     return {"positions": out}
 
 
-ROUTES = ["/v1/capabilities", "/v1/checks", "/v1/search", "/v1/find-heads", "/v1/steer/vector", "/control-vectors", "/v1/diff", "/v1/patch",
+ROUTES = ["/v1/capabilities", "/v1/checks", "/v1/search", "/v1/find-heads", "/v1/search/text", "/v1/search/table", "/v1/clusters", "/v1/steer/vector", "/control-vectors", "/v1/diff", "/v1/patch",
           "/v1/labels", "/v1/views"]  # fmt: skip
 
 
@@ -361,6 +361,45 @@ def search(body):
         key = {"logit": lambda hit: -abs(hit["logit"]), "cosine": lambda hit: -abs(hit["cosine"]), "rank": lambda hit: hit["rank"]}[body.get("by", "logit")]
         hits += sorted(found, key=key)
     return {"hits": hits, "seconds": 0.1}
+
+
+def table_now(server):
+    return {"layers": LAYERS, "ready": server.ready, "neurons": server.ready * WIDTH_FF, "tokens": 20}
+
+
+def search_text(server, body):
+    """Neurons of the layers that are ready; the first token is a word that was asked for."""
+    words = body["text"].replace(",", " ").split()
+    hits = []
+    for k in range(min(server.ready, body.get("most", 20))):
+        layer, number = k, int(WIDTH_FF * chance("text", k, body["text"]))
+        tokens = words_of("v", layer, number)
+        tokens.insert(2, {"id": 7, "text": f" {words[k % len(words)].capitalize()}", "logit": 2.5})
+        hits.append({"part": f"L{layer}N{number}", "end": "bottom" if k % 3 == 1 else "top", "score": 12 * 0.95**k, "tokens": tokens})
+    labels = [{"part": "L5H3", "text": f"about {words[0]}", "time": 1763860000, "score": 1.2}]
+    return {"table": table_now(server), "labels": labels, "hits": hits, "seconds": 0.004}
+
+
+def search_table(server, body):
+    def frame(kind):
+        missing = (LAYERS - server.ready) * WIDTH_FF
+        return {**table_now(server), "type": kind, "missing": missing, "bytes": missing * 540, "seconds": missing / 1600}
+
+    yield frame("cost")
+    for _ in range(body.get("layers", LAYERS)):
+        if server.ready < LAYERS:
+            server.ready += 1
+            yield frame("layer")
+    yield frame("done")
+
+
+def clusters(body, delay):
+    for k in range(1, 4):
+        time.sleep(delay)
+        yield {"type": "round", "round": k, "moved": 9000 // k, "cosine": 0.1 + 0.05 * k}
+    found = [{"size": 40 + 7 * k, "cosine": 0.2 + 0.7 * chance("cluster", k), "top": words_of("c", k, 1), "bottom": words_of("c-", k, 1),
+              "members": [{"part": f"L{n % LAYERS}N{k}", "cosine": 0.9 - 0.01 * n} for n in range(20)]} for k in range(body["clusters"])]  # fmt: skip
+    yield {"type": "done", "clusters": found, "neurons": LAYERS * WIDTH_FF, "rounds": 3, "settled": True, "cosine": 0.31, "seconds": 2.5}
 
 
 def find_heads(body):
@@ -543,10 +582,11 @@ class Handler(BaseHTTPRequestHandler):
         body = given if self.path == "/v1/labels/import" else json.loads(given)
         self.server.asked.append((self.path, body))
         plain = {"/v1/text": text, "/v1/next": following, "/v1/why": why, "/v1/head": head, "/v1/neurons": neurons, "/v1/neuron": neuron,
-                 "/v1/search": search, "/v1/find-heads": find_heads, "/v1/steer/vector": lambda body: learn(self.server.vectors, body),
+                 "/v1/search": search, "/v1/search/text": lambda body: search_text(self.server, body), "/v1/find-heads": find_heads, "/v1/steer/vector": lambda body: learn(self.server.vectors, body),
                  "/control-vectors": lambda body: set_vectors(self.server.vectors, body),
                  "/v1/labels/import": lambda body: import_labels(self.server.labels, body)}  # fmt: skip
-        streams = {"/v1/lens/prompt": lens, "/v1/edit": edit, "/v1/patch": patch, "/v1/diff": diff}
+        streams = {"/v1/lens/prompt": lens, "/v1/edit": edit, "/v1/patch": patch, "/v1/diff": diff, "/v1/clusters": clusters,
+                   "/v1/search/table": lambda body, delay: search_table(self.server, body)}  # fmt: skip
         try:
             if self.path in plain:
                 self.answer(plain[self.path](body))
@@ -583,6 +623,7 @@ class Mock(ThreadingHTTPServer):
         self.checks = [{"name": "sums", "passed": True, "detail": "probabilities of 30 layers sum to 1 within 7e-07"},
                        {"name": "lens", "passed": True, "detail": "the last cell is the model's own distribution within 4e-07"}]  # fmt: skip
         self.vectors, self.labels, self.views = [], [{"part": "L20H4", "text": "capitals", "time": 1, "from": "another"}], {}
+        self.ready = 0  # layers of the table of top tokens
         self.example, self.delay, self.page, self.asked = example, delay, pathlib.Path(page), []
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 

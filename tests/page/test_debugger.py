@@ -296,6 +296,44 @@ def check_search(page, server):
     check("the address has it", query(page).get("view") == ["search"] and query(page).get("order") == ["cosine"], query(page))
 
 
+def check_search_text(page, server):
+    page.open(server.url + "?prompt=The%20capital%20of%20France%20is&view=search&among=text&words=paris%20Rome")
+    check("search by text comes computed", page.wait("document.querySelectorAll('.hits')[1]?.innerText.includes('about paris')"), page.text(".search"))
+    check("as it stands", asked(server, "/v1/search/text")[-1] == {"text": "paris Rome", "most": 60}, asked(server, "/v1/search/text")[-1])
+    check("what the table will cost", page.wait("document.querySelector('.table-cost button')?.innerText === 'Look them up'"), page.text(".search"))
+    check("without making it", asked(server, "/v1/search/table") == [{"layers": 0}] and server.ready == 0, asked(server, "/v1/search/table"))
+    (said,) = texts(page, ".table-cost")
+    check("neurons, time, bytes", "46,080 neurons, about 29 s, 24.9 MB" in said, said)
+    page.eval("document.querySelector('.table-cost button').click()")
+    check("it is made, and asked", page.wait("!document.querySelector('.table-cost') && document.querySelectorAll('.hits')[0].children.length === 30"), page.text(".search"))
+    check("some layers at a time", asked(server, "/v1/search/table")[1:] == [{"layers": 2}] * 15, asked(server, "/v1/search/table"))
+    check("the words that were asked for come first, marked", texts(page, ".hits mark")[:2] == ["·Paris", "·Rome"], texts(page, ".hits mark")[:3])
+    check("what suppresses is told apart", page.eval("document.querySelectorAll('.hits .own').length") == 10)
+    hit = page.text(".hits b")
+    page.eval("document.querySelector('.hits button').click()")
+    check("a hit opens its card", page.wait(f"document.querySelector('.card-panel h2').innerText === 'Neuron {hit}'"), page.text(".card-panel"))
+    page.eval("document.querySelectorAll('.hits')[1].querySelector('button').click()")
+    check("a label opens its part", page.wait("document.querySelector('.card-panel h2').innerText === 'Head L5H3'"), page.text(".card-panel"))
+    page.eval("(f => { f.value = 'Lyon'; f.form.requestSubmit(); })(document.querySelector('.search input'))")
+    check("another word", asked_for(server, "/v1/search/text", lambda body: body["text"] == "Lyon"))
+
+
+def check_clusters(page, server):
+    page.eval("document.querySelectorAll('.search > header .choice button')[3].click()")
+    check("clusters wait for a click", page.wait("document.querySelector('.search form label')?.innerText.includes('groups')") and asked(server, "/v1/clusters") == [])
+    page.eval("(f => { f.value = 12; f.form.requestSubmit(); })(document.querySelector('.search input'))")
+    check("as many as were asked for", page.wait("document.querySelectorAll('.hits')[0]?.children.length === 12"), page.text(".search"))
+    check("of all layers", asked(server, "/v1/clusters")[-1] == {"clusters": 12, "top_n": 20, "members": 100}, asked(server, "/v1/clusters")[-1])
+    cosines = [float(x) for x in texts(page, ".hits li span.number:nth-of-type(2)")[:12]]
+    check("the closest first", cosines == sorted(cosines, reverse=True), cosines)
+    page.eval("document.querySelectorAll('.hits button')[5].click()")
+    check("its members", page.wait("document.querySelectorAll('.hits')[1].children.length === 20 && document.querySelectorAll('.hits button')[5].ariaPressed === 'true'"))
+    member = page.eval("document.querySelectorAll('.hits')[1].querySelector('b').innerText")
+    page.eval("document.querySelectorAll('.hits')[1].querySelector('button').click()")
+    check("a member opens its card", page.wait(f"document.querySelector('.card-panel h2').innerText === 'Neuron {member}'"), page.text(".card-panel"))
+    check("in the address", query(page).get("among") == ["clusters"] and query(page).get("groups") == ["12"], query(page))
+
+
 def check_steer(page, server):
     page.eval("document.querySelectorAll('.rail button')[5].click()")
     page.wait("!!document.querySelector('.steer .run')")
@@ -561,6 +599,13 @@ def check_looks(browser, server):
             check(f"the list of what is kept fits {width} px", page.eval("""(d => { const r = d.getBoundingClientRect();
                 return r.left >= 0 && r.right <= innerWidth && r.bottom <= innerHeight && d.scrollWidth <= d.clientWidth; })(document.querySelector('.shelf'))"""))
             page.key("Escape")
+            page.eval("document.querySelectorAll('.rail button')[3].click()")
+            for among in (2, 3):
+                page.eval(f"document.querySelectorAll('.search > header .choice button')[{among}].click()")
+                if among == 3:
+                    page.eval("document.querySelector('.search form').requestSubmit()")
+                page.wait("document.querySelectorAll('.hits').length === 2 && !document.querySelector('.centre .busy')")
+                check_layout(page, width)
             check("no complaints", not page.complaints(), page.complaints())
             if width == 1440:
                 out = page.eval("[...document.querySelectorAll('.panel, .foot')].filter(p => p.getBoundingClientRect().bottom > innerHeight).map(p => p.className)")
@@ -590,6 +635,8 @@ def main():
         check("no complaints on the console", not loud, loud)
         others = [url for url in page.requests() if not url.startswith((server.url, "data:", "blob:"))]
         check("nothing is asked elsewhere", not others, others)
+        for one in (check_search_text, check_clusters):
+            one(page, server)
         check_addresses(browser, server)
         check_saved(browser, server)
         check_errors(browser, server)

@@ -318,6 +318,50 @@ export interface Found {
   hits: Hit[];
   seconds: number;
 }
+/* The table of top tokens that a search by text looks in. */
+export interface Table {
+  layers: number;
+  ready: number;
+  neurons: number;
+  tokens: number;
+}
+export interface TableFrame extends Table {
+  type: 'cost' | 'layer' | 'done';
+  missing: number; // neurons
+  bytes: number;
+  seconds: number | null;
+}
+export interface Worded {
+  table: Table;
+  labels: { part: string; text: string; score: number; from?: string }[];
+  hits: { part: string; end: 'top' | 'bottom'; score: number; tokens: Scored[] }[];
+  seconds: number;
+}
+
+export interface Cluster {
+  size: number;
+  cosine: number;
+  top: Scored[];
+  bottom: Scored[];
+  members: { part: string; cosine: number }[];
+}
+export interface ClusterRound {
+  type: 'round';
+  round: number;
+  moved: number;
+  cosine: number;
+}
+export interface ClustersDone {
+  type: 'done';
+  clusters: Cluster[];
+  neurons: number;
+  rounds: number;
+  settled: boolean;
+  cosine: number;
+  seconds: number;
+}
+export type ClustersFrame = ClusterRound | ClustersDone;
+
 export type Score = 'induction' | 'previous' | 'duplicate' | 'sink' | 'entropy';
 export interface FoundHeads {
   by: Score;

@@ -2,6 +2,8 @@
 import type {
   Capabilities,
   Checks,
+  ClusterRound,
+  ClustersDone,
   Compared,
   DiffDone,
   DiffMeta,
@@ -22,10 +24,12 @@ import type {
   PatchRow,
   Reading,
   SavedView,
+  TableFrame,
   Text,
   TextToken,
   Vector,
   Why,
+  Worded,
 } from './contract';
 import { FRESH, type View } from './view';
 
@@ -59,6 +63,11 @@ export interface Apart {
   done: DiffDone | null;
 }
 
+export interface Clustered {
+  round: ClusterRound | null; // the latest
+  done: ClustersDone | null;
+}
+
 export interface State {
   capabilities: Capabilities | null;
   view: View;
@@ -81,6 +90,9 @@ export interface State {
   spot: { kind: MapKind; layer: number; column: number } | null; // of the maps
   diff: Answer<Apart>;
   search: Answer<Found>;
+  worded: Answer<Worded>; // by text
+  table: Answer<TableFrame>; // what that looks in
+  clustered: Answer<Clustered>;
   finder: Answer<FoundHeads>; // of the view of all heads, by what they do
   vectors: Answer<Vector[]>; // of the server
   learned: Answer<Learned>; // the latest
@@ -117,6 +129,9 @@ export const START: State = {
   spot: null,
   diff: NONE,
   search: NONE,
+  worded: NONE,
+  table: NONE,
+  clustered: NONE,
   finder: NONE,
   vectors: NONE,
   learned: NONE,

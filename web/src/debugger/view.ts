@@ -9,11 +9,12 @@ export type Screen = (typeof SCREENS)[number];
 export const SCORES = ['induction', 'previous', 'duplicate', 'sink', 'entropy'] as const;
 /* What a view asks: it is there where the server has any of them. */
 export const ROUTES: Partial<Record<Screen, string[]>> = {
-  search: ['/v1/search'],
+  search: ['/v1/search', '/v1/search/text', '/v1/clusters'],
   patch: ['/v1/patch'],
   steer: ['/v1/steer/vector'],
   diff: ['/v1/diff'],
 };
+export const AMONG = ['neurons', 'heads', 'text', 'clusters'] as const;
 export type Theme = 'auto' | 'light' | 'dark';
 export type Reading = 'base' | 'edited';
 
@@ -39,7 +40,8 @@ export interface View {
   doing: 'here' | Score; // what the view of all heads colours
   words: string; // that are searched for
   order: 'logit' | 'cosine' | 'rank';
-  among: 'neurons' | 'heads';
+  among: (typeof AMONG)[number];
+  groups: number; // clusters of value vectors
   steer: Steering[];
   clean: string; // the two prompts of patching
   corrupted: string;
@@ -72,6 +74,7 @@ export const FRESH: View = {
   words: 'Paris',
   order: 'logit',
   among: 'neurons',
+  groups: 200,
   steer: [],
   clean: 'The capital of France is',
   corrupted: 'The capital of Italy is',
@@ -136,7 +139,8 @@ export function readView(search: string, hash: string): { view: View; empty: boo
     doing: oneOf(query.get('doing'), ['here', ...SCORES], 'here'),
     words: query.get('words') ?? FRESH.words,
     order: oneOf(query.get('order'), ['logit', 'cosine', 'rank'], 'logit'),
-    among: oneOf(query.get('among'), ['neurons', 'heads'], 'neurons'),
+    among: oneOf(query.get('among'), AMONG, 'neurons'),
+    groups: Math.floor(number(query.get('groups'), FRESH.groups, 1)),
     steer: query.getAll('steer').flatMap(readSteering),
     clean: query.get('clean') ?? FRESH.clean,
     corrupted: query.get('corrupted') ?? FRESH.corrupted,
@@ -180,6 +184,7 @@ export function addressOf(view: View): string {
   put('words', view.words, FRESH.words);
   put('order', view.order, FRESH.order);
   put('among', view.among, FRESH.among);
+  put('groups', view.groups, FRESH.groups);
   for (const one of view.steer) put('steer', steeringText(one));
   put('clean', view.clean, FRESH.clean);
   put('corrupted', view.corrupted, FRESH.corrupted);
