@@ -19,6 +19,7 @@
 
 static kh_model *model;
 static char saved[] = "/tmp/keyhole-test-XXXXXX", named[] = "/tmp/keyhole-test-XXXXXX";
+static char folder[] = "/tmp/keyhole-test-XXXXXX", beside[64], table[128];
 static size_t bytes; /* the size of the whole answer */
 static const kh_session_options so = {.context = 40, .threads = 1};
 
@@ -44,7 +45,7 @@ static kh_status add_size(void *context, json_t *value)
 static kh_status ask_it(kh_status (*question)(const wire_ask *), const char *body)
 {
     size_t sum = 0;
-    wire_ask ask = {.model = model, .sink = {add_size, &sum}};
+    wire_ask ask = {.model = model, .sink = {add_size, &sum}, .labels = beside};
     json_t *asked = json_loads(body, 0, NULL);
     wire_begin();
     kh_status status = asked ? kh_inspector_open(&ask.inspector, model, &so) : KH_ERR_MEMORY;
@@ -124,6 +125,29 @@ static kh_status labels(void)
     return status == KH_ERR_UNSUPPORTED ? KH_OK : status;
 }
 
+static kh_status clusters(void)
+{
+    return ask_it(wire_clusters, "{\"clusters\": 5, \"rounds\": 3, \"top_n\": 2, \"members\": 2}");
+}
+
+/* In the table that open_all made. */
+static kh_status text_search(void)
+{
+    kh_status status = ask_it(wire_search_text, "{\"text\": \"a t\", \"most\": 3}");
+    return status == KH_ERR_UNSUPPORTED ? KH_OK : status;
+}
+
+static kh_status make_table(void)
+{
+    kh_status status = ask_it(wire_search_table, "{}");
+    const wire_labels at = {beside, model};
+    json_t *out = NULL, *label = json_pack("{s:s, s:s}", "part", "L0N1", "text", "a word");
+    if (status == KH_OK) status = wire_labels_put(&at, label, &out);
+    json_decref(out);
+    json_decref(label);
+    return status == KH_ERR_UNSUPPORTED ? KH_OK : status;
+}
+
 static kh_status save(void)
 {
     kh_edit edits[2];
@@ -164,6 +188,8 @@ FAILING(activations, 50)
 FAILING(lm_data, 50)
 FAILING(lm_projections, 50)
 FAILING(labels, 2)
+FAILING(clusters, 50)
+FAILING(text_search, 2)
 FAILING(save, 10)
 FAILING(check, 20)
 
@@ -173,6 +199,11 @@ static int open_all(void **state)
     wire_setup();
     model = open_model(family_path(family_named("llama")));
     int file = mkstemp(saved), other = mkstemp(named);
+    if (!mkdtemp(folder)) return -1;
+    snprintf(beside, sizeof beside, "%s/labels.sqlite", folder);
+    snprintf(table, sizeof table, "%s/tokens-%s.sqlite", folder,
+             kh_model_get_info(model)->identity);
+    if (make_table() != KH_OK) return -1;
     return file < 0 || other < 0 || unlink(named) != 0 ? -1 : close(file) | close(other);
 }
 
@@ -181,17 +212,21 @@ static int close_all(void **state)
     (void)state;
     kh_model_close(model);
     unlink(named);
+    unlink(beside);
+    unlink(table);
+    rmdir(folder);
     return unlink(saved);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(failing_lens),    cmocka_unit_test(failing_why),
-        cmocka_unit_test(failing_head),    cmocka_unit_test(failing_neurons),
-        cmocka_unit_test(failing_neuron),  cmocka_unit_test(failing_activations),
-        cmocka_unit_test(failing_lm_data), cmocka_unit_test(failing_lm_projections),
-        cmocka_unit_test(failing_labels),  cmocka_unit_test(failing_save),
+        cmocka_unit_test(failing_lens),        cmocka_unit_test(failing_why),
+        cmocka_unit_test(failing_head),        cmocka_unit_test(failing_neurons),
+        cmocka_unit_test(failing_neuron),      cmocka_unit_test(failing_activations),
+        cmocka_unit_test(failing_lm_data),     cmocka_unit_test(failing_lm_projections),
+        cmocka_unit_test(failing_labels),      cmocka_unit_test(failing_clusters),
+        cmocka_unit_test(failing_text_search), cmocka_unit_test(failing_save),
         cmocka_unit_test(failing_check)};
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
