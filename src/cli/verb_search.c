@@ -15,9 +15,9 @@ static const char *const ends[] = {"both", "top", "bottom", NULL};
 static kh_status request(const cli_args *args, const kh_model *model, const char **words,
                          size_t count, json_t *body)
 {
-    json_t *list = json_array();
     (void)model;
     if (count == 0) KH_FAIL(KH_ERR_ARGUMENT, "tokens to look for are expected, such as ' Paris'");
+    json_t *list = json_array();
     for (size_t i = 0; i < count; i++) json_array_append_new(list, cli_token_json(words[i]));
     json_object_set_new(body, "words", list);
     json_object_set_new(body, "by", json_string(orders[args->by]));

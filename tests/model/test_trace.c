@@ -290,8 +290,13 @@ static void a_thousand_traces(void **state)
         GOOD(trace(inspector, model, "resid_post,attn_rows,logits", folder, 0, &need));
         if (i == 99) before = resident();
     }
+    /* a sanitizer keeps what was freed for a while; it tells what is lost by itself */
+#ifndef __SANITIZE_ADDRESS__
     if (!(resident() < before + before / 50 + (256 << 10)))
         fail_msg("resident memory went from %ld to %ld", before, resident());
+#else
+    assert_true(before > 0);
+#endif
     clear_folder(folder);
     kh_inspector_close(inspector);
     kh_model_close(model);
