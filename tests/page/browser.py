@@ -33,11 +33,16 @@ def chromium():
     return None
 
 
+def missing():
+    """What is not there, as a sentence; "" where a browser can be driven."""
+    what = "chromium" if not chromium() else "the package playwright" if not sync_playwright else ""
+    return what and f"{what} is missing (scripts/setup --page installs it)"
+
+
 def need_browser():
     """Ends the test as skipped (or failed, where browsers are promised) if there is none, or nothing to drive it with."""
-    missing = "chromium" if not chromium() else "the package playwright" if not sync_playwright else None
-    if missing:
-        print(f"skipped: {missing} is missing (scripts/setup --page installs it)")
+    if missing():
+        print(f"skipped: {missing()}")
         sys.exit(1 if os.environ.get("KEYHOLE_REQUIRE_BROWSER") == "1" else 77)
 
 

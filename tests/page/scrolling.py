@@ -3,6 +3,7 @@ import math
 import time
 
 PAINTED = "!!document.querySelector('.told') && /nats/.test(document.querySelector('.told').innerText)"
+SKETCHED = "document.querySelectorAll('.token').length >= 4096 && !!document.querySelector('.told')"
 
 # Scrolls by some columns each frame, there and back, and says how long each frame was, in milliseconds.
 SCROLL = """new Promise(done => {
@@ -20,11 +21,16 @@ SCROLL = """new Promise(done => {
 })"""
 
 
-def open_and_wait(page, address):
-    """Seconds until the cells in view are painted."""
+def in_sight_after(page, address):
+    """Opens the page: seconds until the text's tokens and the columns of the grid are painted, with cells or without."""
     start = time.time()
     page.open(address)
-    return time.time() - start if page.wait(PAINTED) else math.inf
+    return time.time() - start if page.wait(SKETCHED) else math.inf
+
+
+def painted_after(page, start, patience=20):
+    """Seconds since `start` until the cells in view are painted."""
+    return time.time() - start if page.wait(PAINTED, patience) else math.inf
 
 
 def longest_frame(page):

@@ -3,12 +3,13 @@
 """A text of 4,096 tokens in the debugger's page: how soon it is seen, and the longest frame while it is scrolled. The
 server has made-up numbers, so that the time is the page's."""
 import sys
+import time
 
 sys.path.insert(0, "tests/page")
 from browser import Browser, need_browser  # noqa: E402
 from checks import check, finish  # noqa: E402
 from mock_debugger import Mock, long_text  # noqa: E402
-from scrolling import longest_frame, open_and_wait  # noqa: E402
+from scrolling import longest_frame, painted_after  # noqa: E402
 
 def main():
     need_browser()
@@ -17,7 +18,9 @@ def main():
         took = []
         while len(took) < 3 and (not took or min(took) >= 3):
             page = browser.page(width=1440, height=900)
-            took.append(open_and_wait(page, server.url))
+            start = time.time()
+            page.open(server.url)
+            took.append(painted_after(page, start))
         seconds = min(took)
         print(f"cells of 4,096 tokens after {seconds:.2f} s")
         check("in less than 3 s", seconds < 3, seconds)
