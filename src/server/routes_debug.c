@@ -70,25 +70,27 @@ kh_status server_inspect(server_job *job, kh_status (*question)(const wire_ask *
     return status;
 }
 
-static kh_status lens(server_job *job)
-{
-    return server_inspect(job, wire_lens, SERVER_LINES);
-}
-
-static kh_status edit(server_job *job)
-{
-    return server_inspect(job, wire_edit, SERVER_LINES);
-}
-
-static kh_status patch(server_job *job)
-{
-    return server_inspect(job, wire_patch, SERVER_LINES);
-}
-
-static kh_status steer(server_job *job)
-{
-    return server_inspect(job, wire_steer, SERVER_JSON);
-}
+/* Routes that are one question each. */
+#define QUESTION(name, form)                                                                       \
+    static kh_status name(server_job *job)                                                         \
+    {                                                                                              \
+        return server_inspect(job, wire_##name, form);                                             \
+    }
+QUESTION(lens, SERVER_LINES)
+QUESTION(edit, SERVER_LINES)
+QUESTION(patch, SERVER_LINES)
+QUESTION(steer, SERVER_JSON)
+QUESTION(next, SERVER_JSON)
+QUESTION(why, SERVER_JSON)
+QUESTION(head, SERVER_JSON)
+QUESTION(neurons, SERVER_JSON)
+QUESTION(neuron, SERVER_JSON)
+QUESTION(search, SERVER_JSON)
+QUESTION(search_table, SERVER_LINES)
+QUESTION(clusters, SERVER_LINES)
+QUESTION(find_heads, SERVER_JSON)
+QUESTION(activations, SERVER_JSON)
+#undef QUESTION
 
 /* The served model read with another setting of attention, or another prompt. */
 static kh_status diff(server_job *job)
@@ -125,36 +127,6 @@ static kh_status learn(server_job *job)
     return status;
 }
 
-static kh_status next(server_job *job)
-{
-    return server_inspect(job, wire_next, SERVER_JSON);
-}
-
-static kh_status why(server_job *job)
-{
-    return server_inspect(job, wire_why, SERVER_JSON);
-}
-
-static kh_status head(server_job *job)
-{
-    return server_inspect(job, wire_head, SERVER_JSON);
-}
-
-static kh_status neurons(server_job *job)
-{
-    return server_inspect(job, wire_neurons, SERVER_JSON);
-}
-
-static kh_status neuron(server_job *job)
-{
-    return server_inspect(job, wire_neuron, SERVER_JSON);
-}
-
-static kh_status search(server_job *job)
-{
-    return server_inspect(job, wire_search, SERVER_JSON);
-}
-
 static kh_status send_here(void *context, json_t *value)
 {
     return server_send(context, value);
@@ -168,26 +140,6 @@ static kh_status search_text(server_job *job)
                           .sink = {send_here, job},
                           .labels = server_job_options(job)->labels};
     return wire_search_text(&ask);
-}
-
-static kh_status search_table(server_job *job)
-{
-    return server_inspect(job, wire_search_table, SERVER_LINES);
-}
-
-static kh_status clusters(server_job *job)
-{
-    return server_inspect(job, wire_clusters, SERVER_LINES);
-}
-
-static kh_status find_heads(server_job *job)
-{
-    return server_inspect(job, wire_find_heads, SERVER_JSON);
-}
-
-static kh_status activations(server_job *job)
-{
-    return server_inspect(job, wire_activations, SERVER_JSON);
 }
 
 /* What a text is made of; needs no pass. */
