@@ -265,6 +265,30 @@ static kh_status read_classes(reader *r, kh_description *d)
     return KH_OK;
 }
 
+/* hidden_activation is a word of ours, Hugging Face's name in it: files of llama.cpp never have it. */
+static kh_status read_activation(reader *r, kh_description *d)
+{
+    static const struct {
+        const char *name;
+        kh_act act;
+    } known[] = {{"gelu", KH_ACT_GELU_ERF},
+                 {"gelu_new", KH_ACT_GELU_TANH},
+                 {"gelu_pytorch_tanh", KH_ACT_GELU_TANH},
+                 {"gelu_fast", KH_ACT_GELU_TANH},
+                 {"relu", KH_ACT_RELU},
+                 {"silu", KH_ACT_SILU}};
+    kh_slice act = {"", 0};
+    KH_TRY(kh_gguf_opt_string(r->file, name(r, "hidden_activation"), &act));
+    if (act.size == 0) return KH_OK;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (is_text(act, known[i].name)) {
+            d->act = known[i].act;
+            return KH_OK;
+        }
+    KH_FAIL(KH_ERR_UNSUPPORTED, "%s: \"%.*s\" is not supported", r->key,
+            (int)(act.size < 64 ? act.size : 64), act.data);
+}
+
 kh_status kh_describe(kh_description *out, const kh_family *family, const kh_gguf *file)
 {
     *out = (kh_description){.structure = family->structure,
@@ -281,5 +305,6 @@ kh_status kh_describe(kh_description *out, const kh_family *family, const kh_ggu
     KH_TRY(read_experts(&r, out, family));
     KH_TRY(read_windows(&r, out, family));
     KH_TRY(read_classes(&r, out));
+    if (family->open_act) KH_TRY(read_activation(&r, out));
     return family->describe ? family->describe(out, file) : KH_OK;
 }

@@ -114,6 +114,7 @@ typedef struct kh_family {
     int window_period;
     int raw_shares; /* 1: experts' shares are not divided by their sum, unless a file says so */
     kh_act act;
+    int open_act;               /* 1: a file may name another activation (hidden_activation) */
     const struct kh_hf_map *hf; /* how its Hugging Face folders are read; NULL: they are not */
     /* What is not common to all families; called after the common numbers are read. NULL: nothing. */
     kh_status (*describe)(kh_description *d, const kh_gguf *file);

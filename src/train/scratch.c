@@ -219,7 +219,7 @@ static kh_status choose_parts(scratch *s)
         KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: a %s model has no embeddings of positions", f->name);
     if (o->window > 0 && f->window_period == 0)
         KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: a %s model has no windows", f->name);
-    if (o->act && strcmp(f->name, "bert") != 0)
+    if (o->act && !f->open_act)
         KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: the activation of a %s model is not open", f->name);
     if (o->classes > 0 && f->structure == KH_ENCODER_DECODER)
         KH_FAIL(KH_ERR_UNSUPPORTED, "scratch: a %s model has no head for classes", f->name);
@@ -305,7 +305,7 @@ static kh_status set_encoder(const scratch *s, kh_gguf *out)
     if (s->parts & KH_PART_TYPES)
         KH_TRY(kh_gguf_set_u64(out, "tokenizer.ggml.token_type_count", KH_GGUF_U32,
                                (uint64_t)o->types));
-    if (o->act) KH_TRY(set_text(out, "bert.hidden_activation", o->act));
+    if (o->act) KH_TRY(set_text(out, key_of(s, "hidden_activation").text, o->act));
     if (o->classes > 0) KH_TRY(set_int(s, out, "classifier.classes", o->classes));
     if (s->sizes.dense == 0 || o->classes == 0) return KH_OK;
     return set_text(out, key_of(s, "classifier.activation").text,

@@ -9,36 +9,10 @@
 #include "model/families.h"
 #include "model/hf.h"
 
-#include <string.h>
-
 enum {
     PARTS = KH_PART_POST_NORM | KH_PART_NORM_BIAS | KH_PART_EMBED_NORM | KH_PART_FF,
     HEADS = KH_PART_MASK_HEAD | KH_PART_SPAN_HEAD | KH_PART_HEAD | KH_PART_TYPES
 };
-
-/* GELU unless the file names another (hidden_activation, which llama.cpp's files of this architecture
- * never do). */
-static kh_status describe(kh_description *d, const kh_gguf *file)
-{
-    static const struct {
-        const char *name;
-        kh_act act;
-    } known[] = {{"gelu", KH_ACT_GELU_ERF},
-                 {"gelu_new", KH_ACT_GELU_TANH},
-                 {"gelu_pytorch_tanh", KH_ACT_GELU_TANH},
-                 {"relu", KH_ACT_RELU},
-                 {"silu", KH_ACT_SILU}};
-    kh_slice name = {"gelu", 4};
-    KH_TRY(kh_gguf_opt_string(file, "bert.hidden_activation", &name));
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (strlen(known[i].name) == name.size &&
-            memcmp(known[i].name, name.data, name.size) == 0) {
-            d->act = known[i].act;
-            return KH_OK;
-        }
-    KH_FAIL(KH_ERR_UNSUPPORTED, "bert.hidden_activation: \"%.*s\" is not supported",
-            (int)(name.size < 40 ? name.size : 40), name.data);
-}
 
 /* ---- Hugging Face ---- */
 
@@ -241,7 +215,7 @@ const kh_family kh_family_bert = {.name = "bert",
                                   .form = KH_BLOCK_POST,
                                   .positions = KH_POSITIONS_LEARNED,
                                   .act = KH_ACT_GELU_ERF,
-                                  .describe = describe};
+                                  .open_act = 1};
 
 const kh_family kh_family_nomic_bert = {.name = "nomic-bert",
                                         .hf = &nomic_hf,

@@ -1,5 +1,5 @@
 /* gpt2: LayerNorm before attention and feed-forward, learned positions, biases everywhere, no gate, GELU in
- * its tanh form, the head tied to the embedding. q, k and v lie in one tensor. */
+ * its tanh form unless the file names another activation, the head tied to the embedding. q, k and v lie in one tensor. */
 #include "base/fail.h"
 #include "model/families.h"
 #include "model/hf.h"
@@ -16,7 +16,9 @@ static kh_status adjust(kh_hf *hf)
 }
 
 static const kh_hf_key hf_keys[] = {
-    {"activation_function", "gelu_new|gelu_pytorch_tanh|gelu_fast", KH_HF_EXPECT, 0, 0},
+    {"activation_function", "gelu_new|gelu_pytorch_tanh|gelu_fast|gelu|relu|silu", KH_HF_EXPECT, 0,
+     0},
+    {"activation_function", "hidden_activation", KH_HF_TEXT, KH_HF_SKIP, 0},
     {"scale_attn_weights", "true", KH_HF_EXPECT, 0, 0},
     {"scale_attn_by_inverse_layer_idx", "false", KH_HF_EXPECT, 0, 0},
     {"add_cross_attention", "false", KH_HF_EXPECT, 0, 0},
@@ -52,4 +54,5 @@ const kh_family kh_family_gpt2 = {.name = "gpt2",
                                   .optional = KH_PART_HEAD,
                                   .norm = KH_NORM_LAYER,
                                   .positions = KH_POSITIONS_LEARNED,
-                                  .act = KH_ACT_GELU_TANH};
+                                  .act = KH_ACT_GELU_TANH,
+                                  .open_act = 1};
