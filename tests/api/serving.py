@@ -48,8 +48,6 @@ class Server:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_ARG_")}
         environment["LLAMA_ARG_PORT"] = "0"
         environment["XDG_DATA_HOME"] = DATA.name
-        # of the address sanitizer: what it keeps of freed memory would look like a leak
-        environment["ASAN_OPTIONS"] = environment.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=4:thread_local_quarantine_size_kb=64"
         self.log = tempfile.NamedTemporaryFile("w+", prefix="keyhole-serve-")
         self.process = subprocess.Popen([KEYHOLE, *verb, *words], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=self.log, env=environment)  # fmt: skip

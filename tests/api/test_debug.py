@@ -1,5 +1,5 @@
 """The debug routes: what they answer is what the command line prints, to the last digit; what is wrong gets a sentence;
-clients that leave, and many questions one after the other, leave nothing behind."""
+clients that leave, leave nothing behind."""
 
 import json
 import socket
@@ -183,17 +183,6 @@ def leave(server):
     check("the next is answered", asked(server, "/v1/why", {"prompt": TEXT})[0] == 200)
 
 
-def flat(server):
-    bodies = [("/v1/why", {"prompt": TEXT}), ("/v1/lens/prompt", {"prompt": TEXT}), ("/v1/edit", {"prompt": TEXT, "edits": EDITS, "max_tokens": 4})]
-    for route, body in bodies * 20:
-        asked(server, route, body)
-    before = server.memory()
-    for route, body in bodies * 100:
-        asked(server, route, body)
-    grown = server.memory() / before
-    check("300 questions later the memory is the same", grown < 1.02, grown)
-
-
 def main():
     with Server("-m", TINY) as server:
         one_truth(server)
@@ -201,7 +190,6 @@ def main():
         shapes(server)
         mistakes(server)
         leave(server)
-        flat(server)
         check("it ends well", server.end() == 0)
     with Server("-m", ENCODER) as server:
         status, answer = asked(server, "/v1/why", {"prompt": TEXT})
