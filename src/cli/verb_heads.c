@@ -121,12 +121,17 @@ static const kh_opt finder[] = {
     CLI_INT(key_position, "--key", "N", "the position that retrieval looks for, from --position",
             "-1", -1, CLI_MOST_CONTEXT, NULL),
     CLI_INT(most, "-k --top", "N", "heads that are listed", "12", 1, 10000, NULL), CLI_END};
-static const kh_opt_group groups[] = {
-    {"Model", cli_options_model},           {"Text", cli_options_subject},
-    {"Question", cli_options_question},     {"Finder", finder},
-    {"Attention", cli_options_attn},        {"Feed-forward", cli_options_ff},
-    {"Context", cli_options_context},       {"Computation", cli_options_compute},
-    {"Output", cli_options_inspect_output}, CLI_NO_GROUP};
+static const kh_opt_group groups[] = {{"Model", cli_options_model},
+                                      {"Text", cli_options_subject},
+                                      {"Question", cli_options_question},
+                                      {"Finder", finder},
+                                      {"Attention", cli_options_attn},
+                                      {"Feed-forward", cli_options_ff},
+                                      {"Steering", cli_options_steering},
+                                      {"Context", cli_options_context},
+                                      {"Computation", cli_options_compute},
+                                      {"Output", cli_options_inspect_output},
+                                      CLI_NO_GROUP};
 
 const cli_verb cli_verb_heads = {
     .group = "Look inside",

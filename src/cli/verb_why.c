@@ -76,12 +76,17 @@ static const kh_opt which[] = {
     CLI_FLAG(alone, "--alone", "the logit of one token, not a difference"),
     CLI_INT(most, "-k --top", "N", "heads and neurons that are listed", "12", 1, 10000, NULL),
     CLI_END};
-static const kh_opt_group groups[] = {
-    {"Model", cli_options_model},           {"Text", cli_options_subject},
-    {"Question", cli_options_question},     {"Parts", which},
-    {"Attention", cli_options_attn},        {"Feed-forward", cli_options_ff},
-    {"Context", cli_options_context},       {"Computation", cli_options_compute},
-    {"Output", cli_options_inspect_output}, CLI_NO_GROUP};
+static const kh_opt_group groups[] = {{"Model", cli_options_model},
+                                      {"Text", cli_options_subject},
+                                      {"Question", cli_options_question},
+                                      {"Parts", which},
+                                      {"Attention", cli_options_attn},
+                                      {"Feed-forward", cli_options_ff},
+                                      {"Steering", cli_options_steering},
+                                      {"Context", cli_options_context},
+                                      {"Computation", cli_options_compute},
+                                      {"Output", cli_options_inspect_output},
+                                      CLI_NO_GROUP};
 
 const cli_verb cli_verb_why = {
     .group = "Look inside",

@@ -251,6 +251,7 @@ static kh_status capabilities(server_job *job)
 }
 
 #define SUBJECT "prompt:text template:flag tokens:ids prompt_tokens:int edits:array "
+#define STEERED SUBJECT "control_vectors:array vectors:array features:array "
 
 const server_route server_routes_debug[] = {
     {"GET", "/v1/capabilities", SERVER_WORKER, capabilities,
@@ -261,19 +262,19 @@ const server_route server_routes_debug[] = {
      "prompt:text template:flag tokens:ids prompt_tokens:int"},
     {"POST", "/v1/lens/prompt", SERVER_WORKER, lens,
      "what each layer would predict at each position, as NDJSON frames", 0,
-     SUBJECT "layers:ids taps:array first:int count:int top_n:int bottom_n:int tracked:ids "
+     STEERED "layers:ids taps:array first:int count:int top_n:int bottom_n:int tracked:ids "
              "num_completion_tokens:int cost_only:flag progress:flag"},
     {"POST", "/v1/next", SERVER_WORKER, next, "the model's own distributions at some positions", 0,
-     SUBJECT "first:int count:int top_n:int"},
+     STEERED "first:int count:int top_n:int"},
     {"POST", "/v1/why", SERVER_WORKER, why,
      "a logit, or the difference of two, as the sum of what every part gave", 0,
-     SUBJECT "position:int a:any b:any alone:flag most:int kinds:array"},
+     STEERED "position:int a:any b:any alone:flag most:int kinds:array"},
     {"POST", "/v1/head", SERVER_WORKER, head, "a row of attention, and what the head writes", 0,
-     SUBJECT "part:text position:int a:any b:any"},
+     STEERED "part:text position:int a:any b:any"},
     {"POST", "/v1/neurons", SERVER_WORKER, neurons, "the dominant neurons at a position", 0,
-     SUBJECT "position:int layer:int a:any b:any most:int by:text promotes:flag"},
+     STEERED "position:int layer:int a:any b:any most:int by:text promotes:flag"},
     {"POST", "/v1/neuron", SERVER_WORKER, neuron, "the card of a neuron", 0,
-     SUBJECT "part:text position:int a:any b:any top_n:int neighbours:int"},
+     STEERED "part:text position:int a:any b:any top_n:int neighbours:int"},
     {"POST", "/v1/search", SERVER_WORKER, search,
      "the neurons, or heads, that write a token, over all layers", 0,
      "words:array by:text ends:text most:int heads:flag"},
@@ -286,18 +287,17 @@ const server_route server_routes_debug[] = {
      "value vectors in groups that point the same way, as NDJSON frames", 0,
      "clusters:int first_layer:int layers:int rounds:int seed:int members:int top_n:int"},
     {"POST", "/v1/find-heads", SERVER_WORKER, find_heads, "heads by what they do on a text", 0,
-     SUBJECT "by:text most:int random:int query:int key:int keys:int"},
+     STEERED "by:text most:int random:int query:int key:int keys:int"},
     {"POST", "/v1/activation/raw", SERVER_WORKER, activations,
      "activations at chosen points, by default the stream at the last token, as Neuronpedia's", 0,
-     SUBJECT "prompts:array hook_point:text type:text layers:ids first:int count:int limit:int "
+     STEERED "prompts:array hook_point:text type:text layers:ids first:int count:int limit:int "
              "cost_only:flag model:any"},
     {"POST", "/v1/edit", SERVER_WORKER, edit,
      "the prompt continued without and under edits, as NDJSON frames", 0,
-     SUBJECT "max_tokens:int temperature:real top_k:int top_p:real min_p:real seed:int "
-             "control_vectors:array vectors:array features:array"},
+     STEERED "max_tokens:int temperature:real top_k:int top_p:real min_p:real seed:int"},
     {"POST", "/v1/steer/completion", SERVER_WORKER, steer,
      "a prompt continued with and without directions that are added to the stream", 0,
-     SUBJECT "types:array control_vectors:array vectors:array features:array "
+     STEERED "types:array "
              "n_completion_tokens:int max_tokens:int temperature:real seed:int"},
     {"POST", "/v1/steer/vector", SERVER_WORKER, learn,
      "a control vector from pairs of texts, texts, a token or a neuron", 0,

@@ -332,7 +332,7 @@ static kh_status lens(const wire_ask *ask, request *r)
 kh_status wire_lens(const wire_ask *ask)
 {
     request r = {0};
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     kh_status status = read_request(&r, ask->model, ask->body);
     if (status == KH_OK) status = lens(ask, &r);
     kh_free(r.tracked);
@@ -364,7 +364,7 @@ kh_status wire_next(const wire_ask *ask)
 {
     request r = {0};
     nexts n = {ask, NULL};
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     kh_status status = read_request(&r, ask->model, ask->body);
     n.list = json_array();
     r.o.first_layer = kh_model_get_info(ask->model)->layers - 1;

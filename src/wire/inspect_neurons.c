@@ -97,7 +97,7 @@ kh_status wire_neurons(const wire_ask *ask)
     const char *by = "score";
     kh_neuron_here *all = NULL;
     size_t count = 0;
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     KH_TRY(wire_get_int(ask->body, "layer", &layer, 0, kh_model_get_info(ask->model)->layers - 1));
     KH_TRY(wire_get_int(ask->body, "most", &most, 1, MOST_NEURONS));
     KH_TRY(wire_get_text(ask->body, "by", &by, NULL));
@@ -160,7 +160,7 @@ static kh_status here_json(const wire_ask *ask, const kh_component *part, int ga
         *out = json_null();
         return KH_OK;
     }
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     KH_TRY(wire_position(ask->body, ask->inspector, &position));
     KH_TRY(wire_maybe_question(ask, &a, &b));
     KH_TRY(kh_neuron_at(ask->inspector, position, part->layer, part->index, a, b, &s));

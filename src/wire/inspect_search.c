@@ -142,8 +142,7 @@ static kh_status read_find(const wire_ask *ask, kh_find_options *o)
 {
     int64_t random = 0, length, query, key = -1, keys = 1;
     KH_TRY(wire_get_int(ask->body, "random", &random, 2, MOST_RANDOM));
-    KH_TRY(random ? random_text(ask, (size_t)random)
-                  : wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(random ? random_text(ask, (size_t)random) : wire_set_subject(ask));
     length = (int64_t)kh_inspector_length(ask->inspector);
     query = length - 1;
     KH_TRY(wire_get_int(ask->body, "query", &query, 0, length - 1));

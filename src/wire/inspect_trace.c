@@ -81,24 +81,22 @@ static kh_status read_asked(asked *a, const json_t *body)
 /* The subject of prompt `i`; without a list of them the one of the request. */
 static kh_status set_prompt(const asked *a, const json_t *prompts, size_t i)
 {
-    const wire_ask *ask = a->ask;
-    wire_subject s;
-    if (!prompts) return wire_subject_set(ask->inspector, ask->model, ask->body);
+    wire_ask ask = *a->ask;
+    if (!prompts) return wire_set_subject(&ask);
     json_t *one = json_pack("{s:O}", "prompt", json_array_get(prompts, i));
     if (!one) KH_FAIL(KH_ERR_MEMORY, "no memory for a prompt");
-    static const char *const shared[] = {"template", "edits"};
+    static const char *const shared[] = {"template", "edits", "control_vectors", "vectors",
+                                         "features"};
     kh_status status = KH_OK;
-    for (size_t m = 0; m < 2 && status == KH_OK; m++) {
+    for (size_t m = 0; m < sizeof shared / sizeof *shared && status == KH_OK; m++) {
         /* the cast is jansson's: only a count of references changes */
-        json_t *member = (json_t *)(uintptr_t)wire_member(ask->body, shared[m]);
+        json_t *member = (json_t *)(uintptr_t)wire_member(ask.body, shared[m]);
         if (member && json_object_set(one, shared[m], member) != 0)
             status = kh_fail(KH_ERR_MEMORY, "no memory for a prompt");
     }
-    if (status == KH_OK) status = wire_subject_read(&s, ask->model, one);
+    ask.body = one;
+    if (status == KH_OK) status = wire_set_subject(&ask);
     json_decref(one);
-    if (status != KH_OK) return status;
-    status = kh_inspector_set(ask->inspector, s.ids, s.count, s.prompt, s.edits, s.edit_count);
-    wire_subject_free(&s);
     return status;
 }
 

@@ -156,7 +156,7 @@ kh_status wire_why(const wire_ask *ask)
     int64_t most = 12;
     listing l = {0};
     kh_why w;
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     KH_TRY(wire_get_int(ask->body, "most", &most, 1, MOST_PARTS));
     KH_TRY(read_kinds(ask->body, &l.which));
     KH_TRY(wire_position(ask->body, ask->inspector, &o.position));
@@ -245,7 +245,7 @@ kh_status wire_head(const wire_ask *ask)
     kh_component part;
     kh_head_options o = {0};
     kh_head head;
-    KH_TRY(wire_subject_set(ask->inspector, ask->model, ask->body));
+    KH_TRY(wire_set_subject(ask));
     KH_TRY(wire_part(ask->body, "part", ask->model, &part));
     if (part.kind != KH_COMPONENT_HEAD)
         KH_FAIL(KH_ERR_ARGUMENT, "part: a head such as L5H3 is expected");

@@ -62,6 +62,8 @@ kh_status wire_control_layers(const wire_ask *ask, const kh_control *control, js
 /* Adds what a request steers by to the edits of its subject, which look at *steering from then on; close it behind them, on
  * failure too. */
 kh_status wire_steer_subject(wire_subject *subject, const wire_ask *ask, kh_steering **steering);
+/* Reads the subject and makes it the inspector's text, edited and steered as the request says. */
+kh_status wire_set_subject(const wire_ask *ask);
 
 /* A subject whose text is the member `name`, a text or ids; with the template and edits of the request. */
 kh_status wire_named_subject(wire_subject *out, const wire_ask *ask, const char *name);

@@ -70,15 +70,6 @@ void wire_subject_free(wire_subject *subject)
     *subject = (wire_subject){0};
 }
 
-kh_status wire_subject_set(kh_inspector *inspector, const kh_model *model, const json_t *body)
-{
-    wire_subject s;
-    KH_TRY(wire_subject_read(&s, model, body));
-    kh_status status = kh_inspector_set(inspector, s.ids, s.count, s.prompt, s.edits, s.edit_count);
-    wire_subject_free(&s);
-    return status;
-}
-
 kh_status wire_position(const json_t *body, const kh_inspector *inspector, size_t *out)
 {
     int64_t length = (int64_t)kh_inspector_length(inspector), position = length - 1;

@@ -17,8 +17,6 @@ typedef struct wire_subject {
 
 kh_status wire_subject_read(wire_subject *out, const kh_model *model, const json_t *body);
 void wire_subject_free(wire_subject *subject);
-/* Reads a subject and makes it the inspector's text. */
-kh_status wire_subject_set(kh_inspector *inspector, const kh_model *model, const json_t *body);
 
 /* A position of the inspector's text: a number, negative ones from the end; absent: the last. */
 kh_status wire_position(const json_t *body, const kh_inspector *inspector, size_t *out);

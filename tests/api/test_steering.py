@@ -57,6 +57,36 @@ def learned(server):
         {"hook": "resid_post.1", "steering_vector": [1.0], "strength": 2}]}))  # fmt: skip
 
 
+def stream(server, body):
+    """The stream behind layer 1 at every position."""
+    status, answer = server.post("/v1/activation/raw", {"prompt": "a b c d", "hook_point": "resid_post.1", **body})
+    check("/v1/activation/raw", status == 200, answer)
+    return [x for row in answer["results"][0]["activations"][0]["values"] for x in row]
+
+
+def looked_at(server, path):
+    """Questions see the text as steering changes it."""
+    width = server.get("/v1/capabilities")[1]["model"]["width"]
+    ramp = [0.5 * i for i in range(width)]
+    base = stream(server, {})
+    for body in ({"vectors": [{"hook": "resid_post.1", "steering_vector": ramp, "strength": 2}]},
+                 {"prompts": ["a b c d"], "vectors": [{"hook": "resid_pre.2", "steering_vector": ramp, "strength": 2}]}):  # fmt: skip
+        moved = stream(server, body)
+        worst = max(abs(m - b - 2 * ramp[i % width]) for i, (m, b) in enumerate(zip(moved, base)))
+        check("the stream holds what was added, once", worst < 1e-4, worst)
+    ask = {"prompt": "a b c d", "control_vectors": [{"id": 0, "scale": 200.0}]}
+    status, answer = server.post("/v1/next", {**ask, "first": 6, "count": 1, "top_n": 1})
+    server.post("/control-vectors", [{"id": 0, "scale": 200.0}])
+    first = said(server)[0]
+    server.post("/control-vectors", [])
+    check("the best next token is what a steered answer begins with", status == 200 and answer["positions"][0]["next"][0]["id"] == first, answer, first)
+    status, _, content = server.request("POST", "/v1/lens/prompt", json.dumps({**ask, "top_n": 5}))
+    done = subprocess.run([KEYHOLE, "lens", TINY, "-p", "a b c d", "--control-vector", path + ":200", "--json", "-q"], capture_output=True, text=True)
+    routes, printed = ([json.loads(x) for x in text.splitlines()] for text in (content.decode(), done.stdout))
+    last = [[c for c in frames if c["type"] == "token"] for frames in (routes, printed)]
+    check("the page and the command line look at the same", status == 200 and last[0] and last[0] == last[1], done.stderr, last)
+
+
 def patched(server):
     ask = {"clean": [1, 2, 3, 4, 5], "corrupted": [1, 2, 9, 4, 5], "a": 3, "b": 4, "kinds": ["pre", "heads"]}
     status, _, content = server.request("POST", "/v1/patch", json.dumps(ask))
@@ -97,8 +127,10 @@ def attributed(server, ask, exact):
 
 
 with tempfile.TemporaryDirectory() as folder:
-    with Server(TINY, "--control-vector", make(folder) + ":0", "-np", "2") as server:
+    vector = make(folder)
+    with Server(TINY, "--control-vector", vector + ":0", "-np", "2") as server:
         strengths(server)
+        looked_at(server, vector)
         learned(server)
         patched(server)
 finish()
