@@ -300,9 +300,10 @@ const server_route server_routes_debug[] = {
      STEERED "types:array "
              "n_completion_tokens:int max_tokens:int temperature:real seed:int"},
     {"POST", "/v1/steer/vector", SERVER_WORKER, learn,
-     "a control vector from pairs of texts, texts, a token or a neuron", 0,
+     "a control vector from pairs of texts, texts, a token or a neuron; with id: what one writes",
+     0,
      "pairs:array prompts:array method:text template:flag from:any minus:any name:text "
-     "scale:real"},
+     "scale:real id:int"},
     {"GET", "/control-vectors", SERVER_WORKER, server_steering_list, "The control vectors.", 0,
      NULL},
     {"POST", "/control-vectors", SERVER_WORKER, server_steering_set,

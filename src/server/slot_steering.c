@@ -69,27 +69,43 @@ kh_status server_steering_set(server_job *job)
     return server_steering_list(job);
 }
 
-kh_status server_steering_learn(server_job *job, const wire_ask *ask)
+/* Takes the layers. */
+static kh_status send_vector(server_job *job, int64_t id, json_t *layers)
 {
-    server *s = job->server;
+    const wire_vector *v = &job->server->vectors.items[id];
+    return server_send(job, json_pack("{s:I, s:s, s:o, s:o}", "id", (json_int_t)id, "path", v->name,
+                                      "scale", wire_real(v->scale), "layers", layers));
+}
+
+/* What is learned is the server's only when it is known what it writes: a client that left has added nothing. */
+static kh_status learn(server *s, const wire_ask *ask, json_t **layers)
+{
     const char *name = "learned";
     double scale = 0;
     kh_control *control = NULL;
-    json_t *layers = NULL;
     KH_TRY(wire_get_text(ask->body, "name", &name, NULL));
     KH_TRY(wire_get_real(ask->body, "scale", &scale, -1e6, 1e6));
     KH_TRY(wire_learn(ask, &control));
-    kh_status status = wire_control_layers(ask, control, &layers);
+    kh_status status = wire_control_layers(ask, control, layers);
     if (status != KH_OK) {
         kh_control_close(control);
         return status;
     }
-    status = wire_vectors_add(&s->vectors, control, name, scale, 0, 0);
-    if (status == KH_OK && scale != 0) status = apply(s);
-    if (status != KH_OK) {
-        json_decref(layers);
-        return status;
-    }
-    return server_send(job, json_pack("{s:i, s:s, s:o, s:o}", "id", (int)s->vectors.count - 1,
-                                      "path", name, "scale", wire_real(scale), "layers", layers));
+    KH_TRY(wire_vectors_add(&s->vectors, control, name, scale, 0, 0));
+    return scale != 0 ? apply(s) : KH_OK;
+}
+
+kh_status server_steering_learn(server_job *job, const wire_ask *ask)
+{
+    const wire_vectors *list = &job->server->vectors;
+    json_t *layers = NULL;
+    int64_t id = -1;
+    KH_TRY(wire_get_int(ask->body, "id", &id, 0, INT64_MAX));
+    if (id >= (int64_t)list->count)
+        KH_FAIL(KH_ERR_ARGUMENT, "id: there is no control vector %lld", (long long)id);
+    kh_status status = id >= 0 ? wire_control_layers(ask, list->items[id].control, &layers)
+                               : learn(job->server, ask, &layers);
+    if (status == KH_OK) return send_vector(job, id >= 0 ? id : (int64_t)list->count - 1, layers);
+    json_decref(layers);
+    return status;
 }

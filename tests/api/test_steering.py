@@ -48,6 +48,8 @@ def learned(server):
     status, answer = server.post("/v1/steer/vector", {"pairs": [["a b", "c d"], ["b a", "d c"]], "name": "letters"})
     check("/v1/steer/vector", status == 200 and answer["id"] == 1 and answer["layers"][0]["layer"] == 1, answer)
     check("is in the list", server.get("/control-vectors")[1][1]["path"] == "letters")
+    check("which tells again what one writes", server.post("/v1/steer/vector", {"id": 1}) == (status, answer), answer)
+    server.refused(400, "no control vector 2", "POST", "/v1/steer/vector", '{"id": 2}')
     server.refused(400, "pairs, prompts or from", "POST", "/v1/steer/vector", "{}")
     width = server.get("/v1/capabilities")[1]["model"]["width"]
     status, answer = server.post("/v1/steer/completion", {"prompt": "a", "types": ["STEERED"], "vectors": [

@@ -409,7 +409,14 @@ def find_heads(body):
     return {"by": body["by"], "tokens": 2 * body["random"], "heads": heads[: body["most"]], "seconds": 0.4}
 
 
+def written(vector):
+    layers = [{"layer": layer, "norm": 1.0, "top": words_of("cv", vector["path"]), "bottom": words_of("cv-", vector["path"])} for layer in range(1, LAYERS)]
+    return {**vector, "layers": layers}
+
+
 def learn(vectors, body):
+    if "id" in body:
+        return written(vectors[body["id"]])
     for name in ("from", "minus"):
         text = body.get(name, " a")
         if len(VOC.encode(text)) != 1 and not re.match(r"L\d+N\d+$", text):
@@ -417,8 +424,7 @@ def learn(vectors, body):
     if any(len(side) == 0 for pair in body.get("pairs", []) for side in pair):
         raise Refused("a text to learn from, or its token ids, is expected")
     vectors.append({"id": len(vectors), "path": body["name"], "scale": body.get("scale", 0.0), "layers": None})
-    layers = [{"layer": layer, "norm": 1.0, "top": words_of("cv", body["name"]), "bottom": words_of("cv-", body["name"])} for layer in range(1, LAYERS)]
-    return {**vectors[-1], "layers": layers}
+    return written(vectors[-1])
 
 
 def set_vectors(vectors, scales):

@@ -344,6 +344,17 @@ def check_steer(page, server):
     page.eval("(s => { s.value = 15; s.dispatchEvent(new Event('change', {bubbles: true})); })(document.querySelector('.vectors input[type=range]'))")
     check("its strength steers the edited text", asked_for(server, "/v1/edit", lambda body: body.get("control_vectors") == [{"id": 0, "scale": 15}]), asked(server, "/v1/edit")[-1])
     check("beside the base", page.wait("!!document.querySelector('.side.edited .apart')"), page.text(".compare"))
+    page.eval("[...document.querySelectorAll('.rail button')][0].click()")
+    page.wait("!!document.querySelector('.grid-panel .choice button')")
+    steering = [{"id": 0, "scale": 15}]
+    reading = "document.querySelectorAll('.grid-panel .choice')[1].querySelectorAll('button')"
+    page.eval(f"{reading}[1].click()")
+    for route in ("/v1/lens/prompt", "/v1/why"):
+        check(f"{route} reads under it", asked_for(server, route, lambda body: body.get("control_vectors") == steering), asked(server, route)[-1])
+    page.eval(f"{reading}[0].click()")
+    check("and again without", page.wait(f"{reading}[0].getAttribute('aria-pressed') === 'true'") and asked_for(server, "/v1/why", lambda body: body is asked(server, "/v1/why")[-1] and "control_vectors" not in body))
+    page.eval("document.querySelectorAll('.rail button')[5].click()")
+    page.wait("!!document.querySelector('.steer .run')")
     check("and is a chip", texts(page, ".chip-name") == ["·Paris − ·Rome × 15"], texts(page, ".chip-name"))
     page.eval("document.querySelector('.steer .told button').click()")
     check("the server can be steered", page.wait("document.querySelector('.steer .told').innerText.includes('The server adds ·Paris − ·Rome × 15')"), page.text(".steer"))
@@ -488,6 +499,9 @@ def check_addresses(browser, server):
     server.vectors.clear()
     page = opened(browser, f"{server.url}?prompt={text}&view=steer&steer=%C2%B7Paris*12@3-9")
     check("a direction of an address is made again", page.wait("!!document.querySelector('.side.edited .apart')") and asked(server, "/v1/edit")[-1]["control_vectors"] == [{"id": 0, "scale": 12, "layers": [3, 9]}], asked(server, "/v1/edit")[-1])
+    check("what it writes is told again", page.wait("document.querySelectorAll('.writes li').length === 29"), page.text(".steer"))
+    page = opened(browser, f"{server.url}?prompt={text}&reading=edited&steer=%C2%B7Paris*12@3-9")
+    check("and read under it", asked_for(server, "/v1/lens/prompt", lambda body: body.get("control_vectors") == [{"id": 0, "scale": 12, "layers": [3, 9]}]), asked(server, "/v1/lens/prompt")[-1])
     page = browser.page(width=1440, height=900)
     page.open(f"{server.url}?L=12&D=34")
     check("LM-Debugger's link opens the neuron", page.wait("document.querySelector('.card-panel h2')?.innerText === 'Neuron L12N34' && !!document.querySelector('.arithmetic')"), page.text(".card-panel"))

@@ -106,7 +106,7 @@ function Edits({ session }: { session: Session }) {
             type="button"
             aria-label={`Remove ${one.name}`}
             {...asking('remove')}
-            onClick={() => session.steer({ ...one, scale: 0 })}
+            onClick={() => void session.steer({ ...one, scale: 0 })}
           >
             ×
           </button>

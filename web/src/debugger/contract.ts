@@ -69,13 +69,18 @@ export interface Text {
   prompt_tokens: number;
 }
 
-/* The text that is asked about, and the edits under which it is read. */
-export interface Subject {
+/* What a text is read under. */
+export interface Changes {
+  edits: string[];
+  control_vectors?: { id: number; scale: number; layers?: [number, number] }[];
+}
+
+/* The text that is asked about, and what it is read under. */
+export interface Subject extends Partial<Changes> {
   prompt?: string;
   template?: boolean;
   tokens?: number[];
   prompt_tokens?: number;
-  edits?: string[];
 }
 
 type ByTap<T> = Partial<Record<Tap, T>>;

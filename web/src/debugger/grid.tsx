@@ -256,8 +256,10 @@ export function GridScreen({ session }: { session: Session }) {
               key={reading}
               aria-pressed={view.reading === reading}
               {...asking(
-                reading === 'base' ? 'read without edits' : 'read under the edits',
-                reading === 'edited' && !view.edits.length
+                reading === 'base'
+                  ? 'read without edits and directions'
+                  : 'read under the edits and directions',
+                reading === 'edited' && !view.edits.length && !view.steer.length
               )}
               onClick={() => session.read(reading)}
             >

@@ -3,7 +3,7 @@
  * is given up. */
 import { frames, sentence } from './api';
 import { saved, type Cells } from './replay';
-import type { Done, LensFrame, LensToken, Reading, Subject, Tap, TextToken } from './contract';
+import type { Changes, Done, LensFrame, LensToken, Reading, Subject, Tap, TextToken } from './contract';
 
 export const WINDOW = 32;
 const TOP = 5;
@@ -42,7 +42,7 @@ export class Lens {
   surprise: (number | null | undefined)[] = [];
   private ids: number[] = [];
   private prompt = 0;
-  private edits: string[] = [];
+  private changes: Changes = { edits: [] };
   private running: { first: number; end: number; tap: Tap; stop: AbortController } | null = null;
   private seen: { first: number; end: number; tap: Tap } = { first: 0, end: 0, tap: 'after' };
   private stuck = false; // a question failed: none is asked until the text changes
@@ -50,9 +50,10 @@ export class Lens {
   constructor(private events: Events) {}
 
   /* The text to read. Columns of a beginning that stays the same stay. */
-  read(ids: number[], prompt: number, edits: string[]): void {
+  read(ids: number[], prompt: number, changes: Changes): void {
     if (saved) return this.restore(ids);
-    const same = edits.join('\n') === this.edits.join('\n') && prompt === this.prompt;
+    const same =
+      JSON.stringify(changes) === JSON.stringify(this.changes) && prompt === this.prompt;
     let keep = 0;
     while (same && keep < ids.length && keep < this.ids.length && ids[keep] === this.ids[keep])
       keep++;
@@ -60,7 +61,7 @@ export class Lens {
     for (const columns of Object.values(this.columns))
       columns.length = Math.min(keep, columns.length);
     this.surprise.length = Math.min(keep, this.surprise.length);
-    Object.assign(this, { ids, prompt, edits, stuck: false });
+    Object.assign(this, { ids, prompt, changes, stuck: false });
     this.events.changed();
     this.next();
   }
@@ -134,7 +135,7 @@ export class Lens {
   private async load(first: number, end: number, tap: Tap): Promise<void> {
     const stop = new AbortController();
     const mine = (this.running = { first, end, tap, stop });
-    const subject: Subject = { tokens: this.ids, prompt_tokens: this.prompt, edits: this.edits };
+    const subject: Subject = { tokens: this.ids, prompt_tokens: this.prompt, ...this.changes };
     this.events.asks();
     try {
       const body = { ...subject, taps: [tap], first, count: end - first, top_n: TOP, progress: true };

@@ -36,13 +36,7 @@ export class Session extends Steered {
 
   subject(): Subject {
     const { text, prompt } = this.state;
-    return { tokens: text.map(({ id }) => id), prompt_tokens: prompt, edits: this.readEdits() };
-  }
-
-  /* The edits under which grid and account read the text. */
-  private readEdits(): string[] {
-    const { view } = this.state;
-    return view.reading === 'edited' ? view.edits : [];
+    return { tokens: text.map(({ id }) => id), prompt_tokens: prompt, ...this.changes() };
   }
 
   /* ---- the view ---- */
@@ -164,6 +158,7 @@ export class Session extends Steered {
       if (!signal.aborted) this.store.set({ error: sentence(error) });
       return;
     }
+    if (view.reading === 'edited') await this.numbered(signal).catch(() => []); // told by the run
     if (signal.aborted) return;
     const prompt = text.tokens.length;
     this.store.set({
@@ -180,7 +175,7 @@ export class Session extends Steered {
     this.lens.read(
       text.tokens.map(({ id }) => id),
       prompt,
-      this.readEdits()
+      this.changes()
     );
     if (view.position === null || view.position < prompt) this.look();
     await this.generate();
@@ -242,7 +237,7 @@ export class Session extends Steered {
     this.lens.read(
       whole.map(({ id }) => id),
       prompt,
-      this.readEdits()
+      this.changes()
     );
     if (view.position !== null && view.position >= prompt) this.look();
   }
@@ -376,7 +371,7 @@ export class Session extends Steered {
     if (screen === 'patch') return void openPatch(this);
     if (screen === 'diff') return openDiff(this);
     if (screen === 'search') return openSearch(this);
-    if (screen === 'steer') return this.openSteer();
+    if (screen === 'steer') return void this.openSteer();
     if (screen === 'heads' && this.state.view.doing !== 'here') this.findHeads();
     const question = this.questionOf(screen);
     if (question) void this.fill(...question);
@@ -415,7 +410,7 @@ export class Session extends Steered {
     const { view, undo } = this.state;
     if (edits.join('\n') === view.edits.join('\n')) return;
     if (remember) this.store.set({ undo: [...undo, view.edits].slice(-50) });
-    const reading = edits.length ? view.reading : 'base';
+    const reading = edits.length || view.steer.length ? view.reading : 'base';
     const reread = view.reading === 'edited';
     this.show({ edits, reading });
     if (!this.state.text.length) return;
@@ -441,7 +436,7 @@ export class Session extends Steered {
     this.reread();
   }
 
-  private reread(): void {
+  protected reread(): void {
     this.alternatives.clear();
     const { run } = this.state;
     if (run.data?.done && !run.busy) this.extend(run.data);
@@ -458,7 +453,7 @@ export class Session extends Steered {
     const before = text.slice(0, position).map(({ id }) => id);
     const body = {
       tokens: before,
-      edits: this.readEdits(),
+      ...this.changes(),
       first: position - 1,
       count: 1,
       top_n: 10,

@@ -85,12 +85,17 @@ function One({ session, vector }: { session: Session; vector: Vector }) {
   const [first, last] = found?.layers ?? [1, layers - 1];
   const reach = recipeOf(vector.path) ? 20 : 4; // a token's direction has length 1, a learned one its own
   const set = (some: Partial<Steering>) =>
-    session.steer({ name: vector.path, scale, layers: found?.layers ?? null, ...some });
+    void session.steer({ name: vector.path, scale, layers: found?.layers ?? null, ...some });
   return (
     <li>
-      <span class="cut" title={vector.path}>
+      <button
+        type="button"
+        class="cut word"
+        {...asking(`what ${vector.path} writes`)}
+        onClick={() => session.describe(vector.id)}
+      >
         {vector.path}
-      </span>
+      </button>
       <input
         type="range"
         min={-reach}
