@@ -235,14 +235,15 @@ typedef struct kh_why {
     kh_share embed, bias;  /* bias: of attention, feed-forward, final norm and head */
     double heads, neurons; /* all of them */
     double mlps;           /* feed-forward layers whose neurons are not told apart (experts) */
+    double edits;          /* what edits wrote into the stream, or into what a layer adds to it */
     kh_share *strong_heads, *strong_neurons; /* by size of the value, largest first */
     size_t head_count, neuron_count;
     kh_share *attention, *mlp; /* [layers] the sum of each layer's heads, and of its neurons */
     int layers;
 } kh_why;
 
-/* logit(a) - logit(b) = embedding + every head + every neuron + biases, with the final norm linearised at its
- * observed scale. Free with kh_why_free. */
+/* logit(a) - logit(b) = embedding + every head + every neuron + biases (+ what edits wrote), with the final norm linearised at
+ * its observed scale. Free with kh_why_free. */
 KH_API kh_status kh_why_open(kh_why *out, kh_inspector *inspector, const kh_why_options *options);
 KH_API void kh_why_free(kh_why *why);
 /* The value of one part, listed or not, at the same position and for the same tokens. */

@@ -23,7 +23,7 @@ from ._pass import Guard, Watch
 Token = namedtuple("Token", "id text logit probability rank")
 Cell = namedtuple("Cell", "position layer tap top tracked entropy kl norm next")
 Share = namedtuple("Share", "part value coefficient source source_value")
-Why = namedtuple("Why", "a b total sum leftover scale embed bias heads neurons mlps strong_heads strong_neurons attention mlp")
+Why = namedtuple("Why", "a b total sum leftover scale embed bias heads neurons mlps edits strong_heads strong_neurons attention mlp")
 Neuron = namedtuple("Neuron", "layer neuron coefficient score value")
 Compared = namedtuple("Compared", "position kl base_top edited_top base_entropy edited_entropy base_next edited_next")
 Generated = namedtuple("Generated", "text tokens logprobs finish")

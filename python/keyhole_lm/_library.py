@@ -47,7 +47,7 @@ take_cell = int pointer kh_lens_cell* | kh_share: kh_component part; double valu
 kh_lens_options: size first count; int first_layer layers; unsigned taps; int top bottom; int32* tracked; size tracked_count; take_cell cell;
   pointer context
 kh_why_options: size position; int32 a b; size most | kh_neuron_here: int layer neuron; float coefficient; double score value
-kh_why: kh_lens_token a b; double total sum leftover scale; kh_share embed bias; double heads neurons mlps; kh_share* strong_heads strong_neurons;
+kh_why: kh_lens_token a b; double total sum leftover scale; kh_share embed bias; double heads neurons mlps edits; kh_share* strong_heads strong_neurons;
   size head_count neuron_count; kh_share* attention mlp; int layers
 kh_neurons_options: size position; int layer; int32 a b; size most; int by_value
 kh_compared: size position; double kl; kh_lens_token base_top edited_top; double base_entropy edited_entropy; float base_next edited_next

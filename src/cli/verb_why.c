@@ -52,6 +52,8 @@ static kh_status show(void *context, const cli_args *args, const kh_model *model
     for (size_t i = 0; i < json_array_size(parts); i++) print_tokens(&t, json_array_get(parts, i));
     cli_table_row(&t, "all others\t%+.4f\t", cli_number(value, "others"));
     cli_table_row(&t, "biases\t%+.4f\t", cli_number(value, "bias"));
+    if (cli_number(value, "edits") != 0)
+        cli_table_row(&t, "edits\t%+.4f\t", cli_number(value, "edits"));
     cli_table_row(&t, "sum\t%+.4f\tleftover %.2g", cli_number(value, "sum"),
                   cli_number(value, "leftover"));
     return cli_table_print(&t);

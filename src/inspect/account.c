@@ -12,8 +12,10 @@
  *     biases                  u . (b_o + b_down), of all layers
  *
  * Where a layer's output has a norm of its own (Gemma), u goes back through that norm first, its scale frozen too.
- * Mixtures of experts are one share of a layer. Two products with the transposed weights of each layer (ops/columns.c)
- * are all that it costs, whatever the number of parts; the leftover is what rounding leaves, and it is told.
+ * Mixtures of experts are one share of a layer. What edits write into the stream, or into what a layer adds to it, is a
+ * share of its own: u . what stood at their point behind them, less what stood there in front of them. Two products with
+ * the transposed weights of each layer (ops/columns.c) are all that it costs, whatever the number of parts; the leftover is
+ * what rounding leaves, and it is told.
  *
  * Elhage et al. (2021) and Geva et al. (2022) are where this account comes from; the linearisation is that of
  * direct logit attribution. Soft-caps are not linear: the account is of the logit before its cap. */
@@ -35,12 +37,30 @@ typedef struct showing {
     kh_account *account;
     const kh_description *d;
     size_t first; /* position of the block's first row */
+    float *had;   /* [D] what stood at a point in front of the edits; NULL: there are none */
 } showing;
+
+/* Where edits write into the stream, or into what a layer adds to it. */
+static const uint64_t change_points = UINT64_C(1) << KH_POINT_RESID_PRE |
+                                      UINT64_C(1) << KH_POINT_RESID_MID |
+                                      UINT64_C(1) << KH_POINT_RESID_POST |
+                                      UINT64_C(1) << KH_POINT_ATTN_OUT_POST |
+                                      UINT64_C(1) << KH_POINT_MLP_OUT_POST;
 
 static void begin_block(void *context, size_t position, size_t rows)
 {
     (void)rows;
     ((showing *)context)->first = position;
+}
+
+static void show_before(void *context, kh_point point, int layer, float *data, size_t rows,
+                        size_t width)
+{
+    const showing *s = context;
+    (void)point;
+    (void)layer;
+    (void)rows;
+    memcpy(s->had, data + (s->account->position - s->first) * width, width * sizeof *data);
 }
 
 static void show(void *context, kh_point point, int layer, float *data, size_t rows, size_t width)
@@ -49,27 +69,37 @@ static void show(void *context, kh_point point, int layer, float *data, size_t r
     kh_account *a = s->account;
     const float *row = data + (a->position - s->first) * width;
     size_t at = layer >= 0 ? (size_t)layer * width : 0;
-    float *to = point == KH_POINT_EMBEDDINGS ? a->embeddings
-                : point == KH_POINT_Z        ? a->z + at
-                : point == KH_POINT_MLP_ACT  ? a->coefficients + at
-                : point == KH_POINT_ATTN_OUT ? a->attn_out + at
-                : point == KH_POINT_MLP_OUT  ? a->mlp_out + at
-                : layer == s->d->N - 1       ? a->last
-                                             : NULL;
+    float *to = point == KH_POINT_EMBEDDINGS                           ? a->embeddings
+                : point == KH_POINT_Z                                  ? a->z + at
+                : point == KH_POINT_MLP_ACT                            ? a->coefficients + at
+                : point == KH_POINT_ATTN_OUT                           ? a->attn_out + at
+                : point == KH_POINT_MLP_OUT                            ? a->mlp_out + at
+                : point == KH_POINT_RESID_POST && layer == s->d->N - 1 ? a->last
+                                                                       : NULL;
     (void)rows;
     if (to) memcpy(to, row, width * sizeof *row);
+    if (s->had && change_points >> point & 1)
+        for (size_t c = 0; c < width; c++) a->change[c] += row[c] - s->had[c];
 }
 
 static kh_status take_pass(kh_account *a, kh_inspector *i)
 {
-    showing s = {a, &i->model->d, 0};
+    showing s = {a, &i->model->d, 0, NULL};
+    kh_probe before = {&s, change_points, show_before, NULL};
     kh_probe probe = {&s,
                       UINT64_C(1) << KH_POINT_EMBEDDINGS | UINT64_C(1) << KH_POINT_Z |
                           UINT64_C(1) << KH_POINT_MLP_ACT | UINT64_C(1) << KH_POINT_ATTN_OUT |
                           UINT64_C(1) << KH_POINT_MLP_OUT | UINT64_C(1) << KH_POINT_RESID_POST,
                       show, NULL};
-    const kh_watch watch = {&probe, begin_block, &s, kh_inspector_reading(i), 0};
-    return kh_inspector_look(i, a->position, 1, &watch);
+    kh_watch watch = {&probe, begin_block, &s, kh_inspector_reading(i), 0, NULL};
+    if (i->edited) {
+        KH_TRY(kh_new(&s.had, (size_t)i->model->d.D, sizeof *s.had, "an account"));
+        probe.points |= change_points;
+        watch.before = &before;
+    }
+    kh_status status = kh_inspector_look(i, a->position, 1, &watch);
+    kh_free(s.had);
+    return status;
 }
 
 static kh_status take_memory(kh_account *a, const kh_description *d)
@@ -78,15 +108,11 @@ static kh_status take_memory(kh_account *a, const kh_description *d)
     const struct {
         float **array;
         size_t n;
-    } all[] = {{&a->embeddings, D},
-               {&a->last, D},
-               {&a->z, N * HE},
-               {&a->coefficients, N * F},
-               {&a->attn_out, N * D},
-               {&a->mlp_out, N * D},
-               {&a->heads, N * (size_t)d->H},
-               {&a->neurons, N * F},
-               {&a->writes, N * HE},
+    } all[] = {{&a->embeddings, D},       {&a->last, D},
+               {&a->change, D},           {&a->z, N * HE},
+               {&a->coefficients, N * F}, {&a->attn_out, N * D},
+               {&a->mlp_out, N * D},      {&a->heads, N * (size_t)d->H},
+               {&a->neurons, N * F},      {&a->writes, N * HE},
                {&a->reads, N * F}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         KH_TRY(kh_new(all[i].array, all[i].n ? all[i].n : 1, sizeof **all[i].array, "an account"));
@@ -199,6 +225,7 @@ static kh_status take_shares(kh_account *a, kh_inspector *i)
     KH_TRY(kh_new(&u, 2 * D, sizeof *u, "a direction"));
     take_direction(a, i, u, u + D);
     a->embed = kh_dot(u, a->embeddings, D);
+    a->edits = kh_dot(u, a->change, D);
     kh_status status = KH_OK;
     for (int l = 0; l < i->model->d.N && status == KH_OK; l++) {
         status = kh_inspector_go_on(i);
@@ -225,21 +252,11 @@ kh_status kh_account_open(kh_account *out, kh_inspector *i, size_t position, int
 
 void kh_account_close(kh_account *a)
 {
-    float *all[] = {a->embeddings, a->last,  a->z,       a->coefficients, a->attn_out,
-                    a->mlp_out,    a->heads, a->neurons, a->writes,       a->reads};
+    float *all[] = {a->embeddings, a->last,    a->z,      a->coefficients, a->attn_out, a->mlp_out,
+                    a->heads,      a->neurons, a->writes, a->reads,        a->change};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) kh_free(all[i]);
     kh_free(a->mlps);
     *a = (kh_account){0};
-}
-
-double kh_account_sum(const kh_account *a, const kh_inspector *i)
-{
-    const kh_description *d = &i->model->d;
-    double sum = a->embed + a->bias;
-    for (size_t h = 0; h < (size_t)d->N * (size_t)d->H; h++) sum += (double)a->heads[h];
-    for (size_t f = 0; f < (size_t)d->N * (size_t)d->F; f++) sum += (double)a->neurons[f];
-    for (int l = 0; l < d->N; l++) sum += a->mlps[l];
-    return sum;
 }
 
 /* ---- which key a head's share came from ---- */
@@ -277,7 +294,7 @@ kh_status kh_account_sources(const kh_account *a, kh_inspector *i, kh_share *hea
 {
     sourcing s = {a, i, heads, count, NULL};
     kh_probe probe = {&s, UINT64_C(1) << KH_POINT_ATTN_ROWS, NULL, source_row};
-    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0, NULL};
     for (size_t h = 0; h < count; h++) heads[h].source = -1;
     if (count == 0) return KH_OK;
     KH_TRY(kh_new(&s.value, (size_t)i->model->d.E, sizeof *s.value, "a value"));

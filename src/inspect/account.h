@@ -13,9 +13,11 @@ typedef struct kh_account {
     float *z;                  /* [N][H * E] */
     float *coefficients;       /* [N][F]; of layers of experts 0 */
     float *attn_out, *mlp_out; /* [N][D] as the layer made them, before norms on outputs */
+    float *
+        change; /* [D] what edits added to the stream, or to what is added to it, over all layers */
     kh_lens_token a_token, b_token;
     /* of the logit */
-    double total, scale, embed, bias;
+    double total, scale, embed, bias, edits;
     float *heads;   /* [N][H] */
     float *neurons; /* [N][F] */
     double *mlps;   /* [N] of layers whose neurons are not told apart */
@@ -27,7 +29,6 @@ typedef struct kh_account {
 kh_status kh_account_open(kh_account *out, kh_inspector *inspector, size_t position, int32_t a,
                           int32_t b);
 void kh_account_close(kh_account *account);
-double kh_account_sum(const kh_account *account, const kh_inspector *inspector);
 /* The keys of heads of one layer: which position gave most to the logit by way of it, for shares of heads. Reads the
  * position alone once more. */
 kh_status kh_account_sources(const kh_account *account, kh_inspector *inspector, kh_share *heads,

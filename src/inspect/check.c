@@ -69,7 +69,7 @@ static kh_status take_streams(checks *c, float *to)
     kh_inspector *i = c->inspector;
     taking t = {to, 0};
     kh_probe probe = {&t, UINT64_C(1) << KH_POINT_RESID_POST, last_row, NULL};
-    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0, NULL};
     return kh_inspector_look(i, i->count - 1, 1, &watch);
 }
 

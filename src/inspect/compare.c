@@ -89,7 +89,7 @@ static kh_status look_twice(comparing *c, size_t at)
     kh_probe probe = {c, UINT64_C(1) << KH_POINT_RESID_POST, keep, NULL};
     for (c->reading = 0; c->reading < 2; c->reading++) {
         enum kh_reading reading = i->edited ? (enum kh_reading)c->reading : KH_READING_BASE;
-        const kh_watch watch = {&probe, begin_block, c, reading, 0};
+        const kh_watch watch = {&probe, begin_block, c, reading, 0, NULL};
         KH_TRY(kh_inspector_look(i, at, 1, &watch));
     }
     return KH_OK;

@@ -186,8 +186,8 @@ static kh_status read_both(diffing *f)
 {
     kh_probe keep = {f, points_of(f), keep_point, NULL},
              compare = {f, points_of(f), compare_point, NULL};
-    const kh_watch of_a = {&keep, begin_block, f, kh_inspector_reading(f->a), 0};
-    const kh_watch of_b = {&compare, NULL, f, kh_inspector_reading(f->b), 0};
+    const kh_watch of_a = {&keep, begin_block, f, kh_inspector_reading(f->a), 0, NULL};
+    const kh_watch of_b = {&compare, NULL, f, kh_inspector_reading(f->b), 0, NULL};
     for (size_t at = 0; at < f->a->count; at = f->position + f->rows) {
         KH_TRY(kh_inspector_look(f->a, at, 1, &of_a));
         KH_TRY(kh_inspector_look(f->b, at, 1, &of_b));
@@ -200,8 +200,8 @@ static kh_status read_forced(diffing *f)
 {
     kh_probe keep = {f, points_of(f), keep_point, NULL},
              compare = {f, points_of(f), compare_point, NULL};
-    const kh_watch of_a = {&keep, begin_block, f, kh_inspector_reading(f->a), 0};
-    const kh_watch of_b = {&compare, NULL, f, kh_inspector_reading(f->b), 1};
+    const kh_watch of_a = {&keep, begin_block, f, kh_inspector_reading(f->a), 0, NULL};
+    const kh_watch of_b = {&compare, NULL, f, kh_inspector_reading(f->b), 1, NULL};
     f->forced = 1;
     KH_TRY(kh_inspector_follow(f->b, f->b->look, of_b.reading, 0));
     for (size_t at = 0; at < f->a->count; at = f->position + f->rows) {

@@ -72,7 +72,7 @@ kh_status kh_find_heads(kh_inspector *i, const kh_find_options *options, kh_head
     const kh_description *d = &i->model->d;
     finding f = {.inspector = i, .o = options, .out = out};
     kh_probe probe = {&f, UINT64_C(1) << KH_POINT_ATTN_ROWS, NULL, add_row};
-    const kh_watch watch = {&probe, begin_block, &f, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, begin_block, &f, kh_inspector_reading(i), 0, NULL};
     size_t n = (size_t)d->N * (size_t)d->H, T = i->count;
     atomic_store(&i->stop, 0);
     KH_TRY(kh_inspector_check_position(i, options->query));

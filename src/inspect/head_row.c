@@ -87,7 +87,7 @@ static kh_status take(kh_inspector *i, const kh_head_options *o, kh_head *out, c
     size_t E = (size_t)d->E;
     taking t = {i, o, out, NULL, memory, memory + E * E, KH_OK};
     kh_probe probe = {&t, UINT64_C(1) << KH_POINT_ATTN_ROWS, NULL, take_row};
-    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, NULL, NULL, kh_inspector_reading(i), 0, NULL};
     if (a) t.writes = a->writes + ((size_t)o->layer * (size_t)d->H + (size_t)o->head) * E;
     find_gram(i, o, memory, memory + E * E + E);
     /* the kept share needs every exponential of the row, which only this look pays for */
@@ -168,7 +168,7 @@ kh_status kh_head_writes(kh_inspector *i, size_t position, int layer, int head, 
     const kh_description *d = &i->model->d;
     writing w = {position, 0, layer, head, NULL, (size_t)d->E};
     kh_probe probe = {&w, UINT64_C(1) << KH_POINT_Z, take_z, NULL};
-    const kh_watch watch = {&probe, begin_block, &w, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, begin_block, &w, kh_inspector_reading(i), 0, NULL};
     kh_distribution r = {0};
     *top = *bottom = (kh_vocabulary_end){0};
     atomic_store(&i->stop, 0);

@@ -12,7 +12,8 @@
  * row are made in the same way whoever asks, and numbers of two questions agree to the bit. Products of four rows and
  * fewer are made differently (ops/linear.c): a rest of that size joins the block before it.
  *
- * Under edits the observer of edits comes first at every point, then the one who looks. */
+ * Under edits the observer of edits comes first at every point, then the one who looks; who wants to know what they
+ * changed looks in front of them too. */
 #include "inspect/inspector.h"
 
 #include "base/alloc.h"
@@ -237,6 +238,7 @@ static void chain_point(void *context, kh_point point, int layer, float *data, s
     const kh_chain *c = context;
     kh_edit_place place = {c->inspector->model, c->inspector->run.kern, c->session->kv,
                            kh_session_length(c->session), c->inspector->prompt};
+    if (c->before) kh_probe_at(c->before, point, layer, data, rows, width);
     if (c->edits) kh_edits_point(c->edits, &place, point, layer, data, rows, width);
     if (c->probe) kh_probe_at(c->probe, point, layer, data, rows, width);
 }
@@ -252,7 +254,7 @@ static void chain_row(void *context, const kh_attn_row *row)
 kh_probe kh_inspector_chain(kh_chain *out, kh_inspector *i, const kh_session *s,
                             enum kh_reading reading, const kh_probe *probe)
 {
-    *out = (kh_chain){i, s, reading == KH_READING_EDITED ? &i->edits : NULL, probe};
+    *out = (kh_chain){i, s, reading == KH_READING_EDITED ? &i->edits : NULL, NULL, probe};
     uint64_t points = (out->edits ? out->edits->points : 0) | (probe ? probe->points : 0);
     return (kh_probe){out, points, chain_point, chain_row};
 }
@@ -266,12 +268,14 @@ static kh_status no_logits(void *context, size_t first, size_t rows, const float
     return KH_OK;
 }
 
-static kh_status read_under(kh_inspector *i, kh_session *s, enum kh_reading reading, size_t end,
-                            const kh_probe *probe)
+static kh_status read_under(kh_inspector *i, kh_session *s, size_t end, const kh_watch *watch)
 {
     size_t from = kh_session_length(s);
+    const kh_probe *probe = watch->probe;
     kh_chain c;
-    kh_probe all = kh_inspector_chain(&c, i, s, reading, probe);
+    kh_probe all = kh_inspector_chain(&c, i, s, watch->reading, probe);
+    c.before = watch->before;
+    if (c.before) all.points |= c.before->points;
     /* the points behind the blocks are those of rows whose logits are wanted */
     uint64_t late = UINT64_C(1) << KH_POINT_FINAL_NORM | UINT64_C(1) << KH_POINT_LOGITS;
     kh_read_options options = {.logits = probe && probe->points & late ? no_logits : NULL};
@@ -305,12 +309,13 @@ static kh_status measure(kh_inspector *i);
 static kh_status read_to(kh_inspector *i, enum kh_reading reading, size_t end)
 {
     kh_session *s = i->read[reading];
+    const kh_watch nobody = {.reading = reading};
     if (reading == KH_READING_EDITED && !i->edits.measured) KH_TRY(measure(i));
     for (size_t from; (from = kh_session_length(s)) < end;) {
         size_t to = from - from % READ_ROWS + READ_ROWS, begin, last;
         if (to > end) to = end;
         kh_inspector_block(i, to - 1, &begin, &last);
-        KH_TRY(read_under(i, s, reading, last, NULL));
+        KH_TRY(read_under(i, s, last, &nobody));
     }
     return KH_OK;
 }
@@ -339,7 +344,7 @@ kh_status kh_inspector_look(kh_inspector *i, size_t first, size_t count, const k
         KH_TRY(read_to(i, watch->reading, begin));
         KH_TRY(follow(i->look, s, begin));
         if (watch->seen) watch->seen(watch->context, begin, end - begin);
-        KH_TRY(read_under(i, i->look, watch->reading, end, watch->probe));
+        KH_TRY(read_under(i, i->look, end, watch));
         if (kh_session_length(s) == begin && !watch->changes) KH_TRY(follow(s, i->look, end));
     }
     return KH_OK;
@@ -350,7 +355,7 @@ kh_status kh_inspector_look_at(kh_inspector *i, size_t position, const kh_watch 
     KH_TRY(kh_inspector_ensure(i, watch->reading, position));
     KH_TRY(follow(i->look, i->read[watch->reading], position));
     if (watch->seen) watch->seen(watch->context, position, 1);
-    return read_under(i, i->look, watch->reading, position + 1, watch->probe);
+    return read_under(i, i->look, position + 1, watch);
 }
 
 kh_status kh_inspector_replay_on(kh_inspector *i, size_t end, const kh_watch *watch)
@@ -359,7 +364,7 @@ kh_status kh_inspector_replay_on(kh_inspector *i, size_t end, const kh_watch *wa
     for (size_t at; (at = kh_session_length(i->look)) < end;) {
         size_t n = end - at < piece ? end - at : piece;
         if (watch->seen) watch->seen(watch->context, at, n);
-        KH_TRY(read_under(i, i->look, watch->reading, at + n, watch->probe));
+        KH_TRY(read_under(i, i->look, at + n, watch));
     }
     return KH_OK;
 }
@@ -387,7 +392,7 @@ kh_status kh_inspector_watch(kh_inspector *i, size_t first, size_t count, const 
                              void (*seen)(void *context, size_t position, size_t rows),
                              void *context)
 {
-    const kh_watch watch = {probe, seen, context, kh_inspector_reading(i), 1};
+    const kh_watch watch = {probe, seen, context, kh_inspector_reading(i), 1, NULL};
     atomic_store(&i->stop, 0);
     return kh_inspector_look(i, first, count, &watch);
 }
@@ -484,7 +489,7 @@ static kh_status measure(kh_inspector *i)
         measuring m = {.inspector = i, .work = w};
         kh_probe probe = {&m, UINT64_C(1) << kh_component_point(w->edit.part.kind), measure_point,
                           NULL};
-        const kh_watch watch = {&probe, measure_block, &m, KH_READING_BASE, 0};
+        const kh_watch watch = {&probe, measure_block, &m, KH_READING_BASE, 0, NULL};
         if (o == KH_EDIT_MEAN) KH_TRY(measure_mean(i, &m, &watch));
         if (o == KH_EDIT_COMPAT || o == KH_EDIT_EXACT) KH_TRY(measure_level(i, &m, &watch));
     }

@@ -47,6 +47,8 @@ typedef struct kh_watch {
     void *context;
     enum kh_reading reading;
     int changes; /* 1: the probe may write, so what was read under it is not kept */
+    const kh_probe
+        *before; /* in front of the edits at its points; NULL: nobody. Of looks and replays. */
 } kh_watch;
 
 /* Reads the blocks that hold [first, first + count) again. */
@@ -92,8 +94,9 @@ uint64_t kh_inspector_gradient_bytes(const kh_inspector *inspector);
 typedef struct kh_chain {
     kh_inspector *inspector;
     const kh_session *session;
-    kh_edits *edits;       /* NULL: none */
-    const kh_probe *probe; /* NULL: nobody */
+    kh_edits *edits;        /* NULL: none */
+    const kh_probe *before; /* in front of them; NULL: nobody */
+    const kh_probe *probe;  /* NULL: nobody */
 } kh_chain;
 kh_probe kh_inspector_chain(kh_chain *out, kh_inspector *inspector, const kh_session *session,
                             enum kh_reading reading, const kh_probe *probe);

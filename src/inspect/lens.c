@@ -218,7 +218,7 @@ static kh_status look(lens *l)
     kh_probe probe = {l, UINT64_C(1) << KH_POINT_RESID_POST, keep, NULL};
     for (int tap = 0; tap < TAPS; tap++)
         if (l->o.taps >> tap & 1) probe.points |= UINT64_C(1) << tap_points[tap];
-    const kh_watch watch = {&probe, begin_block, l, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, begin_block, l, kh_inspector_reading(i), 0, NULL};
     size_t last = l->o.first + l->o.count, per = l->readout.rows / (1 + l->cells), n;
     for (size_t at = l->o.first; at < last;) {
         KH_TRY(kh_inspector_look(i, at, 1, &watch));

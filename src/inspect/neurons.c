@@ -339,7 +339,7 @@ kh_status kh_neuron_at(kh_inspector *i, size_t position, int layer, int neuron, 
                       UINT64_C(1) << KH_POINT_MLP_PRE | UINT64_C(1) << KH_POINT_MLP_PRE_LINEAR |
                           UINT64_C(1) << KH_POINT_MLP_ACT,
                       take_state, NULL};
-    const kh_watch watch = {&probe, begin_block, &s, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, begin_block, &s, kh_inspector_reading(i), 0, NULL};
     const float *norms;
     *out = (kh_neuron_state){.up = 1};
     atomic_store(&i->stop, 0);

@@ -195,7 +195,7 @@ static kh_status record_text(kh_inspector *i, record *r, kh_point point)
     size_t size = (size_t)r->layers * r->rows;
     if (!r->data) KH_TRY(kh_new(&r->data, size * r->width, sizeof *r->data, "activations"));
     kh_probe probe = {r, UINT64_C(1) << point, record_point, NULL};
-    const kh_watch watch = {&probe, record_block, r, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, record_block, r, kh_inspector_reading(i), 0, NULL};
     return kh_inspector_look(i, r->first, r->rows, &watch);
 }
 
@@ -302,7 +302,7 @@ static kh_status pass(sweep *s, kh_probe *probes, int64_t from)
         probes[b].context = one;
         begin[b] = from < 0 ? begin_at(s->out, one->at) : (size_t)from;
         watches[b] = (kh_watch){&probes[b], begin_branch, one, kh_inspector_reading(s->inspector),
-                                1};
+                                1,          NULL};
     }
     return kh_inspector_branch(s->inspector, begin, watches, s->waiting);
 }
@@ -445,7 +445,7 @@ static kh_status take_differences(estimates *e, uint64_t points)
     sweep *s = e->s;
     kh_inspector *i = s->inspector;
     kh_probe probe = {e, points, add_difference, NULL};
-    const kh_watch watch = {&probe, begin_difference, e, kh_inspector_reading(i), 0};
+    const kh_watch watch = {&probe, begin_difference, e, kh_inspector_reading(i), 0, NULL};
     size_t first = s->out->first, rows = i->count - first;
     e->sign = 1;
     KH_TRY(take_text(s, s->o.clean));

@@ -58,7 +58,7 @@ static kh_status read_text(lesson *l, const kh_ids *text, double sign)
 {
     kh_inspector *i = l->inspector;
     kh_probe probe = {l, UINT64_C(1) << KH_POINT_RESID_POST, take_point, NULL};
-    const kh_watch watch = {&probe, begin_block, l, KH_READING_BASE, 0};
+    const kh_watch watch = {&probe, begin_block, l, KH_READING_BASE, 0, NULL};
     KH_TRY(kh_inspector_set(i, text->ids, text->count, 0, NULL, 0));
     l->last = text->count - 1;
     l->sign = sign;

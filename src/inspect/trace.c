@@ -257,7 +257,7 @@ static kh_status open_point(const tracing *t, captured *c, kh_trace_point at)
 static kh_status capture(tracing *t, const kh_trace_options *o)
 {
     kh_probe probe = {t, 0, take_point, take_row};
-    const kh_watch watch = {&probe, begin_block, t, kh_inspector_reading(t->inspector), 0};
+    const kh_watch watch = {&probe, begin_block, t, kh_inspector_reading(t->inspector), 0, NULL};
     size_t H = (size_t)t->inspector->model->d.H;
     KH_TRY(kh_new(&t->points, o->count, sizeof *t->points, "points"));
     t->count = o->count;

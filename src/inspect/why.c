@@ -77,7 +77,8 @@ static kh_status fill(kh_why *w, const kh_account *a, kh_inspector *i, size_t mo
     w->embed = (kh_share){.part = {KH_COMPONENT_EMBED, -1, 0, 0}, .value = a->embed, .source = -1};
     w->bias = (kh_share){.part = {KH_COMPONENT_BIAS, -1, 0, 0}, .value = a->bias, .source = -1};
     KH_TRY(layers_of(w, a, d));
-    w->sum = a->embed + a->bias + w->heads + w->neurons + w->mlps;
+    w->edits = a->edits;
+    w->sum = a->embed + a->bias + w->heads + w->neurons + w->mlps + w->edits;
     w->leftover = w->total - w->sum;
     KH_TRY(strongest(&w->strong_heads, &w->head_count, a->heads, N, (size_t)d->H, most,
                      KH_COMPONENT_HEAD));

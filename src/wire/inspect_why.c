@@ -138,15 +138,15 @@ static json_t *why_json(const wire_ask *ask, const kh_why *w, size_t position, c
 {
     double listed;
     json_t *parts = parts_json(ask, w, l, &listed);
-    return json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
-                     "position", (json_int_t)position, "a", wire_scored(ask->model, &w->a), "b",
-                     w->b.id >= 0 ? wire_scored(ask->model, &w->b) : json_null(), "total",
-                     wire_real(w->total), "sum", wire_real(w->sum), "leftover",
-                     wire_real(w->leftover), "scale", wire_real(w->scale), "embed",
-                     wire_real(w->embed.value), "bias", wire_real(w->bias.value), "heads",
-                     wire_real(w->heads), "neurons", wire_real(w->neurons), "mlps",
-                     wire_real(w->mlps), "parts", parts, "others",
-                     wire_real(w->heads + w->neurons + w->mlps - listed), "layers", layers_json(w));
+    return json_pack(
+        "{s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "position", (json_int_t)position, "a", wire_scored(ask->model, &w->a), "b",
+        w->b.id >= 0 ? wire_scored(ask->model, &w->b) : json_null(), "total", wire_real(w->total),
+        "sum", wire_real(w->sum), "leftover", wire_real(w->leftover), "scale", wire_real(w->scale),
+        "embed", wire_real(w->embed.value), "bias", wire_real(w->bias.value), "heads",
+        wire_real(w->heads), "neurons", wire_real(w->neurons), "mlps", wire_real(w->mlps), "edits",
+        wire_real(w->edits), "parts", parts, "others",
+        wire_real(w->heads + w->neurons + w->mlps - listed), "layers", layers_json(w));
 }
 
 kh_status wire_why(const wire_ask *ask)

@@ -190,13 +190,19 @@ static void answers_do_not_depend_on_the_question(void **state)
 
 /* ---- why ---- */
 
+static void open_account(kh_why *why, subject *s, size_t position, int32_t a, int32_t b)
+{
+    const kh_why_options o = {position, a, b, 5};
+    GOOD(kh_why_open(why, s->inspector, &o));
+    if (!(fabs(why->leftover) < 1e-3 * (1 + fabs(why->total))))
+        fail_msg("%s: logit %g, parts %g, leftover %g", s->name, why->total, why->sum,
+                 why->leftover);
+}
+
 static void check_account(subject *s, size_t position, int32_t a, int32_t b)
 {
     kh_why why;
-    const kh_why_options o = {position, a, b, 5};
-    GOOD(kh_why_open(&why, s->inspector, &o));
-    if (!(fabs(why.leftover) < 1e-3 * (1 + fabs(why.total))))
-        fail_msg("%s: logit %g, parts %g, leftover %g", s->name, why.total, why.sum, why.leftover);
+    open_account(&why, s, position, a, b);
     assert_true(fabs(why.embed.value) + fabs(why.heads) + fabs(why.neurons) + fabs(why.mlps) > 0);
     double layers = 0;
     for (int l = 0; l < why.layers; l++) layers += why.attention[l].value + why.mlp[l].value;
@@ -221,6 +227,42 @@ static void check_account(subject *s, size_t position, int32_t a, int32_t b)
         kh_head_free(&head);
     }
     kh_why_free(&why);
+}
+
+/* What edits wrote is a share of its own, wherever they write: the account adds up as it does without them. */
+static const char *const account_edits[] = {
+    "L1H1:scale=-2",       "L0N3:set=4",       "1_attn_out:scale=0.5", "0_mlp_out:zero",
+    "0_post:add=3*L0N5",   "1_pre:project=#9", "1_mid:add=-2*#7",      "1_mlp_out:add=2*#11",
+    "1_post:swap=#3,L0N7", "0_attn_out:mean",  "0_mlp_out:scale=1.5",  "embed:scale=1.1",
+};
+
+static void accounts_add_up_under_edits(void **state)
+{
+    (void)state;
+    enum { EDITS = sizeof account_edits / sizeof *account_edits };
+    for (size_t f = 0; f < family_count; f++) {
+        subject s;
+        if (!is_decoder(&families[f])) continue;
+        open_with(&s, &families[f], NULL);
+        int experts = kh_model_get_info(s.model)->experts > 0;
+        for (size_t e = 0; e <= EDITS; e++) {
+            kh_edit edits[EDITS];
+            size_t n = 0;
+            for (size_t i = 0; i < EDITS; i++) {
+                if ((e < EDITS && i != e) || (experts && strchr(account_edits[i], 'N'))) continue;
+                if (kh_edit_parse(&edits[n], s.model, account_edits[i]) == KH_OK) n++;
+            }
+            GOOD(kh_inspector_set(s.inspector, s.ids, s.count, 0, edits, n));
+            for (size_t position = 5; position < s.count; position += s.count - 6) {
+                kh_why why;
+                open_account(&why, &s, position, 3, 17);
+                if (e < EDITS && n == 1)
+                    assert_true((why.edits != 0) == (strchr(account_edits[e], '_') != NULL));
+                kh_why_free(&why);
+            }
+        }
+        close_subject(&s);
+    }
 }
 
 static void accounts_add_up(void **state)
@@ -656,6 +698,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(lens_ends_in_the_models_distribution),
                                        cmocka_unit_test(answers_do_not_depend_on_the_question),
                                        cmocka_unit_test(accounts_add_up),
+                                       cmocka_unit_test(accounts_add_up_under_edits),
                                        cmocka_unit_test(edits_do_what_they_say),
                                        cmocka_unit_test(edits_that_change_nothing),
                                        cmocka_unit_test(levels_of_lm_debugger),

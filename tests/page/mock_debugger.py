@@ -187,7 +187,7 @@ def why(body):
     layers = [{"layer": l, "attention": sum(h["value"] for h in heads if h["layer"] == l),
                "mlp": neuron_sum / LAYERS} for l in range(LAYERS)]  # fmt: skip
     return {"position": position, "a": a, "b": b, "total": total, "sum": total - leftover, "leftover": leftover, "scale": 11.4,
-            "embed": embed, "bias": 0.0, "heads": head_sum, "neurons": neuron_sum, "mlps": 0.0, "parts": parts,
+            "embed": embed, "bias": 0.0, "heads": head_sum, "neurons": neuron_sum, "mlps": 0.0, "edits": 0.0, "parts": parts,
             "others": total - leftover - embed - sum(p["value"] for p in parts), "layers": layers, "seconds": 0.08}  # fmt: skip
 
 

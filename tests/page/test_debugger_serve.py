@@ -37,7 +37,7 @@ def check_numbers(page, server):
     shown = page.eval("[...document.querySelectorAll('.field small')].map(s => parseFloat(s.innerText))")
     check("the probabilities of A and B", all(abs(s - 100 * p) < 0.051 for s, p in zip(shown, tops)), (shown, tops))
     check("the last layer says the same", f"{100 * tops[0]:.1f} %" in text(page, ".told"), text(page, ".told"))
-    total = why["embed"] + why["bias"] + why["heads"] + why["neurons"] + why["mlps"] + why["leftover"]
+    total = why["embed"] + why["bias"] + why["heads"] + why["neurons"] + why["mlps"] + why["edits"] + why["leftover"]
     check("and the account adds up", abs(total - why["total"]) < 1e-3, why)
 
 

@@ -146,6 +146,7 @@ export interface Why {
   heads: number;
   neurons: number;
   mlps: number;
+  edits: number;
   parts: WhyPart[];
   others: number;
   layers: { layer: number; attention: number; mlp: number }[];

@@ -184,6 +184,7 @@ function Bars({ session, why }: { session: Session; why: Why }) {
       ))}
       <Sum name="others" said="all the rest" value={why.others} most={most} />
       {why.bias !== 0 && <Sum name="biases" said="" value={why.bias} most={most} />}
+      {!!why.edits && <Sum name="edits" said="what they wrote" value={why.edits} most={most} />}
     </ul>
   );
 }
@@ -239,7 +240,8 @@ export function WhyPanel({ session }: { session: Session }) {
         <p class="account">
           <b>{signed(data.total)} logits</b> = {signed(data.embed)} embedding {signed(data.heads)}{' '}
           heads {signed(data.neurons + data.mlps)} neurons
-          {data.bias !== 0 && ` ${signed(data.bias)} biases`}{' '}
+          {data.bias !== 0 && ` ${signed(data.bias)} biases`}
+          {!!data.edits && ` ${signed(data.edits)} edits`}{' '}
           <span class="quiet">leftover {tiny(data.leftover)}</span>
         </p>
       )}
