@@ -12,5 +12,8 @@ typedef kh_status kh_repeat_body(void *context);
  * in seconds. A run of ten seconds or more needs no warming up. A failing body ends it. */
 enum { KH_REPEAT_MOST = 1000 };
 kh_status kh_repeat(int times, kh_repeat_body *body, void *context, double *least, double *median);
+/* The same, but the first run never counts. */
+kh_status kh_repeat_settled(int times, kh_repeat_body *body, void *context, double *least,
+                            double *median);
 
 #endif

@@ -132,9 +132,10 @@ static kh_status measure(void *context, void *result)
     snprintf(out->attn, sizeof out->attn, "%s", w.attn);
     kh_status status = open_work(&w);
     uint64_t before = kh_cpu_rss();
+    int times = w.o->repeat > 0 ? w.o->repeat : 1;
     if (status == KH_OK)
-        status = kh_repeat(w.o->repeat > 0 ? w.o->repeat : 1, once, &w, &out->seconds_min,
-                           &out->seconds_median);
+        status = (w.optimizer ? kh_repeat_settled : kh_repeat)(times, once, &w, &out->seconds_min,
+                                                               &out->seconds_median);
     if (status == KH_OK) {
         kh_pass_memory memory;
         kh_pass_get_memory(w.pass, &memory);

@@ -133,8 +133,9 @@ static const kh_opt runs[] = {
     CLI_INTS(thread_list, "-t --threads", "thread counts; 0 is all processors (default: 0)", 0,
              1024),
     CLI_INT(repeat, "-r --repeat", "N",
-            "timed steps of each row, after one that is not timed unless it took ten seconds", "1",
-            1, 1000, NULL),
+            "timed steps of each row, after one that is not (with --no-update, unless it took ten "
+            "seconds)",
+            "1", 1, 1000, NULL),
     CLI_INT(seed, "-s --seed", "N", "seed of weights and tokens", "0", 0, 4294967295.0, NULL),
     CLI_END};
 static const kh_opt_group groups[] = {{"Shape", shape},
