@@ -43,5 +43,5 @@ kh_status kh_repeat(int times, kh_repeat_body *body, void *context, double *leas
 kh_status kh_repeat_settled(int times, kh_repeat_body *body, void *context, double *least,
                             double *median)
 {
-    return repeat(times, INFINITY, body, context, least, median);
+    return repeat(times, (double)INFINITY, body, context, least, median);
 }
