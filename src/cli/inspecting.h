@@ -6,6 +6,11 @@
 #include "wire/questions.h"
 
 extern const kh_opt cli_options_subject[], cli_options_question[], cli_options_inspect_output[];
+/* The last groups of a verb that reads a text: how, and what becomes of the answer. */
+#define CLI_READING_GROUPS                                                                         \
+    {"Attention", cli_options_attn}, {"Feed-forward", cli_options_ff},                             \
+        {"Steering", cli_options_steering}, {"Context", cli_options_context},                      \
+        {"Computation", cli_options_compute}, {"Output", cli_options_inspect_output}, CLI_NO_GROUP
 
 /* One verb: the question, and how its answer looks on a terminal. */
 typedef struct cli_inspection {

@@ -118,13 +118,7 @@ static const kh_opt which[] = {
 static const kh_opt_group groups[] = {{"Model", cli_options_model},
                                       {"Text", cli_options_subject},
                                       {"Answers", which},
-                                      {"Attention", cli_options_attn},
-                                      {"Feed-forward", cli_options_ff},
-                                      {"Steering", cli_options_steering},
-                                      {"Context", cli_options_context},
-                                      {"Computation", cli_options_compute},
-                                      {"Output", cli_options_inspect_output},
-                                      CLI_NO_GROUP};
+                                      CLI_READING_GROUPS};
 
 const cli_verb cli_verb_edit = {
     .group = "Look inside",

@@ -13,8 +13,7 @@ typedef struct kh_account {
     float *z;                  /* [N][H * E] */
     float *coefficients;       /* [N][F]; of layers of experts 0 */
     float *attn_out, *mlp_out; /* [N][D] as the layer made them, before norms on outputs */
-    float *
-        change; /* [D] what edits added to the stream, or to what is added to it, over all layers */
+    float *change;             /* [D] what edits wrote, over all layers */
     kh_lens_token a_token, b_token;
     /* of the logit */
     double total, scale, embed, bias, edits;

@@ -41,7 +41,7 @@ static kh_status read_branches(kh_inspector *i, const size_t *from, const kh_wat
         KH_TRY(kh_inspector_follow(i, s, w->reading, from[b]));
         ids[b] = i->ids + from[b];
         counts[b] = i->count - from[b];
-        probes[b] = kh_inspector_chain(&chains[b], i, s, w->reading, w->probe);
+        probes[b] = kh_inspector_chain(&chains[b], i, s, w);
         if (w->seen) w->seen(w->context, from[b], counts[b]);
         kh_session_observe(s, probes[b].points ? &probes[b] : NULL);
     }

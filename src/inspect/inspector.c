@@ -251,11 +251,18 @@ static void chain_row(void *context, const kh_attn_row *row)
         c->probe->rows(c->probe->context, row);
 }
 
-kh_probe kh_inspector_chain(kh_chain *out, kh_inspector *i, const kh_session *s,
-                            enum kh_reading reading, const kh_probe *probe)
+static uint64_t points_of(const kh_probe *probe)
 {
-    *out = (kh_chain){i, s, reading == KH_READING_EDITED ? &i->edits : NULL, NULL, probe};
-    uint64_t points = (out->edits ? out->edits->points : 0) | (probe ? probe->points : 0);
+    return probe ? probe->points : 0;
+}
+
+kh_probe kh_inspector_chain(kh_chain *out, kh_inspector *i, const kh_session *s,
+                            const kh_watch *watch)
+{
+    *out = (kh_chain){i, s, watch->reading == KH_READING_EDITED ? &i->edits : NULL, watch->before,
+                      watch->probe};
+    uint64_t points = (out->edits ? out->edits->points : 0) | points_of(watch->before) |
+                      points_of(watch->probe);
     return (kh_probe){out, points, chain_point, chain_row};
 }
 
@@ -271,14 +278,11 @@ static kh_status no_logits(void *context, size_t first, size_t rows, const float
 static kh_status read_under(kh_inspector *i, kh_session *s, size_t end, const kh_watch *watch)
 {
     size_t from = kh_session_length(s);
-    const kh_probe *probe = watch->probe;
     kh_chain c;
-    kh_probe all = kh_inspector_chain(&c, i, s, watch->reading, probe);
-    c.before = watch->before;
-    if (c.before) all.points |= c.before->points;
+    kh_probe all = kh_inspector_chain(&c, i, s, watch);
     /* the points behind the blocks are those of rows whose logits are wanted */
     uint64_t late = UINT64_C(1) << KH_POINT_FINAL_NORM | UINT64_C(1) << KH_POINT_LOGITS;
-    kh_read_options options = {.logits = probe && probe->points & late ? no_logits : NULL};
+    kh_read_options options = {.logits = points_of(watch->probe) & late ? no_logits : NULL};
     KH_TRY(kh_inspector_go_on(i));
     kh_session_observe(s, all.points ? &all : NULL);
     kh_status status = kh_session_read(s, i->ids + from, end - from, &options);
@@ -409,8 +413,9 @@ kh_status kh_inspector_generate(kh_inspector *i, const kh_generate_options *opti
     kh_inspector_block(i, i->count - 1, &begin, &end);
     if (kh_session_length(s) == end && !s->has_logits) KH_TRY(kh_session_rewind(s, begin));
     KH_TRY(read_to(i, reading, end));
+    const kh_watch nobody = {.reading = reading};
     kh_chain c;
-    kh_probe all = kh_inspector_chain(&c, i, s, reading, NULL);
+    kh_probe all = kh_inspector_chain(&c, i, s, &nobody);
     kh_session_observe(s, all.points ? &all : NULL);
     kh_status status = kh_generate(s, options, out);
     kh_session_observe(s, NULL);

@@ -46,9 +46,8 @@ typedef struct kh_watch {
     void (*seen)(void *context, size_t position, size_t rows); /* NULL: nobody asks */
     void *context;
     enum kh_reading reading;
-    int changes; /* 1: the probe may write, so what was read under it is not kept */
-    const kh_probe
-        *before; /* in front of the edits at its points; NULL: nobody. Of looks and replays. */
+    int changes;            /* 1: the probe may write, so what was read under it is not kept */
+    const kh_probe *before; /* looks in front of the edits; NULL: nobody */
 } kh_watch;
 
 /* Reads the blocks that hold [first, first + count) again. */
@@ -99,7 +98,7 @@ typedef struct kh_chain {
     const kh_probe *probe;  /* NULL: nobody */
 } kh_chain;
 kh_probe kh_inspector_chain(kh_chain *out, kh_inspector *inspector, const kh_session *session,
-                            enum kh_reading reading, const kh_probe *probe);
+                            const kh_watch *watch);
 /* `session` has read what `reading` has of [0, length), and nothing else; it reads that far where it has not. */
 kh_status kh_inspector_follow(kh_inspector *inspector, kh_session *session, enum kh_reading reading,
                               size_t length);

@@ -59,8 +59,8 @@ kh_status wire_diff(const wire_ask *ask, kh_inspector *other, const char *a, con
 kh_status wire_learn(const wire_ask *ask, kh_control **out);
 /* [{"layer", "norm", "top", "bottom"}] */
 kh_status wire_control_layers(const wire_ask *ask, const kh_control *control, json_t **out);
-/* Adds what a request steers by to the edits of its subject, which look at *steering from then on; close it behind them, on
- * failure too. */
+/* Adds what a request steers by to the edits of its subject, which look at *steering from then on (NULL where it steers by
+ * nothing); close it behind them, on failure too. */
 kh_status wire_steer_subject(wire_subject *subject, const wire_ask *ask, kh_steering **steering);
 /* Reads the subject and makes it the inspector's text, edited and steered as the request says. */
 kh_status wire_set_subject(const wire_ask *ask);

@@ -111,6 +111,9 @@ kh_status wire_steer_subject(wire_subject *s, const wire_ask *ask, kh_steering *
     size_t N = (size_t)kh_model_get_info(ask->model)->layers;
     kh_edit *edits = NULL;
     *steering = NULL;
+    if (!wire_member(ask->body, "control_vectors") && !wire_member(ask->body, "vectors") &&
+        !wire_member(ask->body, "features"))
+        return KH_OK;
     KH_TRY(kh_steering_open(steering, ask->model));
     KH_TRY(sum_up(ask, *steering));
     KH_TRY(kh_new(&edits, s->edit_count + N, sizeof *edits, "edits"));
